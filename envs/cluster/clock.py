@@ -1,0 +1,60 @@
+"""Simulated time: a SimPy environment that calls functions at absolute times.
+
+The model schedules callbacks and keeps no live generators, so that a cluster can be copied and played forward.
+"""
+
+from collections.abc import Callable
+from heapq import heappush
+from typing import Any
+
+import simpy
+from simpy.events import NORMAL, Event
+
+
+class _Call(Event):
+    """An event that is triggered from birth and carries one callback and a value for it."""
+
+    def __init__(self, callback: Callable[[Any], None], value: object) -> None:
+        # Event.__init__ would mark the event as pending; `_ok` is what Environment.step reads.
+        self.callbacks = [callback]
+        self._value = value
+        self._ok = True
+
+
+class Clock(simpy.Environment):
+    """A SimPy environment with absolute-time callbacks.
+
+    `Environment.schedule` takes a delay, and `now + (t - now)` is not `t` in floating point; the model compares times
+    exactly, so `call_at` pushes the absolute time itself.
+    """
+
+    def call_at(self, time_s: float, callback: Callable[[Any], None], value: object = None) -> None:
+        """Call `callback(event)` at `time_s` (seconds; not before now); `event.value` is `value`."""
+        heappush(self._queue, (time_s, NORMAL, next(self._eid), _Call(callback, value)))
+
+    def advance_to(self, time_s: float) -> int:
+        """Process every event before `time_s`, then stand at `time_s`; returns how many there were.
+
+        Events AT `time_s` stay queued: what happens at a decision's own instant is not seen by it.
+        """
+        queue = self._queue
+        step = self.step
+        events = 0
+        while queue and queue[0][0] < time_s:
+            step()
+            events += 1
+        self._now = time_s
+        return events
+
+    def drain(self, until_s: float) -> int:
+        """Process every event up to and including `until_s`; returns how many there were.
+
+        Stands at the last event, or at `until_s` where later ones remain.
+        """
+        events = 0
+        while self._queue and self._queue[0][0] <= until_s:
+            self.step()
+            events += 1
+        if self._queue:
+            self._now = until_s
+        return events

@@ -1,0 +1,195 @@
+"""The cluster: engines and links on one clock, and the router's counters."""
+
+from collections import deque
+from collections.abc import Callable
+
+from simpy import Event
+
+from envs.cluster.clock import Clock
+from envs.cluster.engine import Engine
+from envs.cluster.gaps import GapLog
+from envs.cluster.network import Network
+from envs.cluster.placement import Placement
+from envs.cluster.request import RequestRecord, Sequence
+from envs.cluster.topology import ClusterConfig, Topology
+from envs.cluster.view import ClusterView, Counters
+from hardware_profiles import InputError
+
+
+class Cluster:
+    """Engines, links and clock of a disaggregated serving cluster.
+
+    A request's life: `submit` queues its prompt on the prefill node; when that is computed, the decode node's scheduler
+    reserves KV at its next step boundary (in order, waiting while there is no room) and pulls it; the sequence joins
+    the decode batch at the first step boundary after the transfer, and its first token comes out of that step. A deflected prompt is prefilled in chunks on the decode node
+    itself; its first token comes out of the last chunk's step.
+
+    Args:
+        config: the cluster.
+        on_record: called with the record of each finished request, in order of completion.
+    """
+
+    def __init__(self, config: ClusterConfig, on_record: Callable[[RequestRecord], object]) -> None:
+        self.config = config
+        self.topology = topology = Topology(config)
+        self.clock = Clock()
+        self.gaps = GapLog()
+        self.counters = Counters(topology.nodes)
+        self.engines = [
+            Engine(
+                index,
+                self.clock,
+                topology.laws[index],
+                topology.kv_capacity_tokens[index],
+                config.token_budget,
+                config.max_seqs,
+                config.max_prompts,
+                config.report_age_s,
+                self.gaps,
+                self,
+            )
+            for index in range(topology.nodes)
+        ]
+        self.network = Network(
+            self.clock,
+            tuple(topology.hosts),
+            config.profile.inter_node,
+            config.profile.intra_node,
+            self._transferred,
+        )
+        self._on_record = on_record
+        self._awaiting_kv: list[deque[Sequence]] = [deque() for _ in range(topology.nodes)]
+        self.in_flight: dict[int, Sequence] = {}
+        self.kv_bytes_moved = 0
+        self.deflected = 0
+        # Waiting for first tokens in units of each request's TTFT SLO: the sum over waiting requests of 1 / SLO and of
+        # arrival / SLO, and what those whose first token is out have waited.
+        self._waiting_per_s = 0.0
+        self._waiting_since = 0.0
+        self._waited = 0.0
+
+    # ---- the router's side --------------------------------------------------------------------------------------
+
+    def view(self) -> ClusterView:
+        """The cluster as its router sees it now."""
+        return ClusterView(self.clock._now, self.topology, self.counters, self.engines, self.config.report_age_s)
+
+    def submit(self, seq: Sequence, placement: Placement) -> None:
+        """Place a request that has arrived now.
+
+        Raises:
+            InputError: a node that does not exist or cannot ever hold the request's KV, or an empty chunk.
+        """
+        prefill_node, decode_node, chunk_plan = placement
+        topology = self.topology
+        self._check(seq, placement)
+        seq.prefill_node = prefill_node
+        seq.decode_node = decode_node
+        seq.chunk_plan = chunk_plan
+        self.in_flight[seq.index] = seq
+        prompt_tokens = seq.prompt_tokens
+        counters = self.counters
+        counters.count_arrival(seq.arrival_s, prompt_tokens)
+        counters.queued_prompts[prefill_node] += 1
+        counters.queued_prompt_tokens[prefill_node] += prompt_tokens
+        counters.decode_requests[decode_node] += 1
+        counters.decode_prompt_tokens[decode_node] += prompt_tokens
+        if prefill_node == decode_node and prefill_node >= len(topology.prefill_nodes):
+            counters.deflected_requests[decode_node] += 1
+            self.deflected += 1
+        self._waiting_per_s += 1.0 / seq.ttft_slo_s
+        self._waiting_since += seq.arrival_s / seq.ttft_slo_s
+        self.engines[prefill_node].add_prompt(seq)
+
+    def _check(self, seq: Sequence, placement: Placement) -> None:
+        nodes = self.topology.nodes
+        if not (0 <= placement.prefill_node < nodes and 0 <= placement.decode_node < nodes):
+            raise InputError(f"{placement} names a node outside 0 to {nodes - 1}")
+        if placement.chunk_plan and min(placement.chunk_plan) < 1:
+            raise InputError(f"{placement} has a chunk of less than one token")
+        # One token of slack: a decode step needs room for its token.
+        needed = seq.prompt_tokens + seq.output_tokens + 1
+        for node in (placement.prefill_node, placement.decode_node):
+            capacity = self.topology.kv_capacity_tokens[node]
+            if needed > capacity:
+                raise InputError(
+                    f"request {seq.index}: {seq.prompt_tokens} prompt and {seq.output_tokens} output tokens do not fit"
+                    f" the KV capacity of node {node}, {capacity} tokens"
+                )
+
+    # ---- what engines and links tell ----------------------------------------------------------------------------
+
+    def prefilled(self, seq: Sequence) -> None:
+        """A prompt is computed on a prefill node: on to the decode node."""
+        counters = self.counters
+        counters.queued_prompts[seq.prefill_node] -= 1
+        counters.queued_prompt_tokens[seq.prefill_node] -= seq.prompt_tokens
+        # The decode node pulls the KV, and its scheduler runs between steps only.
+        pull_s = self.engines[seq.decode_node].next_schedule_s()
+        if pull_s > self.clock._now:
+            self.clock.call_at(pull_s, self._pull_event, seq)
+        else:
+            self._pull(seq)
+
+    def _pull_event(self, event: Event) -> None:
+        self._pull(event.value)
+
+    def _pull(self, seq: Sequence) -> None:
+        waiting = self._awaiting_kv[seq.decode_node]
+        waiting.append(seq)
+        if len(waiting) == 1:
+            self._send(seq.decode_node)
+
+    def _send(self, decode_node: int) -> None:
+        """Start the transfers, in order, that the decode node has room for."""
+        waiting = self._awaiting_kv[decode_node]
+        engine = self.engines[decode_node]
+        while waiting and engine.reserve(waiting[0].prompt_tokens):
+            seq = waiting.popleft()
+            kv_bytes = self.topology.kv_bytes(seq.prompt_tokens)
+            self.kv_bytes_moved += kv_bytes
+            self.network.start(seq, seq.prefill_node, decode_node, kv_bytes)
+
+    def _transferred(self, seq: Sequence) -> None:
+        seq.kv_ready_s = self.clock._now
+        self.engines[seq.prefill_node].release(seq.prompt_tokens)
+        self.engines[seq.decode_node].join(seq)
+
+    def first_token(self, seq: Sequence) -> None:
+        """A first token is out (`seq.first_token_s`, now or at a step boundary about to come)."""
+        weight = 1.0 / seq.ttft_slo_s
+        self._waiting_per_s -= weight
+        self._waiting_since -= seq.arrival_s * weight
+        self._waited += (seq.first_token_s - seq.arrival_s) * weight
+        node = seq.prefill_node
+        if node == seq.decode_node:
+            counters = self.counters
+            counters.queued_prompts[node] -= 1
+            counters.queued_prompt_tokens[node] -= seq.prompt_tokens
+            if node >= len(self.topology.prefill_nodes):
+                counters.deflected_requests[node] -= 1
+
+    def finished(self, seq: Sequence) -> None:
+        """A request is done: count it, pass its record on, and use the KV it freed."""
+        node = seq.decode_node
+        self.counters.decode_requests[node] -= 1
+        self.counters.decode_prompt_tokens[node] -= seq.prompt_tokens
+        del self.in_flight[seq.index]
+        self._on_record(seq.record())
+        if self._awaiting_kv[node]:
+            self._send(node)
+
+    # ---- cost ---------------------------------------------------------------------------------------------------
+
+    def waiting_cost(self) -> float:
+        """Time waited for first tokens so far, in units of each request's TTFT SLO, summed over requests.
+
+        Each request adds (now - arrival) / SLO until its first token is out, TTFT / SLO from then on.
+        """
+        for engine in self.engines:
+            engine.settle()
+        return self._waited + self._waiting_per_s * self.clock._now - self._waiting_since
+
+    def tbt_cost(self) -> float:
+        """Time by which gaps between tokens have exceeded their TBT SLO so far, in units of the SLO, summed."""
+        return sum([engine.tbt_excess for engine in self.engines])

@@ -1,0 +1,529 @@
+"""One continuous-batching engine: prompt chunks and a decode batch share each step, by the step law.
+
+Prefill node, decode node and colocated node are the same engine; what reaches it makes the difference. The rules are
+those of vLLM's V1 scheduler: a step first takes one token for each decoding sequence, then chunks of the waiting
+prompts in order, within the token budget. A step begins after everything that happens at its instant.
+
+Steps whose composition cannot change are ONE event: a *span* is `steps` equal-shaped steps of durations
+first_s, first_s + growth_s, ... (decode KV and a long prompt's context grow linearly, so do the steps). What arrives
+in mid-span cuts it at the end of the step in progress.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from math import inf, isnan, sqrt
+from typing import Any, NamedTuple, Protocol
+
+from envs.cluster.clock import Clock
+from envs.cluster.gaps import GapLog, SuffixMax
+from envs.cluster.request import Sequence
+from hardware_profiles import StepLaw
+
+_FORGET_EVERY = 256  # entries of the maximum's stack between two prunings
+
+
+class Listener(Protocol):
+    """What an engine tells the cluster."""
+
+    def prefilled(self, seq: Sequence) -> None:
+        """A prompt that decodes elsewhere is computed; its KV stays here until `Engine.release`."""
+
+    def first_token(self, seq: Sequence) -> None:
+        """`seq.first_token_s` has been set."""
+
+    def finished(self, seq: Sequence) -> None:
+        """The last token is out, the KV freed."""
+
+
+class Snapshot(NamedTuple):
+    """An engine at the start of a span; what a node reports is read off it.
+
+    Until the next snapshot, step i lasts `first_s + i * growth_s`, adds `decode_batch` to the decode KV and computes
+    `chunk_tokens` prompt tokens; after `steps` steps nothing moves.
+    """
+
+    start_s: float
+    steps: int
+    first_s: float
+    growth_s: float
+    decode_batch: int
+    decode_kv_tokens: int
+    chunk_tokens: int
+    computed_tokens: int
+    kv_used_tokens: int
+    tbt_slo_s: float
+
+
+def steps_within(elapsed_s: float, first_s: float, growth_s: float) -> float:
+    """How many steps of durations first_s, first_s + growth_s, ... fit into `elapsed_s` (a real number).
+
+    The positive root of growth/2 * k^2 + (first - growth/2) * k = elapsed, in the form without cancellation.
+    """
+    if growth_s == 0.0:
+        return elapsed_s / first_s
+    linear = first_s - 0.5 * growth_s
+    return 2.0 * elapsed_s / (linear + sqrt(linear * linear + 2.0 * growth_s * elapsed_s))
+
+
+class Engine:
+    """A node's engine.
+
+    Args:
+        index: the node's index.
+        clock: simulated time.
+        law: durations of steps.
+        kv_capacity_tokens: KV that fits.
+        token_budget: tokens of a step, decodes included.
+        max_seqs: sequences of a step.
+        max_prompts: prompts that may share a step.
+        history_s: how far back a report may look.
+        gaps: log of the gaps between tokens.
+        listener: told of computed prompts, first tokens and finished sequences.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        clock: Clock,
+        law: StepLaw,
+        kv_capacity_tokens: int,
+        token_budget: int,
+        max_seqs: int,
+        max_prompts: int,
+        history_s: float,
+        gaps: GapLog,
+        listener: Listener,
+    ) -> None:
+        self.index = index
+        self.clock = clock
+        self.law = law
+        self.kv_capacity_tokens = kv_capacity_tokens
+        self.token_budget = token_budget
+        self.max_seqs = max_seqs
+        self.max_prompts = max_prompts
+        self.history_s = history_s
+        self._log_gaps: Callable[[Any], None] = gaps.extend
+        self._listener = listener
+
+        # Work: prompts in order, transferred sequences that wait to join, decodes by the step they finish at.
+        self.prompts: deque[Sequence] = deque()
+        self.ready: deque[Sequence] = deque()
+        self.decoding: list[tuple[int, int, Sequence]] = []
+        self._joined = 0
+        self._step = 0  # decode steps committed so far
+        self._decode_kv = 0
+        self.kv_used_tokens = 0
+        self.enqueued_tokens = 0  # prompt tokens that ever came, and of them those computed
+        self.computed_tokens = 0
+
+        # The span in progress (steps == 0: idle). It may start in the future, at the end of a step in progress.
+        self._start_s = 0.0
+        self._steps = 0
+        self._first_s = 0.0
+        self._growth_s = 0.0
+        self._end_s = 0.0
+        self._wake_s = inf
+        self._chunks: list[tuple[Sequence, int]] = []
+        self._chunk_tokens = 0
+        self._fresh: list[Sequence] = []  # first token at the end of the span's first step
+        self._fresh_stamped = False
+
+        self._longest = SuffixMax()
+        self._tbt_classes: dict[float, int] = {}
+        self.tbt_slo_s = inf  # the strictest among the decoding sequences
+        self.history: deque[Snapshot] = deque([Snapshot(0.0, 0, 0.0, 0.0, 0, 0, 0, 0, 0, inf)])
+
+        self.busy_s = 0.0
+        self.preemptions = 0
+        self.chunk_steps = 0
+        self.chunk_steps_over_slo = 0
+        self.tbt_excess = 0.0  # sum over gaps of (gap - SLO) / SLO where positive
+
+    # ---- what reaches an engine ---------------------------------------------------------------------------------
+
+    def add_prompt(self, seq: Sequence) -> None:
+        """Queue a prompt for prefill."""
+        self.prompts.append(seq)
+        self.enqueued_tokens += seq.target_tokens
+        # A span that computes chunks is not changed by a later prompt: its own prompt fills the budget or its plan.
+        if not self._chunks or self._start_s >= self.clock._now:
+            self._cut()
+
+    def reserve(self, tokens: int) -> bool:
+        """Reserve KV for a transfer; False where it does not fit now, or a preempted sequence waits for room."""
+        if self.prompts and self.prompts[0].preemptions and not self.prompts[0].kv_tokens:
+            return False
+        if self.kv_used_tokens + self._steps * len(self.decoding) + tokens <= self.kv_capacity_tokens:
+            self.kv_used_tokens += tokens
+            return True
+        # The span was planned into this room: end it early and plan again with what is left.
+        self._cut()
+        if (
+            self._start_s < self.clock._now
+            or self.kv_used_tokens + len(self.decoding) + tokens > self.kv_capacity_tokens
+        ):
+            return False
+        self.kv_used_tokens += tokens
+        self._cut()
+        return True
+
+    def join(self, seq: Sequence) -> None:
+        """Take a sequence whose KV has arrived (and was reserved) into the decode batch."""
+        seq.kv_tokens = seq.prompt_tokens
+        self.ready.append(seq)
+        self._cut()
+
+    def release(self, tokens: int) -> None:
+        """Free KV that has been transferred away."""
+        self.kv_used_tokens -= tokens
+        if self._steps == 0 and self.prompts:
+            self._compose(self.clock._now)
+
+    # ---- spans --------------------------------------------------------------------------------------------------
+
+    def _cut(self) -> None:
+        """End the span at the first step boundary not before now and compose anew from there."""
+        now = self.clock._now
+        start = self._start_s
+        if self._steps == 0:
+            self._compose(max(now, start))
+        elif start >= now:
+            self._compose(start)
+        elif self._steps > 1:
+            done = self._boundary(now)
+            if done < self._steps:
+                self._compose(self._commit(done))
+
+    def _boundary(self, now: float) -> int:
+        """After how many of the span's steps its first boundary not before `now` comes."""
+        elapsed = now - self._start_s
+        first = self._first_s
+        growth = self._growth_s
+        done = int(steps_within(elapsed, first, growth))
+        while done and done * first + growth * (done * (done - 1) // 2) >= elapsed:
+            done -= 1  # rounding: a boundary at now is the one
+        while done * first + growth * (done * (done - 1) // 2) < elapsed:
+            done += 1
+        return done
+
+    def next_schedule_s(self) -> float:
+        """When the engine's scheduler runs next: at the first step boundary not before now, at once where it idles."""
+        now = self.clock._now
+        if self._steps == 0 or self._start_s >= now:
+            return max(now, self._start_s)
+        done = min(self._boundary(now), self._steps)
+        return max(now, self._start_s + done * self._first_s + self._growth_s * (done * (done - 1) // 2))
+
+    def _compose(self, start: float) -> None:
+        """Plan the span that starts at `start`; the engine's state is that of this instant."""
+        decoding = self.decoding
+        ready = self.ready
+        while ready and len(decoding) < self.max_seqs:
+            self._join(ready.popleft())
+        law = self.law
+        room = steps = 0
+        while decoding:
+            room = (self.kv_capacity_tokens - self.kv_used_tokens) // len(decoding)
+            if room > 0:
+                steps = decoding[0][0] - self._step
+                break
+            self._preempt(start)
+        tokens = batch = len(decoding)
+        first = growth = 0.0
+        if self.prompts and (chunk_steps := self._choose_chunks(batch)):
+            chunks = self._chunks
+            steps = min(steps, chunk_steps) if batch else chunk_steps
+            tokens += self._chunk_tokens
+            first = law.chunk_const_s
+            for seq, n in chunks:
+                first += n * (law.chunk_context_s * seq.prefilled_tokens + law.chunk_self_s * 0.5 * n)
+            if steps > 1:
+                growth = law.chunk_context_s * chunks[0][1] * chunks[0][1]
+            if batch:
+                room = (self.kv_capacity_tokens - self.kv_used_tokens) // batch
+        elif self._chunks:
+            self._chunks = []
+            self._chunk_tokens = 0
+        if batch:
+            steps = min(steps, room)
+            first += law.decode_const_s + law.decode_seq_s * batch + law.decode_kv_s[batch] * self._decode_kv
+            growth += law.decode_kv_s[batch] * batch
+        history = self.history
+        self._start_s = start
+        self._steps = steps
+        if steps:
+            first += law.token_time_s[tokens]
+            self._first_s = first
+            self._growth_s = growth
+            self._end_s = end = start + (steps * first + growth * (steps * (steps - 1) // 2))
+            if end < self._wake_s:
+                self._wake_s = end
+                self.clock.call_at(end, self._wake)
+        if history[-1].start_s >= start:
+            history.pop()  # composed anew for the same instant
+        history.append(
+            Snapshot(
+                start,
+                steps,
+                first,
+                growth,
+                batch,
+                self._decode_kv,
+                self._chunk_tokens,
+                self.computed_tokens,
+                self.kv_used_tokens,
+                self.tbt_slo_s,
+            )
+        )
+        horizon = self.clock._now - self.history_s
+        while len(history) > 1 and history[1].start_s <= horizon:
+            history.popleft()
+
+    def _choose_chunks(self, batch: int) -> int:
+        """Choose the chunks of the next step; returns for how many steps the same choice holds (0: no chunk).
+
+        Prompts are taken in order and hold KV for their whole length from their first chunk on. A prompt with a chunk
+        plan shares its steps with decodes only: the plan is what keeps their TBT safe.
+        """
+        chunks: list[tuple[Sequence, int]] = []
+        budget = self.token_budget - batch
+        slots = min(self.max_prompts, self.max_seqs - batch)
+        steps = 1
+        for seq in self.prompts:
+            if len(chunks) == slots:
+                break
+            if not seq.kv_tokens:
+                if self.kv_used_tokens + seq.target_tokens + batch > self.kv_capacity_tokens:
+                    break
+                seq.kv_tokens = seq.target_tokens
+                self.kv_used_tokens += seq.target_tokens
+            remaining = seq.target_tokens - seq.prefilled_tokens
+            plan = seq.chunk_plan
+            if plan:
+                if chunks:
+                    break
+                n = min(plan[0], remaining, budget)
+                chunks.append((seq, n))
+                if n == plan[0]:
+                    limit = remaining // n
+                    if len(plan) == 1:
+                        steps = limit
+                    else:
+                        while steps < limit and steps < len(plan) and plan[steps] == n:
+                            steps += 1
+                break
+            n = min(remaining, budget)
+            chunks.append((seq, n))
+            budget -= n
+            if budget == 0:
+                if len(chunks) == 1:
+                    steps = remaining // n
+                break
+        self._chunks = chunks
+        self._chunk_tokens = sum([n for _, n in chunks])
+        return steps if chunks else 0
+
+    def _commit(self, steps: int) -> float:
+        """Make the span's first `steps` steps history; returns when they end."""
+        start = self._start_s
+        first = self._first_s
+        growth = self._growth_s
+        last = first + (steps - 1) * growth
+        duration = steps * first + growth * (steps * (steps - 1) // 2)
+        self.busy_s += duration
+        batch = len(self.decoding)
+        if batch:
+            step = self._step
+            fresh = self._fresh
+            if fresh:
+                self.stamp_first_tokens()
+                if batch > len(fresh):
+                    self._log_gaps((start, 1.0, first, 0.0, batch - len(fresh)))
+                if steps > 1:
+                    self._log_gaps((start + first, steps - 1.0, first + growth, growth, batch))
+                self._fresh = []
+                self._fresh_stamped = False
+                self._longest.push(step + 1, first)
+            else:
+                self._log_gaps((start, steps, first, growth, batch))
+            self._longest.push(step + steps, last)
+            if last > self.tbt_slo_s:
+                self._count_excess(steps, fresh)
+            self._step = step + steps
+            self._decode_kv += steps * batch
+            self.kv_used_tokens += steps * batch
+        chunks = self._chunks
+        if chunks:
+            self.computed_tokens += steps * self._chunk_tokens
+            for seq, n in chunks:
+                if seq.prefilled_tokens == 0 and isnan(seq.prefill_start_s):
+                    seq.prefill_start_s = start
+                seq.prefilled_tokens += steps * n
+                if len(seq.chunk_plan) > 1:
+                    seq.chunk_plan = seq.chunk_plan[min(steps, len(seq.chunk_plan) - 1) :]
+            head = chunks[0][0]
+            if batch and head.decode_node == self.index and not head.preemptions:
+                self.chunk_steps += steps
+        return start + duration
+
+    def _wake(self, _event: object) -> None:
+        now = self.clock._now
+        if now != self._wake_s:
+            return  # superseded by an earlier wake
+        if self._steps == 0:
+            self._wake_s = inf
+            return
+        if now < self._end_s:
+            # The span grew longer since this wake was set.
+            self._wake_s = self._end_s
+            self.clock.call_at(self._end_s, self._wake)
+            return
+        self._wake_s = inf
+        self._commit(self._steps)
+        self._steps = 0
+        self._start_s = now
+        decoding = self.decoding
+        step = self._step
+        while decoding and decoding[0][0] == step:
+            seq = heappop(decoding)[2]
+            self._leave_batch(seq)
+            seq.generated_tokens = seq.output_tokens
+            self._finish(seq, now)
+        if self._chunks:
+            prompts = self.prompts
+            self._chunks = []
+            self._chunk_tokens = 0
+            while prompts and prompts[0].prefilled_tokens == prompts[0].target_tokens:
+                self._prompt_done(prompts.popleft(), now)
+        if self._steps == 0:  # else a listener has brought work and composed
+            self._compose(now)
+
+    # ---- sequences ----------------------------------------------------------------------------------------------
+
+    def _join(self, seq: Sequence) -> None:
+        """Put a sequence into the decode batch; its KV is held here already."""
+        step = self._step
+        remaining = seq.output_tokens - seq.generated_tokens
+        seq.finish_step = step + remaining
+        if seq.generated_tokens:
+            seq.first_gap_step = step
+        else:
+            seq.first_gap_step = step + 1
+            self._fresh.append(seq)
+        self._joined += 1
+        heappush(self.decoding, (seq.finish_step, self._joined, seq))
+        self._decode_kv += seq.kv_tokens
+        slo = seq.tbt_slo_s
+        classes = self._tbt_classes
+        classes[slo] = classes.get(slo, 0) + 1
+        if slo < self.tbt_slo_s:
+            self.tbt_slo_s = slo
+
+    def _leave_batch(self, seq: Sequence) -> None:
+        """Take what a sequence holds out of the batch's sums and note its longest gap."""
+        step = self._step
+        generated = seq.output_tokens - (seq.finish_step - step)
+        kv_tokens = seq.kv_tokens + generated - seq.generated_tokens
+        self._decode_kv -= kv_tokens
+        self.kv_used_tokens -= kv_tokens
+        seq.kv_tokens = 0
+        if step > seq.first_gap_step:
+            longest = self._longest
+            seq.tbt_max_s = max(seq.tbt_max_s, longest.since(seq.first_gap_step))
+            if len(longest) > _FORGET_EVERY:
+                longest.forget_before(min([s.first_gap_step for _, _, s in self.decoding], default=step))
+        slo = seq.tbt_slo_s
+        classes = self._tbt_classes
+        classes[slo] -= 1
+        if not classes[slo]:
+            del classes[slo]
+            if slo == self.tbt_slo_s:
+                self.tbt_slo_s = min(classes, default=inf)
+
+    def _preempt(self, now: float) -> None:
+        """Take the youngest decoding sequence out of the batch, free its KV and queue it for recomputation."""
+        entry = max(self.decoding, key=lambda item: item[1])
+        self.decoding.remove(entry)
+        heapify(self.decoding)
+        seq = entry[2]
+        self._leave_batch(seq)
+        if seq in self._fresh:
+            self._fresh.remove(seq)
+        else:
+            seq.generated_tokens = seq.output_tokens - (seq.finish_step - self._step)
+            seq.last_token_s = now
+        seq.preemptions += 1
+        self.preemptions += 1
+        seq.chunk_plan = ()
+        seq.prefilled_tokens = 0
+        seq.target_tokens = seq.prompt_tokens + seq.generated_tokens
+        self.enqueued_tokens += seq.target_tokens
+        self.prompts.appendleft(seq)
+
+    def _prompt_done(self, seq: Sequence, now: float) -> None:
+        """A prompt is computed: hand it over, or give its next token here."""
+        if seq.decode_node != self.index:
+            seq.prefill_end_s = now
+            self._listener.prefilled(seq)
+            return
+        seq.generated_tokens += 1
+        if isnan(seq.first_token_s):
+            if isnan(seq.prefill_end_s):
+                seq.prefill_end_s = seq.kv_ready_s = now
+            seq.first_token_s = now
+            self._listener.first_token(seq)
+        else:  # recomputed after a preemption: the pause is a gap
+            gap = now - seq.last_token_s
+            seq.tbt_max_s = max(seq.tbt_max_s, gap)
+            self._log_gaps((seq.last_token_s, 1.0, gap, 0.0, 1.0))
+            self.tbt_excess += max(0.0, gap / seq.tbt_slo_s - 1.0)
+        if seq.generated_tokens == seq.output_tokens:
+            self.kv_used_tokens -= seq.kv_tokens
+            self._finish(seq, now)
+        else:
+            self._join(seq)
+
+    def _finish(self, seq: Sequence, now: float) -> None:
+        seq.last_token_s = now
+        self._listener.finished(seq)
+
+    # ---- measures -----------------------------------------------------------------------------------------------
+
+    def stamp_first_tokens(self) -> None:
+        """Stamp the first tokens of the span's first step."""
+        if not self._fresh_stamped:
+            self._fresh_stamped = True
+            first_token_s = self._start_s + self._first_s
+            for seq in self._fresh:
+                seq.first_token_s = first_token_s
+                self._listener.first_token(seq)
+
+    def settle(self) -> None:
+        """Stamp the first tokens that are out by now although their span still runs."""
+        if self._fresh and self._start_s + self._first_s <= self.clock._now:
+            self.stamp_first_tokens()
+
+    def _count_excess(self, steps: int, fresh: list[Sequence]) -> None:
+        """Count gaps beyond their SLO, and steps with a deflected chunk beyond the strictest one."""
+        first = self._first_s
+        growth = self._growth_s
+        head = self._chunks[0][0] if self._chunks else None
+        if head is not None and head.decode_node == self.index and not head.preemptions:
+            self.chunk_steps_over_slo += steps - _steps_until(self.tbt_slo_s, steps, first, growth)
+        for slo, count in self._tbt_classes.items():
+            below = _steps_until(slo, steps, first, growth)
+            over = steps - below
+            total_s = over * first + growth * (steps * (steps - 1) - below * (below - 1)) / 2
+            self.tbt_excess += count * (total_s / slo - over)
+        for seq in fresh:
+            self.tbt_excess -= max(0.0, first / seq.tbt_slo_s - 1.0)
+
+
+def _steps_until(slo_s: float, steps: int, first_s: float, growth_s: float) -> int:
+    """How many of a span's steps last no longer than `slo_s`; steps never grow shorter."""
+    if first_s > slo_s:
+        return 0
+    if growth_s == 0.0:
+        return steps
+    return min(steps, int((slo_s - first_s) / growth_s) + 1)

@@ -1,0 +1,135 @@
+"""Play a workload under a policy and return what happened."""
+
+from dataclasses import dataclass
+from math import inf
+from time import perf_counter
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.cluster.cluster import Cluster
+from envs.cluster.gaps import GapLog
+from envs.cluster.placement import Placement
+from envs.cluster.request import RequestRecord, RequestView, Sequence
+from envs.cluster.topology import ClusterConfig
+from envs.cluster.view import ClusterView
+from envs.workload import Workload
+
+
+class Policy(Protocol):
+    """A rule that places requests; see `policies` for those that come with the project."""
+
+    name: str
+
+    def place(self, request: RequestView, view: ClusterView) -> Placement:
+        """Place one request that has arrived now."""
+
+
+@dataclass(frozen=True)
+class RunCounters:
+    """Totals of a run.
+
+    Attributes:
+        events: events processed by the clock.
+        preemptions: sequences thrown out of a decode batch and recomputed.
+        chunk_steps: steps that carried a deflected chunk beside at least one decoding sequence.
+        chunk_steps_over_slo: those of them that lasted longer than the strictest TBT SLO in the batch.
+        kv_bytes_moved: bytes of KV transferred between nodes.
+        busy_s: time each node spent in steps, seconds.
+    """
+
+    events: int
+    preemptions: int
+    chunk_steps: int
+    chunk_steps_over_slo: int
+    kv_bytes_moved: int
+    busy_s: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What happened in a run.
+
+    Attributes:
+        records: one per request that arrived, in the workload's order; nan stamps where it did not finish.
+        gaps: the gaps between tokens.
+        counters: totals.
+        decision_s: seconds of wall time each decision took, shape (requests,); empty unless asked for.
+        end_s: simulated time at which the run ended.
+    """
+
+    records: list[RequestRecord]
+    gaps: GapLog
+    counters: RunCounters
+    decision_s: NDArray[np.float64]
+    end_s: float
+
+
+def simulate(
+    workload: Workload,
+    policy: Policy,
+    config: ClusterConfig,
+    *,
+    drain_s: float = inf,
+    time_decisions: bool = False,
+) -> RunResult:
+    """Play a workload through a cluster under a policy.
+
+    Args:
+        workload: the requests; the same whatever the policy does.
+        policy: places each request at its arrival.
+        config: the cluster.
+        drain_s: how long after the last arrival the cluster may work on, seconds.
+        time_decisions: measure each decision's wall time.
+
+    Raises:
+        InputError: a request that can never fit, or a placement that does not exist.
+    """
+    records: list[RequestRecord] = []
+    cluster = Cluster(config, records.append)
+    clock = cluster.clock
+    place = policy.place
+    submit = cluster.submit
+    decision_s: list[float] = []
+    events = 0
+    index = 0
+    for arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s in zip(
+        workload.arrival_s.tolist(),
+        workload.prompt_tokens.tolist(),
+        workload.output_tokens.tolist(),
+        workload.ttft_slo_s.tolist(),
+        workload.tbt_slo_s.tolist(),
+        strict=True,
+    ):
+        events += clock.advance_to(arrival_s)
+        request = RequestView(index, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s)
+        view = cluster.view()
+        if time_decisions:
+            began = perf_counter()
+            placement = place(request, view)
+            decision_s.append(perf_counter() - began)
+        else:
+            placement = place(request, view)
+        submit(Sequence(index, arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s), placement)
+        index += 1
+    events += clock.drain(clock.now + drain_s)
+    for engine in cluster.engines:
+        engine.settle()
+    records.extend([seq.record() for seq in cluster.in_flight.values()])
+    records.sort()
+    engines = cluster.engines
+    return RunResult(
+        records,
+        cluster.gaps,
+        RunCounters(
+            events=events + index,
+            preemptions=sum([engine.preemptions for engine in engines]),
+            chunk_steps=sum([engine.chunk_steps for engine in engines]),
+            chunk_steps_over_slo=sum([engine.chunk_steps_over_slo for engine in engines]),
+            kv_bytes_moved=cluster.kv_bytes_moved,
+            busy_s=tuple([engine.busy_s for engine in engines]),
+        ),
+        np.array(decision_s),
+        clock.now,
+    )

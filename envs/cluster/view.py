@@ -1,0 +1,127 @@
+"""What a router sees of the cluster when it must place a request."""
+
+from collections.abc import Sequence
+from math import exp
+from typing import NamedTuple
+
+from envs.cluster.engine import Engine, steps_within
+from envs.cluster.topology import Topology
+
+
+class NodeReport(NamedTuple):
+    """A node as it was `report_age_s` ago.
+
+    Attributes:
+        decode_batch: sequences decoding.
+        decode_kv_tokens: their summed context.
+        prefill_tokens_ahead: prompt tokens that a prompt sent now would wait for: those the node had not computed at
+            the time of the report, and those dispatched to it since, which the router knows without a report.
+        kv_used_tokens: KV held or reserved.
+        tbt_slo_s: strictest TBT SLO among the decoding sequences, inf where there are none.
+    """
+
+    decode_batch: int
+    decode_kv_tokens: int
+    prefill_tokens_ahead: int
+    kv_used_tokens: int
+    tbt_slo_s: float
+
+
+def read_report(engine: Engine, at_s: float) -> NodeReport:
+    """A node's report as of `at_s`, which may lie `Engine.history_s` back."""
+    history = engine.history
+    i = len(history) - 1
+    while i and history[i].start_s > at_s:
+        i -= 1
+    start_s, steps, first_s, growth_s, batch, kv_tokens, chunk, computed, kv_used, tbt_slo_s = history[i]
+    if steps and at_s > start_s:
+        done = min(steps, int(steps_within(at_s - start_s, first_s, growth_s) + 1e-9))
+        grown = done * batch
+        kv_tokens += grown
+        kv_used += grown
+        computed += done * chunk
+    return NodeReport(batch, kv_tokens, engine.enqueued_tokens - computed, kv_used, tbt_slo_s)
+
+
+class Counters:
+    """What the router counts by itself, from its own dispatches and the answers it relays; always fresh.
+
+    Attributes:
+        queued_prompts: per node, prompts dispatched there whose prefill has not ended.
+        queued_prompt_tokens: their tokens.
+        decode_requests: per node, requests that decode there and are not finished, those still in prefill included.
+        decode_prompt_tokens: their prompt tokens.
+        deflected_requests: per node, deflected prompts dispatched there whose first token is not out.
+        last_arrival_s: when the latest request was placed.
+        recent_requests: requests placed, each fading by 1/e in each of `RECENT_S` seconds, as of `last_arrival_s`.
+        recent_prompt_tokens: their prompt tokens, fading alike.
+    """
+
+    RECENT_S = (1.0, 10.0)
+
+    __slots__ = (
+        "decode_prompt_tokens",
+        "decode_requests",
+        "deflected_requests",
+        "last_arrival_s",
+        "queued_prompt_tokens",
+        "queued_prompts",
+        "recent_prompt_tokens",
+        "recent_requests",
+    )
+
+    def __init__(self, nodes: int) -> None:
+        self.queued_prompts = [0] * nodes
+        self.queued_prompt_tokens = [0] * nodes
+        self.decode_requests = [0] * nodes
+        self.decode_prompt_tokens = [0] * nodes
+        self.deflected_requests = [0] * nodes
+        self.last_arrival_s = 0.0
+        self.recent_requests = (0.0, 0.0)
+        self.recent_prompt_tokens = (0.0, 0.0)
+
+    def count_arrival(self, now_s: float, prompt_tokens: int) -> None:
+        """Count a request in the fading sums."""
+        elapsed_s = now_s - self.last_arrival_s
+        self.last_arrival_s = now_s
+        fast = exp(-elapsed_s / self.RECENT_S[0])
+        slow = exp(-elapsed_s / self.RECENT_S[1])
+        requests = self.recent_requests
+        tokens = self.recent_prompt_tokens
+        self.recent_requests = (requests[0] * fast + 1.0, requests[1] * slow + 1.0)
+        self.recent_prompt_tokens = (tokens[0] * fast + prompt_tokens, tokens[1] * slow + prompt_tokens)
+
+
+class ClusterView:
+    """The cluster as its router sees it at one instant; valid until the next event.
+
+    Attributes:
+        now_s: the time.
+        topology: what never changes.
+        counters: the router's own counts, fresh.
+    """
+
+    __slots__ = ("_engines", "_report_age_s", "counters", "now_s", "topology")
+
+    def __init__(
+        self,
+        now_s: float,
+        topology: Topology,
+        counters: Counters,
+        engines: Sequence[Engine],
+        report_age_s: float,
+    ) -> None:
+        self.now_s = now_s
+        self.topology = topology
+        self.counters = counters
+        self._engines = engines
+        self._report_age_s = report_age_s
+
+    def report(self, node: int) -> NodeReport:
+        """The latest report of a node that has reached the router."""
+        return read_report(self._engines[node], self.now_s - self._report_age_s)
+
+    def least_loaded_decode_node(self) -> int:
+        """The decode node with the fewest unfinished requests; the first of equals."""
+        requests = self.counters.decode_requests
+        return min(self.topology.decode_nodes, key=requests.__getitem__)

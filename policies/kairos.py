@@ -1,0 +1,97 @@
+"""`kairos`: proactive prefill deflection (arXiv 2607.02043, Algorithm 1).
+
+Implemented from the paper's abstract and independent readings; its code could not be had. What they leave open, and what
+is done here:
+
+- Whether the prefill path counts the KV transfer: it does by default; `transfer=false` leaves it out.
+- beta: 1.0 by default.
+- chi, the chunk of the queue-wait estimate, "the engine's chunk budget (at most the prompt)": read as the budget,
+  shortened to the prompt in hand, by default; `queue_chunk=budget` leaves it at the engine's budget.
+- Prompt tokens ahead: the node's report plus what the router has dispatched to it since.
+"""
+
+from math import inf
+
+from envs.cluster import ClusterView, Placement, RequestView
+from envs.predict import plan_chunks, prefill_execution_s, queue_wait_s
+from hardware_profiles import InputError
+
+
+class Kairos:
+    """Deflect to a decode node when that is predicted to be about as fast and breaks no running stream's TBT SLO.
+
+    Args:
+        alpha: deflect iff TTFT there <= alpha * TTFT on the best prefill node; >= 1.
+        beta: share of the strictest resident TBT SLO that a step may last; in (0, 1].
+        cap: deflected prompts in flight allowed per decode node.
+        transfer: count the KV transfer on the prefill path.
+        queue_chunk: "prompt" or "budget"; see the module's text.
+    """
+
+    name = "kairos"
+
+    def __init__(
+        self,
+        alpha: float = 1.3,
+        beta: float = 1.0,
+        cap: int = 1,
+        transfer: bool = True,
+        queue_chunk: str = "prompt",
+    ) -> None:
+        if not 1.0 <= alpha < inf:
+            raise InputError(f"kairos: alpha must be a number from 1 on, not {alpha}")
+        if not 0.0 < beta <= 1.0:
+            raise InputError(f"kairos: beta must be above 0 and at most 1, not {beta}")
+        if cap < 1:
+            raise InputError(f"kairos: cap must be at least 1, not {cap}")
+        if queue_chunk not in ("prompt", "budget"):
+            raise InputError(f"kairos: queue_chunk must be prompt or budget, not {queue_chunk}")
+        self._alpha = alpha
+        self._beta = beta
+        self._cap = cap
+        self._transfer = transfer
+        self._queue_chunk = queue_chunk
+
+    def place(self, request: RequestView, view: ClusterView) -> Placement:
+        """Place one request."""
+        decode_node = view.least_loaded_decode_node()
+        prefill_node, prefill_ttft_s = self._prefill_path(request, view, decode_node)
+        limit_s = min(self._alpha * prefill_ttft_s, request.ttft_slo_s)
+        best: Placement | None = None
+        topology = view.topology
+        for node in topology.decode_nodes:
+            if view.counters.deflected_requests[node] >= self._cap:
+                continue
+            report = view.report(node)
+            tbt_slo_s = report.tbt_slo_s if report.tbt_slo_s < inf else request.tbt_slo_s
+            plan = plan_chunks(
+                topology.laws[node],
+                request.prompt_tokens,
+                report.decode_batch,
+                report.decode_kv_tokens,
+                self._beta * tbt_slo_s,
+                topology.token_budget,
+            )
+            if plan is not None and plan.total_s <= limit_s:
+                limit_s = plan.total_s
+                best = Placement(node, node, plan.chunks)
+        return best if best is not None else Placement(prefill_node, decode_node)
+
+    def _prefill_path(self, request: RequestView, view: ClusterView, decode_node: int) -> tuple[int, float]:
+        """The best prefill node and its predicted TTFT, seconds: queue wait + execution (+ transfer)."""
+        topology = view.topology
+        prompt_tokens = request.prompt_tokens
+        chunk = topology.token_budget
+        queue_chunk = min(chunk, prompt_tokens) if self._queue_chunk == "prompt" else chunk
+        best_node = -1
+        best_s = inf
+        for node in topology.prefill_nodes:
+            law = topology.laws[node]
+            ttft_s = queue_wait_s(law, view.report(node).prefill_tokens_ahead, queue_chunk)
+            ttft_s += prefill_execution_s(law, prompt_tokens, chunk)
+            if self._transfer:
+                ttft_s += topology.transfer_s(node, decode_node, prompt_tokens)
+            if ttft_s < best_s:
+                best_node = node
+                best_s = ttft_s
+        return best_node, best_s
