@@ -1,0 +1,155 @@
+"""The one adapter to aiconfigurator-core, NVIDIA's estimator over measured kernels (extra `calibrate`).
+
+Its namespace is renamed in 0.13, so nothing else in the project imports it. How its 0.12 counts, found by
+experiment:
+
+- `predict_prefill_latency(prompts, isl, prefix)`: `prompts` prompts, each of `isl - prefix` new tokens over
+  `prefix` tokens of context; `isl` includes the prefix.
+- `predict_decode_latency(batch, isl, 2)`: one decode step of sequences with `isl` tokens of context, whose
+  attention reads isl + 1 tokens, the new one included (osl counts the prefill's token, so 1 gives no step).
+- `mixed_step_latency(ctx_tokens, gen_tokens, isl, osl, prefix)` is a sum of three passes, which
+  `mixed_step_breakdown` returns: everything but attention over ctx_tokens + gen_tokens tokens; the attention of
+  a whole prompt of `isl` tokens (of which `prefix` are context) divided by ceil(isl / ctx_tokens); and the
+  attention of `gen_tokens` decodes that read `isl + osl // 2` tokens each. The chunk's share of attention is thus an
+  average over the chunks of an unchunked prompt, exact only where isl == ctx_tokens and prefix == 0. A chunk
+  at a given context, beside decodes at another, is therefore put together here from the passes themselves.
+"""
+
+import difflib
+import importlib.metadata
+import logging
+from typing import Any, NamedTuple
+
+from hardware_profiles.errors import InputError
+
+LIBRARY = "aiconfigurator-core"
+# vLLM's default --gpu-memory-utilization, and the step limits the activations are counted for.
+_MEMORY_FRACTION = 0.9
+_ACTIVATION_TOKENS = 2048
+_ACTIVATION_SEQUENCES = 256
+
+
+class KVSize(NamedTuple):
+    """KV cache of one engine (all GPUs of its tensor-parallel group).
+
+    Attributes:
+        bytes_per_token: bytes a token of context takes, over all GPUs.
+        capacity_tokens: tokens that fit.
+        how: how the capacity was computed.
+    """
+
+    bytes_per_token: int
+    capacity_tokens: int
+    how: str
+
+
+class Estimator:
+    """Kernel time of single engine steps for one model on one system, in seconds."""
+
+    def __init__(self, model: str, system: str, backend: str, tp: int) -> None:
+        """Compile the estimator.
+
+        Args:
+            model: model id whose configuration the library ships, e.g. "Qwen/Qwen3-8B".
+            system: system of the library, e.g. "a100_sxm".
+            backend: "vllm", "sglang" or "trtllm".
+            tp: GPUs in the tensor-parallel group.
+
+        Raises:
+            InputError: library missing, or it does not know the model, system or backend.
+        """
+        try:
+            from aiconfigurator_core.sdk import common, memory, perf_database
+            from aiconfigurator_core.sdk.engine import EngineHandle
+        except ImportError:
+            raise InputError(f"{LIBRARY} is not installed: pip install -e .[calibrate]") from None
+        # It warns of kernel lanes and fallback rows on stderr; what cannot be served raises anyway.
+        logging.getLogger("aiconfigurator_core").setLevel(logging.CRITICAL)
+        if model not in common.DefaultHFModels:
+            close = difflib.get_close_matches(model, common.DefaultHFModels, n=1, cutoff=0.0)[0]
+            # Asked for any other id, the library would go and download its configuration.
+            raise InputError(f"{LIBRARY} ships no configuration of model {model!r}; did you mean {close!r}?")
+        slots = perf_database.get_version_slots(system, backend)
+        if slots is None:
+            raise InputError(f"{LIBRARY} has no measurements of system {system!r} with backend {backend!r}")
+        self.library_version = importlib.metadata.version(LIBRARY)
+        self.backend_version: str = slots["current"]
+        self._system_spec: Any = perf_database.load_system_spec(system)
+        self._memory = memory
+        self._target = (model, system, backend, self.backend_version)
+        self._tp = tp
+        try:
+            self._handle: Any = EngineHandle.compile(
+                model, system, backend, backend_version=self.backend_version, tp_size=tp, moe_tp_size=tp
+            )
+        except Exception as error:  # the library raises bare Exceptions and asserts for what it cannot serve
+            raise InputError(_one_line(f"{LIBRARY} cannot serve {model} on {system} with tp {tp}", error)) from error
+
+    def tokens_s(self, tokens: int) -> float:
+        """Everything but attention for a step of `tokens` tokens of one prompt."""
+        return float(self._handle.mixed_step_breakdown(tokens, 0, tokens, 2, 0)[1]) / 1e3
+
+    def prefill_s(self, prompts: int, new_tokens: int, context_tokens: int) -> float:
+        """A step of `prompts` chunks, each of `new_tokens` tokens over `context_tokens` of context."""
+        isl = new_tokens + context_tokens
+        return float(self._handle.predict_prefill_latency(prompts, isl, context_tokens)) / 1e3
+
+    def decode_s(self, batch: int, context_tokens: int) -> float:
+        """A step of `batch` decoding sequences, each at `context_tokens` of context."""
+        return float(self._handle.predict_decode_latency(batch, context_tokens, 2)) / 1e3
+
+    def mixed_s(
+        self, prompts: int, new_tokens: int, context_tokens: int, batch: int, decode_context_tokens: int
+    ) -> float:
+        """A step of `prompts` chunks (as in `prefill_s`) beside `batch` decodes (as in `decode_s`)."""
+        tokens = prompts * new_tokens
+        decode_attention_s = self._handle.mixed_step_breakdown(0, batch, decode_context_tokens, 2, 0)[3] / 1e3
+        return (
+            self.prefill_s(prompts, new_tokens, context_tokens)
+            + (self.tokens_s(tokens + batch) - self.tokens_s(tokens))
+            + float(decode_attention_s)
+        )
+
+    def averaged_mixed_s(self, chunk_tokens: int, batch: int, prompt_tokens: int) -> float:
+        """The library's own mixed step: an average chunk of a prompt beside decodes at the prompt's length."""
+        return float(self._handle.mixed_step_latency(chunk_tokens, batch, prompt_tokens, 2, 0)) / 1e3
+
+    def data_sheet_links(self) -> dict[str, dict[str, float | str]]:
+        """Links of the system as its data sheet has them, in the form of a profile file."""
+        spec = self._system_spec["node"]
+        source = f"{LIBRARY} {self.library_version} system file (data sheet, not measured)"
+        return {
+            link: {
+                "latency_s": float(spec["p2p_latency"]),
+                "bandwidth_bytes_per_s": float(spec[f"{link}_bw"]),
+                "source": source,
+            }
+            for link in ("inter_node", "intra_node")
+        }
+
+    def kv_size(self) -> KVSize:
+        """KV bytes a token and KV capacity from the library's memory model."""
+        limits = {"max_num_tokens": _ACTIVATION_TOKENS, "max_batch_size": _ACTIVATION_SEQUENCES}
+        try:
+            whole = self._memory.KVCacheEstimator.from_request(*self._target, **limits, tp_size=1, moe_tp_size=1)
+            budget = self._memory.estimate_kv_cache(
+                *self._target,
+                **limits,
+                memory_fraction_kind="of_total",
+                memory_fraction_value=_MEMORY_FRACTION,
+                tp_size=self._tp,
+                moe_tp_size=self._tp,
+            )
+        except ValueError as error:
+            raise InputError(_one_line("no KV capacity", error)) from error
+        parts = ", ".join(f"{key} {value:,}" for key, value in budget["memory_breakdown"].items())
+        how = (
+            f"{_MEMORY_FRACTION} of {budget['total_gpu_capacity_bytes']:,} bytes a GPU less {parts}, over "
+            f"{budget['kv_size_per_token_bytes']:,} KV bytes a token a GPU ({LIBRARY}'s memory model)"
+        )
+        return KVSize(int(whole.breakdown["kv_size_per_token_bytes"]), int(budget["total_kv_size_tokens"]), how)
+
+
+def _one_line(what: str, error: Exception) -> str:
+    reason = str(error).splitlines() or [type(error).__name__]
+    return f"{what}: {reason[0]}"

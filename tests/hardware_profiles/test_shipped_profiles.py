@@ -1,0 +1,122 @@
+"""The profiles that ship: where they come from, how well they fit, and readings they must reproduce."""
+
+import csv
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hardware_profiles import Link, Profile, load_profile, profile_names
+
+BARS_PERCENT = {"prefill": 1.0, "decode": 1.5, "mixed": 2.5}
+HELD_TO_THE_BARS = ("a100-qwen3-8b", "a100-llama31-8b")
+MEASUREMENTS = Path(__file__).parents[3] / "shared" / "data" / "calibration"
+
+# Readings of aiconfigurator-core 0.12 for Qwen3-8B on a100_sxm, vllm, TP1, in ms: tokens or batch to time.
+PREFILL_MS = {64: 13.65, 256: 23.66, 1024: 66.22, 2048: 126.8, 8192: 568.0}
+DECODE_AT_1024_MS = {1: 12.0, 32: 16.4, 128: 26.3, 256: 46.5}
+DECODE_AT_4096_MS = {1: 12.4, 32: 27.1}
+CHUNK_BESIDE_32_DECODES_MS = {128: 25.5, 512: 43.1, 1024: 72.9, 2048: 129.7}
+
+
+@pytest.fixture(scope="module")
+def qwen() -> Profile:
+    return load_profile("a100-qwen3-8b")
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_a_profile_says_where_it_comes_from(name: str) -> None:
+    profile = load_profile(name)
+    provenance = profile.provenance
+    assert profile.name == name
+    assert f"--name {name}" in provenance["command"]
+    assert f"--model {profile.model}" in provenance["command"]
+    for key in ("library", "library_version", "system", "backend", "backend_version", "date", "grid"):
+        assert provenance[key]
+    assert profile.inter_node.source
+    assert profile.intra_node.source
+
+
+@pytest.mark.parametrize("kind", BARS_PERCENT)
+@pytest.mark.parametrize("name", HELD_TO_THE_BARS)
+def test_the_held_out_error_is_within_its_bar(name: str, kind: str) -> None:
+    assert load_profile(name).provenance["held_out"][f"{kind}_mape_percent"] <= BARS_PERCENT[kind]
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_tables_are_dense_and_token_time_never_falls(name: str) -> None:
+    law = load_profile(name).law
+    assert law.max_step_tokens >= 8192 + 512
+    assert len(law.decode_kv_s) == len(law.token_time_s)
+    assert np.all(np.diff(law.token_time_s) >= 0.0)
+    assert min(law.token_time_s[1:]) > 0.0
+    assert min(law.decode_kv_s[1:]) > 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "kv_bytes_per_token", "kv_capacity_tokens"),
+    [
+        ("a100-qwen3-8b", 36 * 2 * 8 * 128 * 2, 390_000),  # layers, K and V, KV heads, head size, bytes
+        ("a100-llama31-8b", 32 * 2 * 8 * 128 * 2, 445_000),
+    ],
+)
+def test_kv_sizes_follow_from_the_model_and_the_card(
+    name: str, kv_bytes_per_token: int, kv_capacity_tokens: int
+) -> None:
+    profile = load_profile(name)
+    assert profile.kv_bytes_per_token == kv_bytes_per_token
+    assert profile.kv_capacity_tokens == pytest.approx(kv_capacity_tokens, rel=0.03)
+
+
+def test_the_engine_runs_by_the_kernels_plus_the_decode_overhead(qwen: Profile) -> None:
+    overhead_s = qwen.provenance["decode_overhead"]["step_s"]
+    assert overhead_s == pytest.approx(0.951e-3)
+    assert qwen.law.time_s((), 32, 32768) == pytest.approx(qwen.step_time_s((), 32, 32768) + overhead_s)
+    assert qwen.law.time_s([(512, 0)], 0, 0) == qwen.step_time_s([(512, 0)], 0, 0)
+    llama = load_profile("a100-llama31-8b")
+    assert llama.law == llama.kernel_law
+
+
+@pytest.mark.parametrize(("tokens", "ms"), PREFILL_MS.items())
+def test_prefill_readings(qwen: Profile, tokens: int, ms: float) -> None:
+    assert qwen.step_time_s([(tokens, 0)], 0, 0) * 1e3 == pytest.approx(ms, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("batch", "context", "ms"),
+    [(batch, 1024, ms) for batch, ms in DECODE_AT_1024_MS.items()]
+    + [(batch, 4096, ms) for batch, ms in DECODE_AT_4096_MS.items()],
+)
+def test_decode_readings(qwen: Profile, batch: int, context: int, ms: float) -> None:
+    assert qwen.step_time_s((), batch, batch * context) * 1e3 == pytest.approx(ms, rel=0.03)
+
+
+@pytest.mark.parametrize(("chunk", "ms"), CHUNK_BESIDE_32_DECODES_MS.items())
+def test_mixed_readings(qwen: Profile, chunk: int, ms: float) -> None:
+    # The readings are the library's own mixed call with isl = 1024, osl = 256: an average chunk of a prompt of
+    # 1024 (or two such prompts), decodes half way through 256 tokens after it.
+    prompts = max(1, chunk // 1024)
+    chunks = [(chunk // prompts, (1024 - chunk // prompts) // 2)] * prompts
+    assert qwen.step_time_s(chunks, 32, 32 * (1024 + 128)) * 1e3 == pytest.approx(ms, rel=0.04)
+
+
+def fitted_link(path: Path) -> tuple[float, float]:
+    """Latency (s) and bandwidth (bytes/s) that fit the medians of send/recv best in relative error."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        rows = [(float(row["bytes_sent_per_rank"]), float(row["ms_median"]) / 1e3) for row in csv.DictReader(file)]
+    sent, seconds = np.array([row for row in rows if row[0] > 0]).T
+    design = np.column_stack([np.ones_like(sent), sent]) / seconds[:, None]
+    (latency_s, seconds_per_byte), *_ = np.linalg.lstsq(design, np.ones_like(sent))
+    return float(latency_s), float(1 / seconds_per_byte)
+
+
+@pytest.mark.parametrize("link", ["inter_node", "intra_node"])
+def test_links_are_what_a_fit_of_the_measurements_gives(qwen: Profile, link: str) -> None:
+    path = MEASUREMENTS / f"p2p_{link}.csv.gz"
+    if not path.exists():
+        pytest.skip(f"no measurements at {path}")
+    shipped: Link = getattr(qwen, link)
+    latency_s, bandwidth_bytes_per_s = fitted_link(path)
+    assert shipped.latency_s == pytest.approx(latency_s, rel=0.05)
+    assert shipped.bandwidth_bytes_per_s == pytest.approx(bandwidth_bytes_per_s, rel=0.01)
