@@ -1,0 +1,195 @@
+"""Workload families: requests drawn from a seed, at a mean rate that is a parameter.
+
+| family        | arrivals                                          | prompt tokens          | output tokens  |
+|---------------|---------------------------------------------------|------------------------|----------------|
+| LPLD          | Poisson                                           | low: 1-512             | low: 1-128     |
+| LPHD          | Poisson                                           | low: 1-512             | high: 129-2048 |
+| HPLD          | Poisson                                           | high: 513-16384        | low: 1-128     |
+| HPHD          | Poisson                                           | high: 513-16384        | high: 129-2048 |
+| burst         | ON/OFF, bursts of 24 requests at 3x the mean rate | heavy-tailed, to 32768 | moderate       |
+| spike         | Poisson, 1.6x the rate in the middle third        | as burst               | as burst       |
+| azure-code    | ON/OFF, fitted to Azure code 2023                 | fitted, to 7437        | fitted         |
+| mooncake-conv | two-state MMPP, fitted to Mooncake conversations  | fitted, to 32768       | fitted         |
+
+The boundaries of low and high, 512 and 128 tokens, are the literature's. What lies between them is OURS: lognormals of
+median 200 (low prompt), 2048 (high prompt), 48 (low output) and 384 (high output) tokens, truncated at the bounds. So
+are burst and spike: prompts of median 900 with a Pareto tail of index 1.3 above 4096, and outputs of median 128, so
+that prefill is what saturates. The fitted ones are fits to whole traces, of which the repository's data has parts;
+Mooncake's prompts reach 126195 tokens and are clipped at 32768, unless more is asked for.
+
+A rate is reached by compressing time: (family, seed) fixes the lengths and the pattern of arrivals, and the rate only
+sets the pace, so runs at two loads meet the same requests, in bursts of the same number of requests. A longer run
+begins with the shorter one (but for spike, whose middle third depends on the length of the run).
+"""
+
+from dataclasses import dataclass
+from math import inf, log
+
+import numpy as np
+
+from envs.arrivals import ArrivalProcess, GammaRenewal, Mmpp, OnOff, surge
+from envs.lengths import Lengths, LogNormal, ParetoTail
+from envs.streams import stream
+from envs.workload import TBT_SLO_S, TTFT_SLO_S, FloatArray, Workload
+from hardware_profiles.errors import InputError
+
+# The longest prompt unless more is asked for: any node's KV cache should hold it several times over.
+MAX_PROMPT_TOKENS = 32768
+# Outputs of the fitted mixtures beyond it are too rare to have been fitted.
+_MAX_OUTPUT_TOKENS = 8192
+_MAX_REQUESTS = 10_000_000
+
+_GAPS, _INTENSITY, _PROMPTS, _OUTPUTS = range(4)  # keys of the streams
+
+_LOW_PROMPT_TOKENS, _LOW_OUTPUT_TOKENS = 512, 128
+_LOW_PROMPT = Lengths((LogNormal(log(200), 0.7),), up_to=_LOW_PROMPT_TOKENS)
+_HIGH_PROMPT = Lengths((LogNormal(log(2048), 0.8),), above=_LOW_PROMPT_TOKENS, up_to=16384)
+_LOW_OUTPUT = Lengths((LogNormal(log(48), 0.7),), up_to=_LOW_OUTPUT_TOKENS)
+_HIGH_OUTPUT = Lengths((LogNormal(log(384), 0.6),), above=_LOW_OUTPUT_TOKENS, up_to=2048)
+_LONG_TAILED_PROMPT = Lengths((LogNormal(log(900), 1.0),), tail=ParetoTail(4096, 1.3, 32768))
+_MODERATE_OUTPUT = Lengths((LogNormal(log(128), 0.7),), up_to=1024)
+
+_POISSON = GammaRenewal()
+
+
+@dataclass(frozen=True)
+class _Family:
+    """What is drawn: arrivals (and how the label puts them), lengths, and the rate's factor in the middle third."""
+
+    arrivals: ArrivalProcess
+    arrivals_say: str
+    prompt: Lengths
+    output: Lengths
+    surge: float = 1.0
+    fitted: bool = False
+
+
+_FAMILIES = {
+    "LPLD": _Family(_POISSON, "Poisson arrivals", _LOW_PROMPT, _LOW_OUTPUT),
+    "LPHD": _Family(_POISSON, "Poisson arrivals", _LOW_PROMPT, _HIGH_OUTPUT),
+    "HPLD": _Family(_POISSON, "Poisson arrivals", _HIGH_PROMPT, _LOW_OUTPUT),
+    "HPHD": _Family(_POISSON, "Poisson arrivals", _HIGH_PROMPT, _HIGH_OUTPUT),
+    # In units of the mean gap: a burst is 8 long at rate 3, and a third of the time is bursts.
+    "burst": _Family(
+        Mmpp((3.0, 0.0), (8.0, 16.0)),
+        "ON/OFF arrivals (bursts of 24 requests on average, at 3x the mean rate)",
+        _LONG_TAILED_PROMPT,
+        _MODERATE_OUTPUT,
+    ),
+    "spike": _Family(_POISSON, "Poisson arrivals", _LONG_TAILED_PROMPT, _MODERATE_OUTPUT, surge=1.6),
+    "azure-code": _Family(
+        OnOff(on_s=12.8, off_log_mean=2.88, off_log_sd=1.19, burst_rps=9.58, burst_log_sd=0.5, gap_shape=0.36),
+        "ON/OFF arrivals fitted to Azure code 2023",
+        Lengths((LogNormal(5.54, 1.32, 0.31), LogNormal(7.65, 0.72, 0.69)), cap=7437),
+        Lengths((LogNormal(2.37, 0.38, 0.66), LogNormal(3.60, 0.90, 0.34)), cap=_MAX_OUTPUT_TOKENS),
+        fitted=True,
+    ),
+    "mooncake-conv": _Family(
+        Mmpp((2.84, 3.71), (44.0, 83.0)),
+        "MMPP arrivals fitted to Mooncake conversations",
+        Lengths(
+            (LogNormal(6.81, 0.02, 0.095), LogNormal(8.94, 1.08, 0.905)),
+            tail=ParetoTail(17_900, 1.51, 126_195),
+        ),
+        Lengths((LogNormal(4.03, 1.62, 0.34), LogNormal(6.01, 0.35, 0.66)), cap=_MAX_OUTPUT_TOKENS),
+        fitted=True,
+    ),
+}
+
+
+def families() -> tuple[str, ...]:
+    """Return the names of the families that can be generated."""
+    return tuple(_FAMILIES)
+
+
+def generate(
+    name: str,
+    *,
+    rate_rps: float,
+    requests: int | None = None,
+    duration_s: float | None = None,
+    seed: int,
+    ttft_slo_s: float = TTFT_SLO_S,
+    tbt_slo_s: float = TBT_SLO_S,
+    max_prompt_tokens: int = MAX_PROMPT_TOKENS,
+) -> Workload:
+    """Draw a workload of a family; the same arguments give the same bytes.
+
+    Args:
+        name: one of `families()`.
+        rate_rps: mean rate, requests a second, exact in expectation; for spike, the rate outside its middle third.
+        requests: how many to draw; either this or
+        duration_s: how long they come for, seconds: all that arrive in [0, duration_s).
+        seed: 0 or more.
+        ttft_slo_s: promised to every request, seconds.
+        tbt_slo_s: likewise.
+        max_prompt_tokens: longer prompts are clipped to it.
+
+    Raises:
+        InputError: the family is unknown, an argument is out of range, or no request arrives in duration_s.
+    """
+    if name not in _FAMILIES:
+        raise InputError(f"unknown workload {name!r}; known: {', '.join(families())}")
+    family = _FAMILIES[name]
+    _check(rate_rps, requests, duration_s)
+    if max_prompt_tokens <= family.prompt.above:
+        raise InputError(f"max_prompt_tokens {max_prompt_tokens}: must be above {family.prompt.above} for {name}")
+    arrival_s = _arrivals(family, rate_rps, requests, duration_s, seed)
+    if not arrival_s.size:
+        raise InputError(f"{name} at {rate_rps:g} req/s: no request arrives in {duration_s:g} s with seed {seed}")
+    return Workload.of(
+        arrival_s,
+        family.prompt.draw(len(arrival_s), stream(seed, _PROMPTS), cap=max_prompt_tokens),
+        family.output.draw(len(arrival_s), stream(seed, _OUTPUTS)),
+        ttft_slo_s=ttft_slo_s,
+        tbt_slo_s=tbt_slo_s,
+        label=_label(name, family, rate_rps, max_prompt_tokens, seed),
+    )
+
+
+def _check(rate_rps: float, requests: int | None, duration_s: float | None) -> None:
+    if not (0 < rate_rps < inf):
+        raise InputError(f"rate {rate_rps:g} req/s: must be a finite number above 0")
+    if (requests is None) == (duration_s is None):
+        raise InputError("a workload needs either a number of requests or a duration, not both")
+    if requests is not None and not (1 <= requests <= _MAX_REQUESTS):
+        raise InputError(f"{requests} requests: must be from 1 to {_MAX_REQUESTS}")
+    if duration_s is not None and not (0 < duration_s <= _MAX_REQUESTS / rate_rps):
+        raise InputError(
+            f"duration {duration_s:g} s at {rate_rps:g} req/s: must be above 0, for at most {_MAX_REQUESTS} requests"
+        )
+
+
+def _arrivals(
+    family: _Family, rate_rps: float, requests: int | None, duration_s: float | None, seed: int
+) -> FloatArray:
+    mean_factor = (2 + family.surge) / 3  # of the rate over its thirds
+
+    def first(count: int, span: float) -> FloatArray:
+        times_s = family.arrivals.times_s(count, stream(seed, _GAPS), stream(seed, _INTENSITY))
+        # From seconds of the process to mean gaps, and on to seconds at the rate that is asked for.
+        times = times_s * family.arrivals.mean_rate_rps
+        return (times if family.surge == 1 else surge(times, family.surge, span)) / rate_rps
+
+    if requests is not None:
+        return first(requests, requests / mean_factor)
+    assert duration_s is not None
+    span = duration_s * rate_rps
+    count = int(1.2 * span * mean_factor) + 100
+    while (arrival_s := first(count, span))[-1] < duration_s:
+        count *= 2
+    return arrival_s[: np.searchsorted(arrival_s, duration_s)]
+
+
+def _label(name: str, family: _Family, rate_rps: float, max_prompt_tokens: int, seed: int) -> str:
+    parts = [f"{name}: {family.arrivals_say} at {rate_rps:.3g} req/s"]
+    if family.surge != 1:
+        parts.append(f"{family.surge:g}x that in the middle third")
+    if family.fitted:
+        factor = rate_rps / family.arrivals.mean_rate_rps
+        did = "compressed" if factor >= 1 else "stretched"
+        parts.append(f"time {did} x{max(factor, 1 / factor):.3g} from the fit")
+    longest = family.prompt.longest
+    clipped = max_prompt_tokens < longest
+    parts.append(f"prompts clipped to {max_prompt_tokens}" if clipped else f"prompts of at most {longest:.0f}")
+    return f"{', '.join(parts)} tokens, seed {seed}"

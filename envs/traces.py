@@ -1,0 +1,246 @@
+"""Readers of recorded workloads, and the project's own file.
+
+| format   | file       | columns                                           | clock                          |
+|----------|------------|---------------------------------------------------|--------------------------------|
+| azure    | CSV        | TIMESTAMP, ContextTokens, GeneratedTokens         | dates; 0 is the first of them  |
+| vidur    | CSV        | arrived_at, num_prefill_tokens, num_decode_tokens | seconds                        |
+| mooncake | JSON lines | timestamp, input_length, output_length            | milliseconds                   |
+|          | or CSV     | (timestamp_ms in the CSV)                         |                                |
+| burstgpt | CSV        | Timestamp, Request tokens, Response tokens        | seconds                        |
+| native   | CSV        | arrival_s, prompt_tokens, output_tokens           | seconds                        |
+|          |            | and, where wanted, ttft_slo_s, tbt_slo_s          |                                |
+
+Other columns are ignored (Mooncake's hash_ids among them: the cluster has no prefix cache). Files are plain or
+gzip. A row that makes no sense stops the reading with `file:line: reason`. A request generates at least one token, so
+zero tokens are such a row, but for BurstGPT, which records failed requests that way: they are dropped, and
+counted in the label. Rows out of order are sorted, equal stamps staying in file order, and the label says so.
+"""
+
+import gzip
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from math import inf
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from envs.streams import stream
+from envs.trace_rows import Rows, csv_rows, json_rows, row_error, shown, text_of
+from envs.workload import TBT_SLO_S, TTFT_SLO_S, FloatArray, Workload
+from hardware_profiles.errors import InputError
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_TOKENS = 10**9  # of one request; a number above it is a slip, not a length
+_SLO_COLUMNS = ("ttft_slo_s", "tbt_slo_s")
+_TICK_STREAM = 101
+
+# What parsing a field that is no good raises; OverflowError is a whole number too big for a float.
+_NOT_ONE = (TypeError, ValueError, OverflowError)
+
+
+class _Kind(NamedTuple):
+    """A kind of value: how to read it (one of _NOT_ONE if it is not one), and what is right."""
+
+    parse: Callable[[Any], float]
+    right: str
+
+
+class _Format(NamedTuple):
+    columns: tuple[str, str, str]
+    clock: _Kind
+    ticks_per_s: float
+    tokens: _Kind
+
+
+def _date_us(value: Any) -> float:
+    # Whole microseconds since 1970 are exact in a float, seconds are not. A date without a zone is in UTC.
+    date = datetime.fromisoformat(value)
+    return float(((date if date.tzinfo else date.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1))
+
+
+def _number(low: float, high: float, *, whole: bool) -> Callable[[Any], float]:
+    def parse(value: Any) -> float:
+        number = float(value)
+        # JSON's true is a number to Python. NaN fails the comparison.
+        if not low <= number <= high or number == inf or value is True or value is False:
+            raise ValueError
+        if whole and not number.is_integer():
+            raise ValueError
+        return number
+
+    return parse
+
+
+_TOKENS = _Kind(_number(1, _MAX_TOKENS, whole=True), f"a whole number of tokens from 1 to {_MAX_TOKENS}")
+_TOKENS_OR_FAILED = _Kind(
+    _number(0, _MAX_TOKENS, whole=True),
+    f"a whole number of tokens from 0 (a failed request) to {_MAX_TOKENS}",
+)
+_DATE = _Kind(_date_us, "a date and time such as 2023-11-16 18:17:03.9799600")
+_SECONDS = _Kind(_number(0, inf, whole=False), "finite seconds, 0 or more")
+_MILLISECONDS = _Kind(_number(0, inf, whole=False), "finite milliseconds, 0 or more")
+_SLO = _Kind(_number(np.nextafter(0.0, 1.0), inf, whole=False), "finite seconds above 0")
+
+_FORMATS = {
+    "azure": _Format(("TIMESTAMP", "ContextTokens", "GeneratedTokens"), _DATE, 1e6, _TOKENS),
+    "vidur": _Format(("arrived_at", "num_prefill_tokens", "num_decode_tokens"), _SECONDS, 1, _TOKENS),
+    "mooncake": _Format(("timestamp", "input_length", "output_length"), _MILLISECONDS, 1e3, _TOKENS),
+    "burstgpt": _Format(("Timestamp", "Request tokens", "Response tokens"), _SECONDS, 1, _TOKENS_OR_FAILED),
+    "native": _Format(("arrival_s", "prompt_tokens", "output_tokens"), _SECONDS, 1, _TOKENS),
+}
+
+
+def formats() -> tuple[str, ...]:
+    """Return the names of the formats that can be read."""
+    return tuple(_FORMATS)
+
+
+def read_trace(
+    path: str | os.PathLike[str],
+    format: str,  # noqa: A002 - the word users type: --trace-format
+    *,
+    rate_scale: float = 1.0,
+    limit: int | None = None,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    subsample: float | None = None,
+    seed: int = 0,
+    ttft_slo_s: float = TTFT_SLO_S,
+    tbt_slo_s: float = TBT_SLO_S,
+) -> Workload:
+    """Read a trace; what else is asked for is done in the order slice, subsample, rate scale, limit.
+
+    Mooncake's conversation trace has a clock that ticks every three seconds: where most rows share their
+    stamp with another, arrivals are drawn uniformly inside their tick, in file order (so that the
+    inter-arrival CV comes out near 1, as in the traces with a finer clock; even spacing would make it 0.3).
+    The label says so.
+
+    Args:
+        path: the file, plain or gzip.
+        format: one of `formats()`.
+        rate_scale: by how much to compress time; 2 doubles the rate.
+        limit: keep only the first so many requests.
+        start_s: slice the trace from here, in seconds of its own clock (before compression), which becomes 0.
+        end_s: to here, exclusive; None is the end.
+        subsample: the share of requests to keep, at random.
+        seed: of the subsample and of the arrivals inside a tick.
+        ttft_slo_s: promised to every request, seconds; a native file's own column comes first.
+        tbt_slo_s: likewise.
+
+    Raises:
+        InputError: the format is unknown, the file or a row is bad, or an argument is out of range.
+        OSError: the file cannot be opened.
+    """
+    if format not in _FORMATS:
+        raise InputError(f"unknown trace format {shown(format)}; known: {', '.join(formats())}")
+    workload = _read(Path(path), format, seed, ttft_slo_s, tbt_slo_s)
+    if start_s != 0 or end_s is not None:
+        workload = workload.window(start_s, end_s)
+    if subsample is not None:
+        workload = workload.subsample(subsample, seed)
+    workload = workload.rate_scale(rate_scale)
+    return workload if limit is None else workload.head(limit)
+
+
+def write_native(workload: Workload, path: str | os.PathLike[str]) -> None:
+    """Write a workload, all but its label, as the native CSV (gzip if the name ends in .gz), or nothing.
+
+    Reading it back gives the same numbers, bit for bit.
+    """
+    target = Path(path)
+    columns = (*_FORMATS["native"].columns, *_SLO_COLUMNS)
+    rows = zip(*(getattr(workload, column).tolist() for column in columns), strict=True)
+    lines = [",".join(columns), *(",".join(map(repr, row)) for row in rows)]
+    raw = "\n".join([*lines, ""]).encode()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        # No time of writing in the gzip header: the same workload gives the same bytes.
+        temporary.write_bytes(gzip.compress(raw, mtime=0) if target.suffix == ".gz" else raw)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path, name: str, seed: int, ttft_slo_s: float, tbt_slo_s: float) -> Workload:
+    form = _FORMATS[name]
+    found = _rows(path, name)
+    table = _numbers(path, found, (form.clock, form.tokens, form.tokens, _SLO, _SLO))
+    notes = []
+
+    failed = (table[:, 1:3] == 0).any(axis=1)
+    if failed.any():
+        table = table[~failed]
+        notes.append(f"{failed.sum()} failed requests of zero tokens dropped")
+    if not len(table):
+        raise InputError(f"{path}: holds no requests; needs at least one row with tokens")
+    if (np.diff(table[:, 0]) < 0).any():
+        table = table[np.argsort(table[:, 0], kind="stable")]
+        notes.append("rows sorted by arrival")
+    if name == "azure":
+        table[:, 0] -= table[0, 0]
+    arrival_s = table[:, 0] / form.ticks_per_s
+    if name == "mooncake" and (tick_s := _coarse_tick_s(arrival_s)):
+        arrival_s = _spread_in_ticks(arrival_s, tick_s, seed)
+        notes.append(f"arrivals spread at random inside its clock's ticks of {tick_s:.3g} s (seed {seed})")
+
+    slo_s = {"ttft_slo_s": ttft_slo_s, "tbt_slo_s": tbt_slo_s} | {
+        column: table[:, i] for i, column in enumerate(found.columns) if column in _SLO_COLUMNS
+    }
+    recorded = Workload.of(arrival_s, table[:, 1], table[:, 2], label="", **slo_s)
+    what = f"{name} trace {path.name}, recorded at {recorded.rate_rps:.3g} req/s"
+    return replace(recorded, label=", ".join([what, *notes]))
+
+
+def _rows(path: Path, name: str) -> Rows:
+    text = text_of(path)
+    columns = _FORMATS[name].columns
+    if not text.strip():
+        raise InputError(f"{path}: empty file; needs rows of {', '.join(columns)}")
+    if name == "native":
+        return csv_rows(path, text, columns, _SLO_COLUMNS)
+    if name != "mooncake":
+        return csv_rows(path, text, columns)
+    # Its conversation trace also goes round as a CSV.
+    if text.startswith("timestamp_ms,"):
+        return csv_rows(path, text, ("timestamp_ms", *columns[1:]))
+    return json_rows(path, text, columns)
+
+
+def _numbers(path: Path, found: Rows, kinds: Sequence[_Kind]) -> FloatArray:
+    # Returns (rows, columns found); without the optional ones there are fewer columns than kinds.
+    parsers = [kind.parse for kind, _ in zip(kinds, found.columns, strict=False)]
+    table = []
+    for line, fields in found.rows:
+        try:
+            table.append([parse(field) for parse, field in zip(parsers, fields, strict=True)])
+        except _NOT_ONE:
+            raise _bad_field(path, line, found.columns, fields, kinds) from None
+    return np.array(table, dtype=np.float64).reshape(len(table), len(parsers))
+
+
+def _bad_field(
+    path: Path, line: int, columns: Sequence[str], fields: Sequence[Any], kinds: Sequence[_Kind]
+) -> InputError:
+    for column, field, kind in zip(columns, fields, kinds, strict=False):
+        try:
+            kind.parse(field)
+        except _NOT_ONE:
+            return row_error(path, line, f"{column} is {shown(field)}; must be {kind.right}")
+    raise AssertionError("called for a row without a bad field")
+
+
+def _coarse_tick_s(arrival_s: FloatArray) -> float | None:
+    """Return the usual step between stamps if most requests share theirs with the one before, else None."""
+    steps_s = np.diff(arrival_s)
+    shared = steps_s == 0
+    return None if shared.all() or shared.mean() <= 0.5 else float(np.median(steps_s[~shared]))
+
+
+def _spread_in_ticks(arrival_s: FloatArray, tick_s: float, seed: int) -> FloatArray:
+    stamps_s, index = np.unique(arrival_s, return_inverse=True)
+    width_s = np.minimum(np.diff(stamps_s, append=inf), tick_s)[index]
+    # No draw leaves its tick, so sorting moves draws within a tick only, and requests keep their order.
+    return np.sort(arrival_s + width_s * stream(seed, _TICK_STREAM).random(len(arrival_s)))
