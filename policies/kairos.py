@@ -1,7 +1,7 @@
 """`kairos`: proactive prefill deflection (arXiv 2607.02043, Algorithm 1).
 
-Implemented from the paper's abstract and independent readings; its code could not be had. What they leave open, and what
-is done here:
+Implemented from the paper's abstract and independent readings; its code could not be had. What they leave open, and
+what is done here:
 
 - Whether the prefill path counts the KV transfer: it does by default; `transfer=false` leaves it out.
 - beta: 1.0 by default.

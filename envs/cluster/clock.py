@@ -8,7 +8,7 @@ from heapq import heappush
 from typing import Any
 
 import simpy
-from simpy.events import NORMAL, Event
+from simpy.events import NORMAL, URGENT, Event
 
 
 class _Call(Event):
@@ -28,9 +28,13 @@ class Clock(simpy.Environment):
     exactly, so `call_at` pushes the absolute time itself.
     """
 
-    def call_at(self, time_s: float, callback: Callable[[Any], None], value: object = None) -> None:
-        """Call `callback(event)` at `time_s` (seconds; not before now); `event.value` is `value`."""
-        heappush(self._queue, (time_s, NORMAL, next(self._eid), _Call(callback, value)))
+    def call_at(self, time_s: float, callback: Callable[[Any], None]) -> None:
+        """Call `callback(event)` at `time_s` (seconds; not before now)."""
+        heappush(self._queue, (time_s, NORMAL, next(self._eid), _Call(callback, None)))
+
+    def call_first_at(self, time_s: float, callback: Callable[[Any], None], value: object) -> None:
+        """Like `call_at`, but before the other callbacks of that instant; `event.value` is `value`."""
+        heappush(self._queue, (time_s, URGENT, next(self._eid), _Call(callback, value)))
 
     def advance_to(self, time_s: float) -> int:
         """Process every event before `time_s`, then stand at `time_s`; returns how many there were.

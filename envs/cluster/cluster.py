@@ -19,10 +19,10 @@ from hardware_profiles import InputError
 class Cluster:
     """Engines, links and clock of a disaggregated serving cluster.
 
-    A request's life: `submit` queues its prompt on the prefill node; when that is computed, the decode node's scheduler
-    reserves KV at its next step boundary (in order, waiting while there is no room) and pulls it; the sequence joins
-    the decode batch at the first step boundary after the transfer, and its first token comes out of that step. A deflected prompt is prefilled in chunks on the decode node
-    itself; its first token comes out of the last chunk's step.
+    A request's life: `submit` queues its prompt on the prefill node. When that is computed, the decode node's scheduler
+    reserves KV at its next step boundary (in order, waiting while there is no room) and pulls it. The sequence joins
+    the decode batch at the first step boundary after the transfer; its first token comes out of that step. A deflected
+    prompt is prefilled in chunks on the decode node itself; its first token comes out of the last chunk's step.
 
     Args:
         config: the cluster.
@@ -127,12 +127,14 @@ class Cluster:
         # The decode node pulls the KV, and its scheduler runs between steps only.
         pull_s = self.engines[seq.decode_node].next_schedule_s()
         if pull_s > self.clock._now:
-            self.clock.call_at(pull_s, self._pull_event, seq)
+            self.clock.call_first_at(pull_s, self._pull_event, seq)
         else:
             self._pull(seq)
 
     def _pull_event(self, event: Event) -> None:
-        self._pull(event.value)
+        seq: Sequence | None = event.value
+        assert seq is not None
+        self._pull(seq)
 
     def _pull(self, seq: Sequence) -> None:
         waiting = self._awaiting_kv[seq.decode_node]
@@ -178,6 +180,10 @@ class Cluster:
         self._on_record(seq.record())
         if self._awaiting_kv[node]:
             self._send(node)
+
+    def kv_room(self, node: int) -> None:
+        """A node that could not say whether it has room for a transfer can now."""
+        self._send(node)
 
     # ---- cost ---------------------------------------------------------------------------------------------------
 

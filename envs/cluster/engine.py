@@ -35,6 +35,9 @@ class Listener(Protocol):
     def finished(self, seq: Sequence) -> None:
         """The last token is out, the KV freed."""
 
+    def kv_room(self, node: int) -> None:
+        """`Engine.reserve` refused for a reason that may have passed."""
+
 
 class Snapshot(NamedTuple):
     """An engine at the start of a span; what a node reports is read off it.
@@ -128,6 +131,8 @@ class Engine:
         self._chunk_tokens = 0
         self._fresh: list[Sequence] = []  # first token at the end of the span's first step
         self._fresh_stamped = False
+        self._announce_room = False
+        self._at_boundary = False
 
         self._longest = SuffixMax()
         self._tbt_classes: dict[float, int] = {}
@@ -151,21 +156,27 @@ class Engine:
             self._cut()
 
     def reserve(self, tokens: int) -> bool:
-        """Reserve KV for a transfer; False where it does not fit now, or a preempted sequence waits for room."""
-        if self.prompts and self.prompts[0].preemptions and not self.prompts[0].kv_tokens:
+        """Reserve KV for a transfer; False where it does not fit now.
+
+        After a refusal the listener hears of `finished` sequences, whose KV is free, and where the refusal was for
+        another reason than room, of `kv_room` at the next step boundary.
+        """
+        tight = self.kv_used_tokens + max(1, self._steps) * len(self.decoding) + tokens > self.kv_capacity_tokens
+        if tight:
+            # The span was planned into this room: end it early to see what is left, and plan again with that.
+            self._cut()
+            if self._start_s > self.clock._now or (self._steps and self._start_s < self.clock._now):
+                self._announce_room = True  # a step is under way: ask again when it ends
+                return False
+        queued = self._first_without_kv()
+        if queued < len(self.prompts) and self.prompts[queued].preemptions:
+            self._announce_room = True  # a preempted sequence goes first
             return False
-        if self.kv_used_tokens + self._steps * len(self.decoding) + tokens <= self.kv_capacity_tokens:
-            self.kv_used_tokens += tokens
-            return True
-        # The span was planned into this room: end it early and plan again with what is left.
-        self._cut()
-        if (
-            self._start_s < self.clock._now
-            or self.kv_used_tokens + len(self.decoding) + tokens > self.kv_capacity_tokens
-        ):
+        if self.kv_used_tokens + len(self.decoding) + tokens > self.kv_capacity_tokens:
             return False
         self.kv_used_tokens += tokens
-        self._cut()
+        if tight:
+            self._cut()
         return True
 
     def join(self, seq: Sequence) -> None:
@@ -178,12 +189,14 @@ class Engine:
         """Free KV that has been transferred away."""
         self.kv_used_tokens -= tokens
         if self._steps == 0 and self.prompts:
-            self._compose(self.clock._now)
+            self._cut()
 
     # ---- spans --------------------------------------------------------------------------------------------------
 
     def _cut(self) -> None:
         """End the span at the first step boundary not before now and compose anew from there."""
+        if self._at_boundary:
+            return
         now = self.clock._now
         start = self._start_s
         if self._steps == 0:
@@ -195,15 +208,16 @@ class Engine:
             if done < self._steps:
                 self._compose(self._commit(done))
 
+    def _ends_s(self, steps: int) -> float:
+        """When the span's first `steps` steps end; one expression for all users, so equal boundaries are equal floats."""
+        return self._start_s + (steps * self._first_s + self._growth_s * (steps * (steps - 1) // 2))
+
     def _boundary(self, now: float) -> int:
         """After how many of the span's steps its first boundary not before `now` comes."""
-        elapsed = now - self._start_s
-        first = self._first_s
-        growth = self._growth_s
-        done = int(steps_within(elapsed, first, growth))
-        while done and done * first + growth * (done * (done - 1) // 2) >= elapsed:
+        done = int(steps_within(now - self._start_s, self._first_s, self._growth_s))
+        while done and self._ends_s(done) >= now:
             done -= 1  # rounding: a boundary at now is the one
-        while done * first + growth * (done * (done - 1) // 2) < elapsed:
+        while self._ends_s(done) < now:
             done += 1
         return done
 
@@ -212,8 +226,7 @@ class Engine:
         now = self.clock._now
         if self._steps == 0 or self._start_s >= now:
             return max(now, self._start_s)
-        done = min(self._boundary(now), self._steps)
-        return max(now, self._start_s + done * self._first_s + self._growth_s * (done * (done - 1) // 2))
+        return self._ends_s(min(self._boundary(now), self._steps))
 
     def _compose(self, start: float) -> None:
         """Plan the span that starts at `start`; the engine's state is that of this instant."""
@@ -228,6 +241,9 @@ class Engine:
             if room > 0:
                 steps = decoding[0][0] - self._step
                 break
+            if start > self.clock._now:
+                self._plan_at(start)  # what else comes before then has a say in who is preempted
+                return
             self._preempt(start)
         tokens = batch = len(decoding)
         first = growth = 0.0
@@ -245,6 +261,8 @@ class Engine:
         elif self._chunks:
             self._chunks = []
             self._chunk_tokens = 0
+        if self._announce_room or (ready and batch < self.max_seqs):
+            steps = min(steps, 1)  # a preemption has made room for the next step, not for this one
         if batch:
             steps = min(steps, room)
             first += law.decode_const_s + law.decode_seq_s * batch + law.decode_kv_s[batch] * self._decode_kv
@@ -256,7 +274,7 @@ class Engine:
             first += law.token_time_s[tokens]
             self._first_s = first
             self._growth_s = growth
-            self._end_s = end = start + (steps * first + growth * (steps * (steps - 1) // 2))
+            self._end_s = end = self._ends_s(steps)
             if end < self._wake_s:
                 self._wake_s = end
                 self.clock.call_at(end, self._wake)
@@ -280,6 +298,14 @@ class Engine:
         while len(history) > 1 and history[1].start_s <= horizon:
             history.popleft()
 
+    def _plan_at(self, start: float) -> None:
+        """Let the step in progress end at `start` and compose only then."""
+        self._start_s = start
+        self._steps = 0
+        if start < self._wake_s:
+            self._wake_s = start
+            self.clock.call_at(start, self._wake)
+
     def _choose_chunks(self, batch: int) -> int:
         """Choose the chunks of the next step; returns for how many steps the same choice holds (0: no chunk).
 
@@ -291,7 +317,8 @@ class Engine:
         slots = min(self.max_prompts, self.max_seqs - batch)
         steps = 1
         for seq in self.prompts:
-            if len(chunks) == slots:
+            plan = seq.chunk_plan
+            if len(chunks) == slots or (plan and chunks):
                 break
             if not seq.kv_tokens:
                 if self.kv_used_tokens + seq.target_tokens + batch > self.kv_capacity_tokens:
@@ -299,10 +326,7 @@ class Engine:
                 seq.kv_tokens = seq.target_tokens
                 self.kv_used_tokens += seq.target_tokens
             remaining = seq.target_tokens - seq.prefilled_tokens
-            plan = seq.chunk_plan
             if plan:
-                if chunks:
-                    break
                 n = min(plan[0], remaining, budget)
                 chunks.append((seq, n))
                 if n == plan[0]:
@@ -330,8 +354,8 @@ class Engine:
         first = self._first_s
         growth = self._growth_s
         last = first + (steps - 1) * growth
-        duration = steps * first + growth * (steps * (steps - 1) // 2)
-        self.busy_s += duration
+        end = self._ends_s(steps)
+        self.busy_s += end - start
         batch = len(self.decoding)
         if batch:
             step = self._step
@@ -365,21 +389,29 @@ class Engine:
             head = chunks[0][0]
             if batch and head.decode_node == self.index and not head.preemptions:
                 self.chunk_steps += steps
-        return start + duration
+        return end
 
     def _wake(self, _event: object) -> None:
         now = self.clock._now
         if now != self._wake_s:
             return  # superseded by an earlier wake
-        if self._steps == 0:
-            self._wake_s = inf
-            return
-        if now < self._end_s:
-            # The span grew longer since this wake was set.
-            self._wake_s = self._end_s
-            self.clock.call_at(self._end_s, self._wake)
-            return
         self._wake_s = inf
+        if now < max(self._start_s, self._end_s if self._steps else 0.0):
+            # What was planned for now has been put off since.
+            self._wake_s = self._end_s if self._steps else self._start_s
+            self.clock.call_at(self._wake_s, self._wake)
+            return
+        self._at_boundary = True  # what the listener does now is planned below, once
+        if self._steps:
+            self._finish_span(now)
+        if self._announce_room:
+            self._announce_room = False
+            self._listener.kv_room(self.index)
+        self._at_boundary = False
+        self._compose(now)
+
+    def _finish_span(self, now: float) -> None:
+        """Make the whole span history and let go of what it finished."""
         self._commit(self._steps)
         self._steps = 0
         self._start_s = now
@@ -396,8 +428,6 @@ class Engine:
             self._chunk_tokens = 0
             while prompts and prompts[0].prefilled_tokens == prompts[0].target_tokens:
                 self._prompt_done(prompts.popleft(), now)
-        if self._steps == 0:  # else a listener has brought work and composed
-            self._compose(now)
 
     # ---- sequences ----------------------------------------------------------------------------------------------
 
@@ -459,7 +489,15 @@ class Engine:
         seq.prefilled_tokens = 0
         seq.target_tokens = seq.prompt_tokens + seq.generated_tokens
         self.enqueued_tokens += seq.target_tokens
-        self.prompts.appendleft(seq)
+        # Ahead of all that wait, but behind the prompts that run: they hold KV that it may need.
+        self.prompts.insert(self._first_without_kv(), seq)
+
+    def _first_without_kv(self) -> int:
+        """Index of the first prompt that holds no KV yet; those that do come first."""
+        for index, seq in enumerate(self.prompts):
+            if not seq.kv_tokens:
+                return index
+        return len(self.prompts)
 
     def _prompt_done(self, seq: Sequence, now: float) -> None:
         """A prompt is computed: hand it over, or give its next token here."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 class RequestView(NamedTuple):
     """What a router knows of a request when it must place it. The output length is not in it."""
 
-    index: int
+    number: int
     arrival_s: float
     prompt_tokens: int
     ttft_slo_s: float

@@ -1,0 +1,13 @@
+"""From an action of the environment to a placement."""
+
+from envs.candidates import candidate
+from envs.cluster import ClusterView, Placement, RequestView
+
+
+def placement_for(action: int, request: RequestView, view: ClusterView) -> Placement:
+    """The placement that choosing node `action` means.
+
+    A prefill node: prefill there, decode on the least-loaded decode node. A decode node: deflect there, with the
+    largest TBT-safe chunks, or the smallest where none is safe.
+    """
+    return candidate(action, request, view).placement

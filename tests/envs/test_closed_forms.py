@@ -1,0 +1,166 @@
+"""The cluster against formulas: zero load, M/D/1, Little's law, shared links."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import policies
+from envs.cluster import ClusterConfig, Placement, RequestView, simulate
+from envs.cluster.clock import Clock
+from envs.cluster.network import Network
+from envs.cluster.request import Sequence
+from envs.workload import Workload
+from hardware_profiles import Link
+from tests.toy import TOY_LAW, toy_profile
+
+
+class To:
+    name = "to"
+
+    def __init__(self, placement: Placement) -> None:
+        self.placement = placement
+
+    def place(self, _request: RequestView, _view: object) -> Placement:
+        return self.placement
+
+
+@settings(max_examples=50, deadline=None)
+@given(prompt=st.integers(1, 20_000), output=st.integers(1, 500))
+def test_zero_load_ttft_is_execution_plus_transfer_plus_one_step(prompt: int, output: int) -> None:
+    config = ClusterConfig(toy_profile(), shape="1P1D")
+    record = simulate(Workload.of([1.0], [prompt], [output], label="one"), To(Placement(0, 1)), config).records[0]
+    chunks = [min(2048, prompt - done) for done in range(0, prompt, 2048)]
+    execution_s = sum(TOY_LAW.time_s([(n, 2048 * i)], 0, 0) for i, n in enumerate(chunks))
+    transfer_s = 1e-4 + -(-prompt // 16) * 16 * 100_000 / 20e9
+    assert record.prefill_start_s == 1.0
+    assert record.prefill_end_s - 1.0 == pytest.approx(execution_s)
+    assert record.kv_ready_s - record.prefill_end_s == pytest.approx(transfer_s)
+    assert record.first_token_s - record.kv_ready_s == pytest.approx(TOY_LAW.time_s((), 1, prompt))
+    decode_s = sum(TOY_LAW.time_s((), 1, prompt + i) for i in range(1, output))
+    assert record.last_token_s - record.first_token_s == pytest.approx(decode_s, abs=1e-9)
+    assert record.tbt_max_s == pytest.approx(TOY_LAW.time_s((), 1, prompt + output - 1) if output > 1 else 0.0)
+
+
+def test_zero_load_deflection_is_its_chunks() -> None:
+    config = ClusterConfig(toy_profile(), shape="1P1D")
+    workload = Workload.of([0.0], [1000], [3], label="one")
+    record = simulate(workload, To(Placement(1, 1, (512, 256))), config).records[0]
+    chunks = [(512, 0), (256, 512), (232, 768)]
+    assert record.first_token_s == pytest.approx(sum(TOY_LAW.time_s([chunk], 0, 0) for chunk in chunks))
+
+
+@pytest.mark.parametrize("utilisation", [0.3, 0.6, 0.8])
+def test_prefill_of_equal_prompts_one_at_a_time_waits_as_m_d_1(utilisation: float) -> None:
+    service_s = TOY_LAW.time_s([(500, 0)], 0, 0)
+    rng = np.random.default_rng(11)
+    requests = 60_000
+    arrivals = np.cumsum(rng.exponential(service_s / utilisation, requests))
+    workload = Workload.of(arrivals, [500] * requests, [1] * requests, label="M/D/1")
+    records = simulate(workload, To(Placement(0, 1)), ClusterConfig(toy_profile(), shape="1P1D", max_prompts=1)).records
+    waits_s = np.array([r.prefill_start_s - r.arrival_s for r in records])
+    expected_s = utilisation * service_s / (2 * (1 - utilisation))
+    # Batch means: waits are correlated, so the error of the mean comes from the spread of long stretches.
+    batches = waits_s.reshape(30, -1).mean(axis=1)
+    assert abs(waits_s.mean() - expected_s) < 4 * batches.std(ddof=1) / np.sqrt(30)
+
+
+def test_littles_law_holds_for_the_prefill_queue() -> None:
+    rng = np.random.default_rng(2)
+    workload = Workload.of(
+        np.cumsum(rng.exponential(0.06, 5_000)), rng.integers(100, 1500, 5_000), [5] * 5_000, label="steady"
+    )
+    records = simulate(workload, policies.make("static"), ClusterConfig(toy_profile())).records
+    events = sorted([(r.arrival_s, 1) for r in records] + [(r.prefill_end_s, -1) for r in records])
+    times = np.array([time for time, _ in events])
+    in_system = np.cumsum([change for _, change in events])
+    span_s = times[-1] - times[0]
+    mean_in_system = float((in_system[:-1] * np.diff(times)).sum() / span_s)
+    mean_stay_s = float(np.mean([r.prefill_end_s - r.arrival_s for r in records]))
+    assert mean_in_system == pytest.approx(5_000 / span_s * mean_stay_s)
+
+
+def test_saturated_prefill_runs_at_the_step_laws_throughput() -> None:
+    requests = 2_000
+    workload = Workload.of([0.0] * requests, [1024] * requests, [1] * requests, label="all at once")
+    records = simulate(workload, To(Placement(0, 1)), ClusterConfig(toy_profile(), shape="1P1D")).records
+    step_s = TOY_LAW.time_s([(1024, 0), (1024, 0)], 0, 0)  # two prompts fill the budget
+    assert max(r.prefill_end_s for r in records) == pytest.approx(requests / 2 * step_s)
+
+
+# ---- links ----------------------------------------------------------------------------------------------------------
+
+GB = 10**9
+
+
+def transfers(*jobs: tuple[float, int, int, float], hosts: tuple[int, ...] = (0, 1, 2, 3)) -> list[float]:
+    """When transfers (start_s, source, target, bytes) end, on NICs of 20 GB/s and NVLink of 200 GB/s, no latency."""
+    clock = Clock()
+    done: dict[int, float] = {}
+    network = Network(
+        clock,
+        hosts,
+        Link(0.0, 20e9, "test"),
+        Link(0.0, 200e9, "test"),
+        lambda seq: done.__setitem__(seq.index, clock.now),
+    )
+    for i, (start_s, source, target, kv_bytes) in enumerate(jobs):
+        seq = Sequence(i, start_s, 1, 1, 1.0, 1.0)
+        clock.call_at(start_s, lambda _, s=seq, a=source, b=target, n=kv_bytes: network.start(s, a, b, n))
+    clock.run()
+    return [done[i] for i in range(len(jobs))]
+
+
+def test_a_lone_transfer_has_the_whole_link() -> None:
+    assert transfers((1.0, 0, 2, 20 * GB)) == pytest.approx([2.0])
+
+
+def test_two_that_share_a_sender_have_half_each() -> None:
+    assert transfers((0.0, 0, 2, 20 * GB), (0.0, 0, 3, 20 * GB)) == pytest.approx([2.0, 2.0])
+
+
+def test_two_that_share_a_receiver_have_half_each() -> None:
+    assert transfers((0.0, 0, 2, 20 * GB), (0.0, 1, 2, 20 * GB)) == pytest.approx([2.0, 2.0])
+
+
+def test_two_that_share_no_end_do_not_meet() -> None:
+    assert transfers((0.0, 0, 2, 20 * GB), (0.0, 1, 3, 20 * GB)) == pytest.approx([1.0, 1.0])
+
+
+def test_shares_are_planned_anew_when_a_transfer_starts_and_ends() -> None:
+    # The first sends 10 GB alone by 0.5 s, then both send 10 GB each by 1.5 s, then the second sends 10 GB alone.
+    assert transfers((0.0, 0, 2, 20 * GB), (0.5, 0, 3, 20 * GB)) == pytest.approx([1.5, 2.0])
+
+
+def test_the_scarcer_end_decides() -> None:
+    # The third shares its receiver with the second only, and the sender of the first two is shared by both.
+    ends = transfers((0.0, 0, 2, 20 * GB), (0.0, 0, 3, 20 * GB), (0.0, 1, 3, 10 * GB))
+    assert ends == pytest.approx([2.0, 2.0, 1.0])
+
+
+def test_nvlink_inside_a_host_does_not_meet_the_nics() -> None:
+    ends = transfers((0.0, 0, 1, 20 * GB), (0.0, 0, 2, 20 * GB), hosts=(0, 0, 1, 1))
+    assert ends == pytest.approx([0.1, 1.0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    jobs=st.lists(
+        st.tuples(st.floats(0, 2), st.sampled_from([0, 1]), st.sampled_from([2, 3]), st.floats(1e6, 30e9)),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_a_link_never_carries_more_than_it_can_nor_idles_while_work_waits(
+    jobs: list[tuple[float, int, int, float]],
+) -> None:
+    ends = transfers(*jobs)
+    for (start_s, _, _, kv_bytes), end_s in zip(jobs, ends, strict=True):
+        assert end_s - start_s >= kv_bytes / 20e9 * (1 - 1e-9)
+    for node in range(4):
+        mine = [(job, end) for job, end in zip(jobs, ends, strict=True) if node in job[1:3]]
+        if mine:
+            sent = sum(job[3] for job, _ in mine)
+            assert max(end for _, end in mine) - min(job[0] for job, _ in mine) >= sent / 20e9 * (1 - 1e-9)
+    # At worst all go one after the other.
+    assert max(ends) <= max(job[0] for job in jobs) + sum(job[3] for job in jobs) / 20e9 * (1 + 1e-9)
