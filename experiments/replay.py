@@ -36,7 +36,8 @@ COLUMNS = (
 _NODE_COLUMNS = ("prefill_node", "decode_node")
 # How the recorder's workers are set, seen in every prefill and transfer of its recordings: KV moves in blocks of 64
 # tokens, and a prefill worker takes one prompt at a time, in chunks of 2048 tokens.
-_RECORDER = {"kv_block_tokens": 64, "max_prompts": 1, "token_budget": 2048}
+_RECORDER_BLOCK_TOKENS = 64
+_RECORDER_PROMPTS = 1
 
 
 class Recorded:
@@ -49,7 +50,7 @@ class Recorded:
 
     def place(self, request: RequestView, view: ClusterView) -> Placement:  # noqa: ARG002 - nothing is decided
         """Place one request."""
-        return self._placements[request.index]
+        return self._placements[request.number]
 
 
 def read_recording(path: Path) -> dict[str, NDArray[np.float64]]:
@@ -130,7 +131,12 @@ def replay(path: Path, profile: Profile, link_gb_per_s: float | None = None) -> 
         Placement(int(p), prefill_nodes + int(d))
         for p, d in zip(recording["prefill_node"], recording["decode_node"], strict=True)
     ]
-    config = ClusterConfig(profile, shape=f"{prefill_nodes}P{decode_nodes}D", **_RECORDER)
+    config = ClusterConfig(
+        profile,
+        shape=f"{prefill_nodes}P{decode_nodes}D",
+        kv_block_tokens=_RECORDER_BLOCK_TOKENS,
+        max_prompts=_RECORDER_PROMPTS,
+    )
     began = perf_counter()
     records: list[RequestRecord] = simulate(workload, Recorded(placements), config).records
     wall_s = perf_counter() - began

@@ -1,0 +1,180 @@
+"""`python -m experiments.compare`: policies side by side on the same requests.
+
+Writes into --out: cells.csv (a row a policy, workload, load and seed), requests.csv.gz (a row a request), summary.md
+(tables with intervals) and figures/*.png. Finished cells are kept in cells/ as it goes; the same command again takes
+up where it stopped.
+"""
+
+import importlib.util
+import json
+import shlex
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+from math import inf
+from pathlib import Path
+
+import policies
+from envs.cluster import ClusterConfig
+from envs.generators import families, generate
+from envs.traces import formats, read_trace
+from envs.workload import TBT_SLO_S, TTFT_SLO_S, Workload
+from experiments.cells import DRAIN_S, Cell, run_cells
+from experiments.files import digest, simulation_digest
+from experiments.knee import TARGET, knees
+from experiments.metrics import WARMUP_SHARE
+from experiments.output import claim, commit, write_all
+from hardware_profiles import InputError, load_profile
+from hardware_profiles.cli import Parser, run_main
+
+LOADS = [0.5, 0.7, 0.85, 0.95, 1.05]
+SEEDS = 20
+REQUESTS = 3000
+
+
+def parse(argv: Sequence[str] | None = None) -> Namespace:
+    """Read and check the command line.
+
+    Raises:
+        InputError: a value out of range, or an option that has no meaning with the others.
+    """
+    parser = Parser(prog="python -m experiments.compare", description="Compare policies on the same requests.")
+    add = parser.add_argument
+    rules = ", ".join(policies.names())
+    add("--policies", nargs="+", required=True, metavar="P", help=f"{rules}; module:Class; or a trained one's path")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--workload", nargs="+", metavar="W", help=f"families: {', '.join(families())}")
+    source.add_argument("--trace", type=Path, metavar="FILE", help="a recorded workload")
+    add("--trace-format", choices=formats(), metavar="F", help=f"{', '.join(formats())}; needed with --trace")
+    add("--rate-scale", type=float, metavar="X", help="compress the trace's time by X (default 1)")
+    add("--limit", type=int, metavar="N", help="only the trace's first N requests")
+    add("--requests", type=int, metavar="N", help=f"requests a cell of a family (default {REQUESTS})")
+    add("--profile", default="a100-qwen3-8b", metavar="P", help="hardware profile, name or path (default %(default)s)")
+    add("--cluster", default="2P2D", metavar="NPMD", help="prefill and decode nodes (default %(default)s)")
+    add("--report-age-ms", type=float, default=100.0, metavar="MS", help="age of node reports (default %(default)g)")
+    add("--ttft-slo", type=float, default=TTFT_SLO_S, metavar="S", help="seconds (default %(default)g)")
+    add("--tbt-slo", type=float, default=TBT_SLO_S, metavar="S", help="seconds (default %(default)g)")
+    add("--seeds", type=int, metavar="N", help=f"seeds 0 to N - 1 (default {SEEDS}; 1 for a trace)")
+    default = " ".join(f"{load:g}" for load in LOADS)
+    loads_are = f"multiples of the knee of static (default {default}); of a trace's --rate-scale (default 1)"
+    add("--loads", type=float, nargs="+", metavar="L", help=loads_are)
+    add("--out", type=Path, metavar="DIR", help="default: runs/compare-, and a digest of the command")
+    add("--jobs", type=int, default=1, metavar="N", help="processes (default %(default)s)")
+    args = _checked(parser.parse_args(argv))
+    args.line = shlex.join(sys.argv[1:] if argv is None else argv)
+    return args
+
+
+def _checked(args: Namespace) -> Namespace:
+    if args.trace:
+        only_for_families, defaults = ["requests"], {"rate_scale": 1.0, "seeds": 1, "loads": [1.0]}
+        _refuse(args, only_for_families, "--workload")
+        if args.trace_format is None:
+            raise InputError(f"--trace needs --trace-format: {', '.join(formats())}")
+    else:
+        only_for_traces, defaults = ["trace_format", "rate_scale", "limit"], {"seeds": SEEDS, "loads": LOADS}
+        _refuse(args, only_for_traces, "--trace")
+        defaults["requests"] = REQUESTS
+    for name, value in defaults.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    for name in ("seeds", "jobs", "requests"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise InputError(f"{_option(name)} {getattr(args, name)}: must be at least 1")
+    for name in ("ttft_slo", "tbt_slo"):
+        if not 0 < getattr(args, name) < inf:
+            raise InputError(f"{_option(name)} {getattr(args, name):g}: must be finite seconds above 0")
+    for load in args.loads:
+        if not 0 < load < inf:
+            raise InputError(f"--loads {load:g}: must be a finite number above 0")
+    if not 0 <= args.report_age_ms < inf:
+        raise InputError(f"--report-age-ms {args.report_age_ms:g}: must be finite milliseconds, 0 or more")
+    for family in args.workload or ():
+        if family not in families():
+            raise InputError(f"unknown workload {family!r}; known: {', '.join(families())}")
+    # Named twice is meant once.
+    for name in ("policies", "workload", "loads"):
+        if getattr(args, name):
+            setattr(args, name, list(dict.fromkeys(getattr(args, name))))
+    return args
+
+
+def _refuse(args: Namespace, names: Sequence[str], source: str) -> None:
+    for name in names:
+        if getattr(args, name) is not None:
+            raise InputError(f"{_option(name)} goes with {source} only")
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _input_files(args: Namespace) -> list[Path]:
+    """Files from outside the project that the numbers depend on: the trace, and the policies' own."""
+    named = [Path(args.trace or "")]
+    for policy in args.policies:
+        named += [Path(policy), Path(policy.partition("=")[2])]  # a path, or LABEL=path
+        module, colon, _ = policy.partition(":")
+        if colon and (spec := importlib.util.find_spec(module)) and spec.origin:
+            named.append(Path(spec.origin))
+    return [path for path in named if path.is_file()]
+
+
+def compare(args: Namespace) -> None:
+    """Run the comparison that `parse` read, write its folder, and print its main tables."""
+    config = ClusterConfig(load_profile(args.profile), shape=args.cluster, report_age_s=args.report_age_ms / 1e3)
+    for policy in args.policies:
+        policies.make(policy)
+    slos = {"ttft_slo_s": args.ttft_slo, "tbt_slo_s": args.tbt_slo}
+    if args.trace:
+        trace = partial(read_trace, args.trace, args.trace_format, limit=args.limit, **slos)
+        trace(rate_scale=args.rate_scale)  # what is wrong with it is told before anything is written
+
+    command = {name: value for name, value in vars(args).items() if name not in ("out", "jobs", "line")}
+    identity = json.dumps(command, default=str)
+    folder = args.out or Path("runs") / f"compare-{digest(identity)}"
+    kept = folder / "cells"
+    fingerprint = digest(identity, repr(config), simulation_digest(), files=_input_files(args))
+    claim(folder, command)
+
+    if args.trace:
+        workloads = [args.trace.name.partition(".")[0]]
+        load_is = f"load (multiple of rate scale {args.rate_scale:g})"
+        loads_are = load_is
+
+        def workload_of(name: str, load: float, seed: int) -> Workload:  # noqa: ARG001 - there is one trace
+            return trace(rate_scale=args.rate_scale * load, seed=seed)
+    else:
+        workloads = args.workload
+        at_rate = {name: partial(generate, name, requests=args.requests, **slos) for name in workloads}
+        knee_rps = knees(at_rate, config, kept, fingerprint=fingerprint, jobs=args.jobs)
+        load_is = "load (multiple of the knee of static)"
+        loads_are = (
+            f"{load_is}, the highest rate at which static meets the SLOs of {TARGET:.0%} of the requests: "
+            + ", ".join(f"{name} {rate:.2f} requests/s" for name, rate in knee_rps.items())
+        )
+
+        def workload_of(name: str, load: float, seed: int) -> Workload:
+            return at_rate[name](rate_rps=load * knee_rps[name], seed=seed)
+
+    keys = product(workloads, args.loads, range(args.seeds), args.policies)
+    cells = [Cell(policy, workload, load, seed) for workload, load, seed, policy in keys]
+    outcomes = run_cells(cells, workload_of, config, kept, fingerprint=fingerprint, jobs=args.jobs)
+    about = [
+        f"`python -m experiments.compare {args.line}`",
+        f"commit {commit()}; profile {config.profile.name}; cluster {config.shape}; node reports "
+        f"{args.report_age_ms:g} ms old; seeds 0 to {args.seeds - 1}",
+        f"SLOs, our choice: TTFT {args.ttft_slo:g} s, TBT {args.tbt_slo:g} s"
+        + ("; a native trace's own columns come first" if args.trace_format == "native" else ""),
+        f"the first {WARMUP_SHARE:.0%} of the span of arrivals is warm-up and left out; a run ends at the latest "
+        f"{DRAIN_S:g} s after its last arrival",
+        loads_are,
+    ]
+    print(write_all(outcomes, "Placement policies compared", about, args.ttft_slo, load_is, folder))
+    print(f"\nwritten to {folder}: cells.csv, requests.csv.gz, summary.md, figures/")
+
+
+if __name__ == "__main__":
+    run_main(lambda: compare(parse()))

@@ -1,0 +1,258 @@
+"""Pictures of a comparison. `Figure` without pyplot: nothing global, and no display is ever asked for.
+
+A policy keeps its colour and line style in every picture (palette of Okabe and Ito, safe for colour-blind
+readers).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from experiments.files import replacing
+from experiments.metrics import PARTS, Records
+from experiments.statistics import Interval
+
+Floats = NDArray[np.float64]
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("-", "--", ":", "-.")
+_MARKERS = "osD^vXP"
+_PART_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
+_PART_LABELS = ("prefill queue", "prefill execution", "KV transfer", "decode wait")
+_QUEUE_SAMPLES = 800
+
+
+def _style(rank: int) -> tuple[str, str]:
+    """Colour and dashes of the policy that was named `rank`-th."""
+    return _COLOURS[rank % len(_COLOURS)], _DASHES[rank // len(_COLOURS) % len(_DASHES)]
+
+
+def short(policy: str) -> str:
+    """A policy's name as it fits a legend: its label (LABEL=...) if it has one, of a path the last part."""
+    label, equals, _ = policy.partition("=")
+    return label if equals and ":" not in label else Path(policy).name
+
+
+def _axes(title: str, x: str, y: str, width: float = 6.4, height: float = 4.0) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, fontsize=11)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.3, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _legend(figure: Figure) -> None:
+    """Policies below the axes, where they cover no curve."""
+    policies = len(figure.axes[0].get_legend_handles_labels()[1])
+    columns = policies if policies <= 5 else 4
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replacing(path) as temporary:
+        # No software version in the file, so that equal pictures are equal bytes.
+        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+
+
+def ttft_cdf(ttft_s: Mapping[str, Floats], slo_s: float, title: str, path: Path) -> None:
+    """Cumulative distribution of TTFT by policy.
+
+    Args:
+        ttft_s: seconds a request, by policy.
+        slo_s: drawn as a vertical line.
+        title: what was run.
+        path: the PNG file to write.
+    """
+    figure, axes = _axes(title, "time to first token (s, logarithmic)", "share of requests")
+    axes.set_xscale("log")
+    for rank, (policy, values) in enumerate(ttft_s.items()):
+        colour, dashes = _style(rank)
+        ranked = np.sort(values)
+        axes.step(
+            ranked,
+            np.arange(1, len(ranked) + 1) / len(ranked),
+            where="post",
+            label=short(policy),
+            linewidth=1.8,
+            color=colour,
+            linestyle=dashes,
+        )
+    axes.axvline(slo_s, color="0.4", linewidth=1, linestyle=(0, (4, 3)))
+    axes.annotate(f"SLO {slo_s:g} s", (slo_s, 0.02), xytext=(4, 0), textcoords="offset points", color="0.3", fontsize=9)
+    axes.axhline(0.95, color="0.4", linewidth=0.8, linestyle=(0, (1, 3)))
+    axes.annotate(
+        "P95",
+        (1, 0.95),
+        xycoords=("axes fraction", "data"),
+        xytext=(-4, -3),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        color="0.3",
+        fontsize=9,
+    )
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_ylim(0, 1.01)
+    _legend(figure)
+    _save(figure, path)
+
+
+def ttft_breakdown(parts_s: Mapping[str, Floats], title: str, path: Path) -> None:
+    """Stacked parts of the TTFT around P95, a bar a policy: in milliseconds, and as shares of it.
+
+    Args:
+        parts_s: mean seconds of queue, execution, transfer and decode wait, shape (4,), by policy.
+        title: what was run.
+        path: the PNG file to write.
+    """
+    figure = Figure(figsize=(9.2, 1.9 + 0.45 * len(parts_s)), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    absolute, relative = figure.subplots(1, 2, sharey=True)
+    names = [short(policy) for policy in parts_s]
+    table_ms = np.array(list(parts_s.values())) * 1e3
+    total_ms = table_ms.sum(axis=1)
+    percent = 100 * table_ms / total_ms[:, None]
+    for part, (label, colour) in enumerate(zip(_PART_LABELS, _PART_COLOURS, strict=True)):
+        for axes, values in ((absolute, table_ms), (relative, percent)):
+            left = values[:, :part].sum(axis=1)
+            bars = axes.barh(names, values[:, part], left=left, color=colour, label=label, height=0.62)
+        # A share is written where its piece has room for it.
+        text = [f"{share:.0f}" if share >= 5 else "" for share in percent[:, part]]
+        relative.bar_label(bars, text, label_type="center", color="white", fontsize=9)
+    for row, total in enumerate(total_ms):
+        absolute.annotate(
+            f"{total:,.0f}", (total, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9
+        )
+    absolute.set_xlim(0, total_ms.max() * 1.18)
+    absolute.invert_yaxis()
+    absolute.xaxis.set_major_locator(MaxNLocator(5))
+    absolute.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    absolute.set_xlabel("TTFT, mean from P94 to P96 (ms)")
+    relative.set_xlim(0, 100)
+    relative.set_xlabel("share of it (%)")
+    for axes in (absolute, relative):
+        axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = absolute.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(PARTS), frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def attainment_by_load(curves: Mapping[str, Sequence[tuple[float, Interval]]], x: str, title: str, path: Path) -> None:
+    """SLO attainment against load by policy, with 95 % intervals as bands.
+
+    Args:
+        curves: (load, attainment) in order of load, by policy.
+        x: what a load is.
+        title: what was run.
+        path: the PNG file to write.
+    """
+    figure, axes = _axes(title, x, "SLO attainment (%)")
+    for rank, (policy, curve) in enumerate(curves.items()):
+        loads = [load for load, _ in curve]
+        value, low, high = 100 * np.array([interval for _, interval in curve]).T
+        colour, dashes = _style(rank)
+        marker = _MARKERS[rank % len(_MARKERS)]
+        axes.plot(
+            loads,
+            value,
+            label=short(policy),
+            marker=marker,
+            markersize=5,
+            linewidth=1.8,
+            color=colour,
+            linestyle=dashes,
+        )
+        error = np.nan_to_num(np.abs(np.stack([value - low, high - value])))
+        axes.errorbar(loads, value, error, fmt="none", ecolor=colour, capsize=3, linewidth=1.2)
+    axes.set_ylim(top=101)
+    _legend(figure)
+    _save(figure, path)
+
+
+def queue_depth(runs: Mapping[str, Records], end_s: float, title: str, path: Path) -> None:
+    """Requests that wait for their prefill to start over time, a panel a policy.
+
+    Args:
+        runs: the records of one run by policy.
+        end_s: when to stop drawing, seconds.
+        title: what was run.
+        path: the PNG file to write.
+    """
+    figure = Figure(figsize=(8.0, 1.4 + 1.15 * len(runs)), layout="constrained")
+    figure.suptitle(f"{title}\nrequests waiting for prefill (logarithmic above 10)", fontsize=11)
+    panels = figure.subplots(len(runs), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    time_s = np.linspace(0.0, end_s, _QUEUE_SAMPLES)
+    for axes, (policy, records) in zip(panels, runs.items(), strict=True):
+        deflected = records["deflected"]
+        for waiting, colour, label in (
+            (records[~deflected], _COLOURS[0], "at a prefill node"),
+            (records[deflected], _COLOURS[4], "deflected, at a decode node"),
+        ):
+            axes.fill_between(time_s, depth(waiting, time_s), step="post", color=colour, label=label, alpha=0.75, lw=0)
+        axes.set_title(short(policy), loc="left", fontsize=9, pad=2)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3, linewidth=0.6)
+    # Linear up to ten, logarithmic above: a queue of three and one of a thousand are both to be seen.
+    panels[0].set_yscale("symlog", linthresh=10)
+    panels[0].set_ylim(bottom=0)
+    panels[0].yaxis.set_major_locator(FixedLocator([0, 5, 10, 100, 1000, 10_000, 100_000]))
+    panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    panels[0].set_xlim(0, end_s)
+    panels[-1].set_xlabel("time (s)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def depth(records: Records, time_s: Floats) -> NDArray[np.int64]:
+    """How many of the requests wait for their prefill to start at each time, shape of `time_s`."""
+    # nan sorts last: a prefill that never started never ends the wait.
+    came = np.searchsorted(np.sort(records["arrival_s"]), time_s, side="right")
+    began = np.searchsorted(np.sort(records["prefill_start_s"]), time_s, side="right")
+    return came - began
+
+
+def node_timeline(runs: Mapping[str, Records], start_s: float, end_s: float, title: str, path: Path) -> None:
+    """Where prompts are prefilled over a short time: a panel a policy, a row a node, a bar a prompt.
+
+    Args:
+        runs: the records of one run by policy.
+        start_s: when the picture begins, seconds.
+        end_s: when it ends, seconds.
+        title: what was run.
+        path: the PNG file to write.
+    """
+    decode_nodes = np.unique(np.concatenate([records["decode_node"] for records in runs.values()]))
+    nodes = int(max(records[name].max() for records in runs.values() for name in ("prefill_node", "decode_node"))) + 1
+    figure = Figure(figsize=(8.0, 1.4 + (0.35 + 0.2 * nodes) * len(runs)), layout="constrained")
+    figure.suptitle(f"{title}\nwhere prompts are prefilled, a bar a prompt, orange where deflected", fontsize=11)
+    panels = figure.subplots(len(runs), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axes, (policy, records) in zip(panels, runs.items(), strict=True):
+        shown = records[(records["prefill_end_s"] >= start_s) & (records["prefill_start_s"] <= end_s)]
+        axes.barh(
+            shown["prefill_node"],
+            shown["prefill_end_s"] - shown["prefill_start_s"],
+            left=shown["prefill_start_s"],
+            height=0.8,
+            color=np.where(shown["deflected"], _COLOURS[4], _COLOURS[0]),
+            edgecolor="white",
+            linewidth=0.3,
+        )
+        axes.set_title(short(policy), loc="left", fontsize=9, pad=2)
+        axes.tick_params(axis="y", labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    roles = ["decode" if node in decode_nodes else "prefill" for node in range(nodes)]
+    panels[0].set_yticks(range(nodes), [f"{role} {node}" for node, role in enumerate(roles)])
+    panels[0].set_ylim(nodes - 0.5, -0.5)
+    panels[0].set_xlim(start_s, end_s)
+    panels[-1].set_xlabel("time (s)")
+    _save(figure, path)

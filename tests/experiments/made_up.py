@@ -1,0 +1,85 @@
+"""Runs made up by hand or drawn at random, for tests of what is computed from them."""
+
+from collections.abc import Sequence
+from math import nan
+
+import numpy as np
+from hypothesis import strategies as st
+
+from envs.cluster import ClusterConfig, GapLog, RequestRecord, RunCounters, RunResult
+from envs.workload import Workload
+from tests.toy import toy_profile
+
+CONFIG = ClusterConfig(toy_profile())
+
+
+def record(
+    request: int,
+    arrival_s: float,
+    parts_s: Sequence[float],
+    *,
+    decode_s: float = 1.0,
+    output_tokens: int = 11,
+    tbt_max_s: float = 0.05,
+    deflected: bool = False,
+) -> RequestRecord:
+    """A request whose TTFT has these parts (queue, execution, transfer, decode wait); fewer than four: it got stuck."""
+    stamps = [float(time_s) for time_s in arrival_s + np.cumsum(parts_s)] + [nan] * (4 - len(parts_s))
+    return RequestRecord(
+        request=request,
+        arrival_s=arrival_s,
+        prompt_tokens=100,
+        output_tokens=output_tokens,
+        prefill_node=2 if deflected else 0,
+        decode_node=2,
+        deflected=deflected,
+        prefill_start_s=stamps[0],
+        prefill_end_s=stamps[1],
+        kv_ready_s=stamps[2],
+        first_token_s=stamps[3],
+        last_token_s=stamps[3] + decode_s,
+        tbt_max_s=tbt_max_s,
+        preemptions=0,
+    )
+
+
+def run(records: Sequence[RequestRecord], end_s: float = 1000.0, gaps: GapLog | None = None) -> RunResult:
+    """A finished run with these records."""
+    counters = RunCounters(7, 1, 20, 3, 10**9, (end_s / 2, end_s / 4, end_s, end_s))
+    return RunResult(list(records), gaps or GapLog(), counters, np.linspace(1e-6, 1e-5, len(records)), end_s)
+
+
+def workload(records: Sequence[RequestRecord], ttft_slo_s: float = 2.0, tbt_slo_s: float = 0.1) -> Workload:
+    """The workload that these records are of."""
+    ordered = sorted(records)
+    return Workload.of(
+        [row.arrival_s for row in ordered],
+        [row.prompt_tokens for row in ordered],
+        [row.output_tokens for row in ordered],
+        label="made up",
+        ttft_slo_s=ttft_slo_s,
+        tbt_slo_s=tbt_slo_s,
+    )
+
+
+@st.composite
+def many_records(draw: st.DrawFn, least: int = 1) -> list[RequestRecord]:
+    """Records of requests that arrive one after the other; some get stuck on their way."""
+    part = st.floats(0, 5)
+    rows = []
+    arrival_s = 0.0
+    for request in range(draw(st.integers(least, 60))):
+        arrival_s += draw(st.floats(0, 2))
+        reached = draw(st.sampled_from([4, 4, 4, 4, 0, 1, 2, 3]))
+        rows.append(
+            record(
+                request,
+                arrival_s,
+                draw(st.lists(part, min_size=reached, max_size=reached)),
+                decode_s=draw(st.floats(0, 3)),
+                output_tokens=draw(st.integers(1, 20)),
+                tbt_max_s=draw(st.floats(0, 0.3)),
+                deflected=draw(st.booleans()),
+            )
+        )
+    return rows
