@@ -12,13 +12,12 @@ from simpy.events import NORMAL, URGENT, Event
 
 
 class _Call(Event):
-    """An event that is triggered from birth and carries one callback and a value for it."""
+    """An event that is triggered from birth; `Event.__init__` would mark it as pending."""
 
-    def __init__(self, callback: Callable[[Any], None], value: object) -> None:
-        # Event.__init__ would mark the event as pending; `_ok` is what Environment.step reads.
+    _ok = True  # what Environment.step reads
+
+    def __init__(self, callback: Callable[[Any], None]) -> None:
         self.callbacks = [callback]
-        self._value = value
-        self._ok = True
 
 
 class Clock(simpy.Environment):
@@ -30,11 +29,13 @@ class Clock(simpy.Environment):
 
     def call_at(self, time_s: float, callback: Callable[[Any], None]) -> None:
         """Call `callback(event)` at `time_s` (seconds; not before now)."""
-        heappush(self._queue, (time_s, NORMAL, next(self._eid), _Call(callback, None)))
+        heappush(self._queue, (time_s, NORMAL, next(self._eid), _Call(callback)))
 
     def call_first_at(self, time_s: float, callback: Callable[[Any], None], value: object) -> None:
         """Like `call_at`, but before the other callbacks of that instant; `event.value` is `value`."""
-        heappush(self._queue, (time_s, URGENT, next(self._eid), _Call(callback, value)))
+        event = _Call(callback)
+        event._value = value
+        heappush(self._queue, (time_s, URGENT, next(self._eid), event))
 
     def advance_to(self, time_s: float) -> int:
         """Process every event before `time_s`, then stand at `time_s`; returns how many there were.

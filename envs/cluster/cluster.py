@@ -24,10 +24,35 @@ class Cluster:
     the decode batch at the first step boundary after the transfer; its first token comes out of that step. A deflected
     prompt is prefilled in chunks on the decode node itself; its first token comes out of the last chunk's step.
 
+    Attributes:
+        clock: simulated time.
+        topology: what never changes.
+        gaps: the gaps between tokens.
+        in_flight: submitted and unfinished sequences by index.
+
     Args:
         config: the cluster.
         on_record: called with the record of each finished request, in order of completion.
     """
+
+    __slots__ = (
+        "_awaiting_kv",
+        "_on_record",
+        "_view",
+        "_waited",
+        "_waiting_per_s",
+        "_waiting_since",
+        "clock",
+        "config",
+        "counters",
+        "deflected",
+        "engines",
+        "gaps",
+        "in_flight",
+        "kv_bytes_moved",
+        "network",
+        "topology",
+    )
 
     def __init__(self, config: ClusterConfig, on_record: Callable[[RequestRecord], object]) -> None:
         self.config = config
@@ -57,6 +82,7 @@ class Cluster:
             config.profile.intra_node,
             self._transferred,
         )
+        self._view = ClusterView(self.clock, topology, self.counters, self.engines, config.report_age_s)
         self._on_record = on_record
         self._awaiting_kv: list[deque[Sequence]] = [deque() for _ in range(topology.nodes)]
         self.in_flight: dict[int, Sequence] = {}
@@ -71,8 +97,8 @@ class Cluster:
     # ---- the router's side --------------------------------------------------------------------------------------
 
     def view(self) -> ClusterView:
-        """The cluster as its router sees it now."""
-        return ClusterView(self.clock._now, self.topology, self.counters, self.engines, self.config.report_age_s)
+        """The cluster as its router sees it; the same object every time."""
+        return self._view
 
     def submit(self, seq: Sequence, placement: Placement) -> None:
         """Place a request that has arrived now.
@@ -81,8 +107,7 @@ class Cluster:
             InputError: a node that does not exist or cannot ever hold the request's KV, or an empty chunk.
         """
         prefill_node, decode_node, chunk_plan = placement
-        topology = self.topology
-        self._check(seq, placement)
+        self._check(seq, prefill_node, decode_node, chunk_plan)
         seq.prefill_node = prefill_node
         seq.decode_node = decode_node
         seq.chunk_plan = chunk_plan
@@ -94,28 +119,28 @@ class Cluster:
         counters.queued_prompt_tokens[prefill_node] += prompt_tokens
         counters.decode_requests[decode_node] += 1
         counters.decode_prompt_tokens[decode_node] += prompt_tokens
-        if prefill_node == decode_node and prefill_node >= len(topology.prefill_nodes):
+        if prefill_node == decode_node and prefill_node >= len(self.topology.prefill_nodes):
             counters.deflected_requests[decode_node] += 1
             self.deflected += 1
         self._waiting_per_s += 1.0 / seq.ttft_slo_s
         self._waiting_since += seq.arrival_s / seq.ttft_slo_s
         self.engines[prefill_node].add_prompt(seq)
 
-    def _check(self, seq: Sequence, placement: Placement) -> None:
-        nodes = self.topology.nodes
-        if not (0 <= placement.prefill_node < nodes and 0 <= placement.decode_node < nodes):
-            raise InputError(f"{placement} names a node outside 0 to {nodes - 1}")
-        if placement.chunk_plan and min(placement.chunk_plan) < 1:
-            raise InputError(f"{placement} has a chunk of less than one token")
+    def _check(self, seq: Sequence, prefill_node: int, decode_node: int, chunk_plan: tuple[int, ...]) -> None:
+        capacities = self.topology.kv_capacity_tokens
+        nodes = len(capacities)
+        if not (0 <= prefill_node < nodes and 0 <= decode_node < nodes):
+            raise InputError(f"{Placement(prefill_node, decode_node)} names a node outside 0 to {nodes - 1}")
+        if chunk_plan and min(chunk_plan) < 1:
+            raise InputError(f"{Placement(prefill_node, decode_node, chunk_plan)} has a chunk of less than one token")
         # One token of slack: a decode step needs room for its token.
         needed = seq.prompt_tokens + seq.output_tokens + 1
-        for node in (placement.prefill_node, placement.decode_node):
-            capacity = self.topology.kv_capacity_tokens[node]
-            if needed > capacity:
-                raise InputError(
-                    f"request {seq.index}: {seq.prompt_tokens} prompt and {seq.output_tokens} output tokens do not fit"
-                    f" the KV capacity of node {node}, {capacity} tokens"
-                )
+        if needed > capacities[prefill_node] or needed > capacities[decode_node]:
+            node = prefill_node if needed > capacities[prefill_node] else decode_node
+            raise InputError(
+                f"request {seq.index}: {seq.prompt_tokens} prompt and {seq.output_tokens} output tokens do not fit"
+                f" the KV capacity of node {node}, {capacities[node]} tokens"
+            )
 
     # ---- what engines and links tell ----------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from math import inf, isnan, sqrt
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from envs.cluster.clock import Clock
 from envs.cluster.gaps import GapLog, SuffixMax
@@ -39,23 +39,13 @@ class Listener(Protocol):
         """`Engine.reserve` refused for a reason that may have passed."""
 
 
-class Snapshot(NamedTuple):
-    """An engine at the start of a span; what a node reports is read off it.
+Snapshot = tuple[float, int, float, float, int, int, int, int, int, float]
+"""An engine at the start of a span, what a node's report is read off: start_s, steps, first_s, growth_s, decode_batch,
+decode_kv_tokens, chunk_tokens, computed_tokens, kv_used_tokens, tbt_slo_s.
 
-    Until the next snapshot, step i lasts `first_s + i * growth_s`, adds `decode_batch` to the decode KV and computes
-    `chunk_tokens` prompt tokens; after `steps` steps nothing moves.
-    """
-
-    start_s: float
-    steps: int
-    first_s: float
-    growth_s: float
-    decode_batch: int
-    decode_kv_tokens: int
-    chunk_tokens: int
-    computed_tokens: int
-    kv_used_tokens: int
-    tbt_slo_s: float
+Until the next snapshot, step i lasts first_s + i * growth_s, adds decode_batch to the decode KV and computes
+chunk_tokens prompt tokens; after `steps` steps nothing moves. A plain tuple: one is made for every span.
+"""
 
 
 def steps_within(elapsed_s: float, first_s: float, growth_s: float) -> float:
@@ -84,6 +74,49 @@ class Engine:
         gaps: log of the gaps between tokens.
         listener: told of computed prompts, first tokens and finished sequences.
     """
+
+    __slots__ = (
+        "_announce_room",
+        "_at_boundary",
+        "_chunk_tokens",
+        "_chunks",
+        "_decode_kv",
+        "_end_s",
+        "_first_s",
+        "_fresh",
+        "_fresh_stamped",
+        "_growth_s",
+        "_joined",
+        "_listener",
+        "_log_gaps",
+        "_longest",
+        "_start_s",
+        "_step",
+        "_steps",
+        "_tbt_classes",
+        "_wake_s",
+        "busy_s",
+        "chunk_steps",
+        "chunk_steps_over_slo",
+        "clock",
+        "computed_tokens",
+        "decoding",
+        "enqueued_tokens",
+        "history",
+        "history_s",
+        "index",
+        "kv_capacity_tokens",
+        "kv_used_tokens",
+        "law",
+        "max_prompts",
+        "max_seqs",
+        "preemptions",
+        "prompts",
+        "ready",
+        "tbt_excess",
+        "tbt_slo_s",
+        "token_budget",
+    )
 
     def __init__(
         self,
@@ -137,7 +170,7 @@ class Engine:
         self._longest = SuffixMax()
         self._tbt_classes: dict[float, int] = {}
         self.tbt_slo_s = inf  # the strictest among the decoding sequences
-        self.history: deque[Snapshot] = deque([Snapshot(0.0, 0, 0.0, 0.0, 0, 0, 0, 0, 0, inf)])
+        self.history: deque[Snapshot] = deque([(0.0, 0, 0.0, 0.0, 0, 0, 0, 0, 0, inf)])
 
         self.busy_s = 0.0
         self.preemptions = 0
@@ -168,10 +201,11 @@ class Engine:
             if self._start_s > self.clock._now or (self._steps and self._start_s < self.clock._now):
                 self._announce_room = True  # a step is under way: ask again when it ends
                 return False
-        queued = self._first_without_kv()
-        if queued < len(self.prompts) and self.prompts[queued].preemptions:
-            self._announce_room = True  # a preempted sequence goes first
-            return False
+        if self.prompts:
+            queued = self._first_without_kv()
+            if queued < len(self.prompts) and self.prompts[queued].preemptions:
+                self._announce_room = True  # a preempted sequence goes first
+                return False
         if self.kv_used_tokens + len(self.decoding) + tokens > self.kv_capacity_tokens:
             return False
         self.kv_used_tokens += tokens
@@ -199,89 +233,96 @@ class Engine:
             return
         now = self.clock._now
         start = self._start_s
-        if self._steps == 0:
-            self._compose(max(now, start))
+        steps = self._steps
+        if steps == 0:
+            self._compose(now if now > start else start)
         elif start >= now:
             self._compose(start)
-        elif self._steps > 1:
+        elif steps > 1:
             done = self._boundary(now)
-            if done < self._steps:
+            if done < steps:
                 self._compose(self._commit(done))
-
-    def _ends_s(self, steps: int) -> float:
-        """When the span's first `steps` steps end; one expression for all users, so equal boundaries are equal floats."""
-        return self._start_s + (steps * self._first_s + self._growth_s * (steps * (steps - 1) // 2))
 
     def _boundary(self, now: float) -> int:
         """After how many of the span's steps its first boundary not before `now` comes."""
-        done = int(steps_within(now - self._start_s, self._first_s, self._growth_s))
-        while done and self._ends_s(done) >= now:
-            done -= 1  # rounding: a boundary at now is the one
-        while self._ends_s(done) < now:
+        start = self._start_s
+        first = self._first_s
+        growth = self._growth_s
+        done = int(steps_within(now - start, first, growth))
+        # Rounding may leave it one off either way; a boundary at now is the one.
+        while start + (done * first + growth * (done * (done - 1) // 2)) < now:
             done += 1
+        while done and start + ((done - 1) * first + growth * ((done - 1) * (done - 2) // 2)) >= now:
+            done -= 1
         return done
 
     def next_schedule_s(self) -> float:
         """When the engine's scheduler runs next: at the first step boundary not before now, at once where it idles."""
         now = self.clock._now
-        if self._steps == 0 or self._start_s >= now:
-            return max(now, self._start_s)
-        return self._ends_s(min(self._boundary(now), self._steps))
+        start = self._start_s
+        if self._steps == 0 or start >= now:
+            return now if now > start else start
+        done = self._boundary(now)
+        if done >= self._steps:
+            return self._end_s
+        return start + (done * self._first_s + self._growth_s * (done * (done - 1) // 2))
 
     def _compose(self, start: float) -> None:
         """Plan the span that starts at `start`; the engine's state is that of this instant."""
         decoding = self.decoding
         ready = self.ready
-        while ready and len(decoding) < self.max_seqs:
-            self._join(ready.popleft())
-        law = self.law
-        room = steps = 0
-        while decoding:
-            room = (self.kv_capacity_tokens - self.kv_used_tokens) // len(decoding)
-            if room > 0:
-                steps = decoding[0][0] - self._step
-                break
+        if ready:
+            while ready and len(decoding) < self.max_seqs:
+                self._join(ready.popleft())
+        room = self.kv_capacity_tokens - self.kv_used_tokens
+        while room < len(decoding):
             if start > self.clock._now:
                 self._plan_at(start)  # what else comes before then has a say in who is preempted
                 return
             self._preempt(start)
+            room = self.kv_capacity_tokens - self.kv_used_tokens
+        law = self.law
         tokens = batch = len(decoding)
+        steps = 0
         first = growth = 0.0
+        if batch:
+            steps = decoding[0][0] - self._step
+            kv_s = law.decode_kv_s[batch]
+            first = law.decode_const_s + law.decode_seq_s * batch + kv_s * self._decode_kv
+            growth = kv_s * batch
         if self.prompts and (chunk_steps := self._choose_chunks(batch)):
-            chunks = self._chunks
-            steps = min(steps, chunk_steps) if batch else chunk_steps
+            if not batch or chunk_steps < steps:
+                steps = chunk_steps
             tokens += self._chunk_tokens
-            first = law.chunk_const_s
+            first += law.chunk_const_s
+            chunks = self._chunks
             for seq, n in chunks:
                 first += n * (law.chunk_context_s * seq.prefilled_tokens + law.chunk_self_s * 0.5 * n)
-            if steps > 1:
-                growth = law.chunk_context_s * chunks[0][1] * chunks[0][1]
-            if batch:
-                room = (self.kv_capacity_tokens - self.kv_used_tokens) // batch
+            if chunk_steps > 1:
+                growth += law.chunk_context_s * chunks[0][1] * chunks[0][1]
+            room = self.kv_capacity_tokens - self.kv_used_tokens
         elif self._chunks:
             self._chunks = []
             self._chunk_tokens = 0
-        if self._announce_room or (ready and batch < self.max_seqs):
-            steps = min(steps, 1)  # a preemption has made room for the next step, not for this one
-        if batch:
-            steps = min(steps, room)
-            first += law.decode_const_s + law.decode_seq_s * batch + law.decode_kv_s[batch] * self._decode_kv
-            growth += law.decode_kv_s[batch] * batch
-        history = self.history
+        if steps * batch > room:
+            steps = room // batch
+        if steps > 1 and (self._announce_room or (ready and batch < self.max_seqs)):
+            steps = 1  # a preemption has made room for the next step, not for this one
         self._start_s = start
         self._steps = steps
         if steps:
             first += law.token_time_s[tokens]
             self._first_s = first
             self._growth_s = growth
-            self._end_s = end = self._ends_s(steps)
+            self._end_s = end = start + (steps * first + growth * (steps * (steps - 1) // 2))
             if end < self._wake_s:
                 self._wake_s = end
                 self.clock.call_at(end, self._wake)
-        if history[-1].start_s >= start:
+        history = self.history
+        if history[-1][0] >= start:
             history.pop()  # composed anew for the same instant
         history.append(
-            Snapshot(
+            (
                 start,
                 steps,
                 first,
@@ -295,7 +336,7 @@ class Engine:
             )
         )
         horizon = self.clock._now - self.history_s
-        while len(history) > 1 and history[1].start_s <= horizon:
+        while len(history) > 1 and history[1][0] <= horizon:
             history.popleft()
 
     def _plan_at(self, start: float) -> None:
@@ -337,7 +378,7 @@ class Engine:
                         while steps < limit and steps < len(plan) and plan[steps] == n:
                             steps += 1
                 break
-            n = min(remaining, budget)
+            n = remaining if remaining < budget else budget
             chunks.append((seq, n))
             budget -= n
             if budget == 0:
@@ -345,7 +386,7 @@ class Engine:
                     steps = remaining // n
                 break
         self._chunks = chunks
-        self._chunk_tokens = sum([n for _, n in chunks])
+        self._chunk_tokens = chunks[0][1] if len(chunks) == 1 else sum([n for _, n in chunks])
         return steps if chunks else 0
 
     def _commit(self, steps: int) -> float:
@@ -354,7 +395,7 @@ class Engine:
         first = self._first_s
         growth = self._growth_s
         last = first + (steps - 1) * growth
-        end = self._ends_s(steps)
+        end = start + (steps * first + growth * (steps * (steps - 1) // 2))
         self.busy_s += end - start
         batch = len(self.decoding)
         if batch:
@@ -368,9 +409,9 @@ class Engine:
                     self._log_gaps((start + first, steps - 1.0, first + growth, growth, batch))
                 self._fresh = []
                 self._fresh_stamped = False
-                self._longest.push(step + 1, first)
             else:
                 self._log_gaps((start, steps, first, growth, batch))
+            # Steps never grow shorter within a span, and no sequence leaves it early: its last one speaks for it.
             self._longest.push(step + steps, last)
             if last > self.tbt_slo_s:
                 self._count_excess(steps, fresh)
@@ -381,7 +422,7 @@ class Engine:
         if chunks:
             self.computed_tokens += steps * self._chunk_tokens
             for seq, n in chunks:
-                if seq.prefilled_tokens == 0 and isnan(seq.prefill_start_s):
+                if seq.prefilled_tokens == 0 and not seq.preemptions:
                     seq.prefill_start_s = start
                 seq.prefilled_tokens += steps * n
                 if len(seq.chunk_plan) > 1:

@@ -43,6 +43,17 @@ class Network:
         on_done: called with a sequence whose transfer is complete.
     """
 
+    __slots__ = (
+        "_clock",
+        "_hosts",
+        "_inter_node",
+        "_intra_node",
+        "_on_done",
+        "_sharing",
+        "_wake_s",
+        "active",
+    )
+
     def __init__(
         self,
         clock: Clock,
@@ -96,7 +107,13 @@ class Network:
                 transfer.done_s = now + max(0.0, transfer.remaining_bytes) / transfer.rate
 
     def _arm(self) -> None:
-        soonest = min([transfer.done_s for transfer in self.active], default=inf)
+        active = self.active
+        if not active:
+            return
+        soonest = active[0].done_s
+        for transfer in active:
+            if transfer.done_s < soonest:
+                soonest = transfer.done_s
         if soonest < self._wake_s:
             self._wake_s = soonest
             self._clock.call_at(soonest, self._wake)

@@ -109,19 +109,21 @@ class Sequence:
 
     def record(self) -> RequestRecord:
         """The record of this request as it stands."""
-        return RequestRecord(
-            self.index,
-            self.arrival_s,
-            self.prompt_tokens,
-            self.output_tokens,
-            self.prefill_node,
-            self.decode_node,
-            self.prefill_node == self.decode_node,
-            self.prefill_start_s,
-            self.prefill_end_s,
-            self.kv_ready_s,
-            self.first_token_s,
-            self.last_token_s,
-            self.tbt_max_s,
-            self.preemptions,
+        return RequestRecord._make(
+            (
+                self.index,
+                self.arrival_s,
+                self.prompt_tokens,
+                self.output_tokens,
+                self.prefill_node,
+                self.decode_node,
+                self.prefill_node == self.decode_node,
+                self.prefill_start_s,
+                self.prefill_end_s,
+                self.kv_ready_s,
+                self.first_token_s,
+                self.last_token_s,
+                self.tbt_max_s,
+                self.preemptions,
+            )
         )

@@ -89,6 +89,7 @@ def simulate(
     records: list[RequestRecord] = []
     cluster = Cluster(config, records.append)
     clock = cluster.clock
+    view = cluster.view()
     place = policy.place
     submit = cluster.submit
     decision_s: list[float] = []
@@ -104,7 +105,6 @@ def simulate(
     ):
         events += clock.advance_to(arrival_s)
         request = RequestView(index, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s)
-        view = cluster.view()
         if time_decisions:
             began = perf_counter()
             placement = place(request, view)

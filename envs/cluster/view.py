@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from math import exp
 from typing import NamedTuple
 
+from envs.cluster.clock import Clock
 from envs.cluster.engine import Engine, steps_within
 from envs.cluster.topology import Topology
 
@@ -31,7 +32,7 @@ def read_report(engine: Engine, at_s: float) -> NodeReport:
     """A node's report as of `at_s`, which may lie `Engine.history_s` back."""
     history = engine.history
     i = len(history) - 1
-    while i and history[i].start_s > at_s:
+    while i and history[i][0] > at_s:
         i -= 1
     start_s, steps, first_s, growth_s, batch, kv_tokens, chunk, computed, kv_used, tbt_slo_s = history[i]
     if steps and at_s > start_s:
@@ -93,33 +94,32 @@ class Counters:
 
 
 class ClusterView:
-    """The cluster as its router sees it at one instant; valid until the next event.
+    """The cluster as its router sees it now; what it shows moves on with the cluster.
 
     Attributes:
-        now_s: the time.
         topology: what never changes.
         counters: the router's own counts, fresh.
     """
 
-    __slots__ = ("_engines", "_report_age_s", "counters", "now_s", "topology")
+    __slots__ = ("_clock", "_engines", "_report_age_s", "counters", "topology")
 
     def __init__(
-        self,
-        now_s: float,
-        topology: Topology,
-        counters: Counters,
-        engines: Sequence[Engine],
-        report_age_s: float,
+        self, clock: Clock, topology: Topology, counters: Counters, engines: Sequence[Engine], report_age_s: float
     ) -> None:
-        self.now_s = now_s
+        self._clock = clock
         self.topology = topology
         self.counters = counters
         self._engines = engines
         self._report_age_s = report_age_s
 
+    @property
+    def now_s(self) -> float:
+        """The time, seconds."""
+        return self._clock._now
+
     def report(self, node: int) -> NodeReport:
         """The latest report of a node that has reached the router."""
-        return read_report(self._engines[node], self.now_s - self._report_age_s)
+        return read_report(self._engines[node], self._clock._now - self._report_age_s)
 
     def least_loaded_decode_node(self) -> int:
         """The decode node with the fewest unfinished requests; the first of equals."""
