@@ -3,8 +3,9 @@
 The model schedules callbacks and keeps no live generators, so that a cluster can be copied and played forward.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from heapq import heappush
+from itertools import count
 from typing import Any
 
 import simpy
@@ -36,6 +37,24 @@ class Clock(simpy.Environment):
         event = _Call(callback)
         event._value = value
         heappush(self._queue, (time_s, URGENT, next(self._eid), event))
+
+    def copy_calls(self, other: "Clock", owners: Mapping[Any, object], values: Mapping[Any, object]) -> None:
+        """Take over another clock's time and pending calls.
+
+        Args:
+            other: the clock to copy; every pending call must be a bound method.
+            owners: for the owner of each such method, the object to call it on instead.
+            values: likewise for the calls' values; values that are not in it stay.
+        """
+        self._now = other._now
+        self._queue = []
+        for time_s, priority, number, event in other._queue:  # a heap stays one, entry by entry
+            method: Any = event.callbacks[0]
+            call = _Call(getattr(owners[method.__self__], method.__name__))
+            value = getattr(event, "_value", None)
+            call._value = values.get(value, value)
+            self._queue.append((time_s, priority, number, call))
+        self._eid = count(max((entry[2] for entry in self._queue), default=0) + 1)
 
     def advance_to(self, time_s: float) -> int:
         """Process every event before `time_s`, then stand at `time_s`; returns how many there were.

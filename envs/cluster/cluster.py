@@ -94,6 +94,29 @@ class Cluster:
         self._waiting_since = 0.0
         self._waited = 0.0
 
+    def copy(self, on_record: Callable[[RequestRecord], object]) -> "Cluster":
+        """A cluster in the same state that plays on independently; its log of gaps starts empty.
+
+        Costs what is in flight, whatever has gone before.
+
+        Args:
+            on_record: called with the records of the requests that finish in the copy.
+        """
+        twin = Cluster(self.config, on_record)
+        twins = {seq: seq.copy() for seq in self.in_flight.values()}
+        twin.in_flight = {seq.index: seq for seq in twins.values()}
+        twin.counters = twin._view.counters = self.counters.copy()
+        owners: dict[object, object] = {self: twin, self.network: twin.network}
+        for engine, engine_twin in zip(self.engines, twin.engines, strict=True):
+            engine_twin.copy_work(engine, twins)
+            owners[engine] = engine_twin
+        twin.network.copy_transfers(self.network, twins)
+        twin._awaiting_kv = [deque([twins[seq] for seq in waiting]) for waiting in self._awaiting_kv]
+        for name in ("kv_bytes_moved", "deflected", "_waiting_per_s", "_waiting_since", "_waited"):
+            setattr(twin, name, getattr(self, name))
+        twin.clock.copy_calls(self.clock, owners, twins)
+        return twin
+
     # ---- the router's side --------------------------------------------------------------------------------------
 
     def view(self) -> ClusterView:

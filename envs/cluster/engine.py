@@ -10,7 +10,7 @@ in mid-span cuts it at the end of the step in progress.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from heapq import heapify, heappop, heappush
 from math import inf, isnan, sqrt
 from typing import Any, Protocol
@@ -21,6 +21,32 @@ from envs.cluster.request import Sequence
 from hardware_profiles import StepLaw
 
 _FORGET_EVERY = 256  # entries of the maximum's stack between two prunings
+
+
+_PLAIN_STATE = (
+    "_announce_room",
+    "_at_boundary",
+    "_chunk_tokens",
+    "_decode_kv",
+    "_end_s",
+    "_first_s",
+    "_fresh_stamped",
+    "_growth_s",
+    "_joined",
+    "_start_s",
+    "_step",
+    "_steps",
+    "_wake_s",
+    "busy_s",
+    "chunk_steps",
+    "chunk_steps_over_slo",
+    "computed_tokens",
+    "enqueued_tokens",
+    "kv_used_tokens",
+    "preemptions",
+    "tbt_excess",
+    "tbt_slo_s",
+)
 
 
 class Listener(Protocol):
@@ -177,6 +203,19 @@ class Engine:
         self.chunk_steps = 0
         self.chunk_steps_over_slo = 0
         self.tbt_excess = 0.0  # sum over gaps of (gap - SLO) / SLO where positive
+
+    def copy_work(self, other: "Engine", twins: Mapping[Sequence, Sequence]) -> None:
+        """Take over another engine's state, with the sequences that `twins` gives for its own."""
+        for name in _PLAIN_STATE:
+            setattr(self, name, getattr(other, name))
+        self.prompts = deque([twins[seq] for seq in other.prompts])
+        self.ready = deque([twins[seq] for seq in other.ready])
+        self.decoding = [(step, order, twins[seq]) for step, order, seq in other.decoding]
+        self._chunks = [(twins[seq], n) for seq, n in other._chunks]
+        self._fresh = [twins[seq] for seq in other._fresh]
+        self._longest = other._longest.copy()
+        self._tbt_classes = other._tbt_classes.copy()
+        self.history = other.history.copy()
 
     # ---- what reaches an engine ---------------------------------------------------------------------------------
 

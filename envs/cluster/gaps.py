@@ -63,6 +63,13 @@ class SuffixMax:
         self.ends: list[int] = []
         self.values: list[float] = []
 
+    def copy(self) -> "SuffixMax":
+        """An independent copy."""
+        twin = SuffixMax()
+        twin.ends = self.ends.copy()
+        twin.values = self.values.copy()
+        return twin
+
     def push(self, end_step: int, value: float) -> None:
         """Add a run of steps that ends before `end_step` and whose longest step lasts `value` seconds."""
         values = self.values

@@ -6,7 +6,7 @@ end starts or finishes. A transfer's set-up latency occupies its ends like the b
 that a lone transfer takes exactly latency + bytes / bandwidth.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 
 from envs.cluster.clock import Clock
@@ -71,6 +71,18 @@ class Network:
         # Ends: NIC send, NIC receive, NVLink send, NVLink receive of each node.
         self._sharing = [0] * (4 * len(hosts))
         self._wake_s = inf
+
+    def copy_transfers(self, other: "Network", twins: Mapping[Sequence, Sequence]) -> None:
+        """Take over another network's transfers, of the sequences that `twins` gives for its own."""
+        self._sharing = other._sharing.copy()
+        self._wake_s = other._wake_s
+        self.active = []
+        for transfer in other.active:
+            twin = Transfer.__new__(Transfer)
+            for name in Transfer.__slots__:
+                setattr(twin, name, getattr(transfer, name))
+            twin.seq = twins[transfer.seq]
+            self.active.append(twin)
 
     def link(self, source: int, target: int) -> Link:
         """The kind of link that joins two nodes."""

@@ -102,6 +102,13 @@ class Sequence:
         self.tbt_max_s = 0.0
         self.preemptions = 0
 
+    def copy(self) -> "Sequence":
+        """An independent copy."""
+        twin = Sequence.__new__(Sequence)
+        for name in Sequence.__slots__:
+            setattr(twin, name, getattr(self, name))
+        return twin
+
     @property
     def deflected(self) -> bool:
         """Whether the prompt is prefilled on the node that decodes it."""

@@ -81,6 +81,14 @@ class Counters:
         self.recent_requests = (0.0, 0.0)
         self.recent_prompt_tokens = (0.0, 0.0)
 
+    def copy(self) -> "Counters":
+        """An independent copy."""
+        twin = Counters(0)
+        for name in Counters.__slots__:
+            value = getattr(self, name)
+            setattr(twin, name, value.copy() if isinstance(value, list) else value)
+        return twin
+
     def count_arrival(self, now_s: float, prompt_tokens: int) -> None:
         """Count a request in the fading sums."""
         elapsed_s = now_s - self.last_arrival_s
