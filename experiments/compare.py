@@ -115,7 +115,7 @@ def _input_files(args: Namespace) -> list[Path]:
     """Files from outside the project that the numbers depend on: the trace, and the policies' own."""
     named = [Path(args.trace or "")]
     for policy in args.policies:
-        named += [Path(policy), Path(policy.partition("=")[2])]  # a path, or LABEL=path
+        named.append(policies.trained_path(policy) or Path())
         module, colon, _ = policy.partition(":")
         if colon and (spec := importlib.util.find_spec(module)) and spec.origin:
             named.append(Path(spec.origin))

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+import policies
 from experiments.files import replacing
 from experiments.metrics import PARTS, Records
 from experiments.statistics import Interval
@@ -32,12 +33,6 @@ def _style(rank: int) -> tuple[str, str]:
     return _COLOURS[rank % len(_COLOURS)], _DASHES[rank // len(_COLOURS) % len(_DASHES)]
 
 
-def short(policy: str) -> str:
-    """A policy's name as it fits a legend: its label (LABEL=...) if it has one, of a path the last part."""
-    label, equals, _ = policy.partition("=")
-    return label if equals and ":" not in label else Path(policy).name
-
-
 def _axes(title: str, x: str, y: str, width: float = 6.4, height: float = 4.0) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
@@ -52,8 +47,8 @@ def _axes(title: str, x: str, y: str, width: float = 6.4, height: float = 4.0) -
 
 def _legend(figure: Figure) -> None:
     """Policies below the axes, where they cover no curve."""
-    policies = len(figure.axes[0].get_legend_handles_labels()[1])
-    columns = policies if policies <= 5 else 4
+    entries = len(figure.axes[0].get_legend_handles_labels()[1])
+    columns = entries if entries <= 5 else 4
     figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
 
 
@@ -81,7 +76,7 @@ def ttft_cdf(ttft_s: Mapping[str, Floats], slo_s: float, title: str, path: Path)
             ranked,
             np.arange(1, len(ranked) + 1) / len(ranked),
             where="post",
-            label=short(policy),
+            label=policies.label(policy),
             linewidth=1.8,
             color=colour,
             linestyle=dashes,
@@ -117,7 +112,7 @@ def ttft_breakdown(parts_s: Mapping[str, Floats], title: str, path: Path) -> Non
     figure = Figure(figsize=(9.2, 1.9 + 0.45 * len(parts_s)), layout="constrained")
     figure.suptitle(title, fontsize=11)
     absolute, relative = figure.subplots(1, 2, sharey=True)
-    names = [short(policy) for policy in parts_s]
+    names = [policies.label(policy) for policy in parts_s]
     table_ms = np.array(list(parts_s.values())) * 1e3
     total_ms = table_ms.sum(axis=1)
     percent = 100 * table_ms / total_ms[:, None]
@@ -164,7 +159,7 @@ def attainment_by_load(curves: Mapping[str, Sequence[tuple[float, Interval]]], x
         axes.plot(
             loads,
             value,
-            label=short(policy),
+            label=policies.label(policy),
             marker=marker,
             markersize=5,
             linewidth=1.8,
@@ -198,7 +193,7 @@ def queue_depth(runs: Mapping[str, Records], end_s: float, title: str, path: Pat
             (records[deflected], _COLOURS[4], "deflected, at a decode node"),
         ):
             axes.fill_between(time_s, depth(waiting, time_s), step="post", color=colour, label=label, alpha=0.75, lw=0)
-        axes.set_title(short(policy), loc="left", fontsize=9, pad=2)
+        axes.set_title(policies.label(policy), loc="left", fontsize=9, pad=2)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3, linewidth=0.6)
     # Linear up to ten, logarithmic above: a queue of three and one of a thousand are both to be seen.
@@ -247,7 +242,7 @@ def node_timeline(runs: Mapping[str, Records], start_s: float, end_s: float, tit
             edgecolor="white",
             linewidth=0.3,
         )
-        axes.set_title(short(policy), loc="left", fontsize=9, pad=2)
+        axes.set_title(policies.label(policy), loc="left", fontsize=9, pad=2)
         axes.tick_params(axis="y", labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     roles = ["decode" if node in decode_nodes else "prefill" for node in range(nodes)]

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import policies
 from experiments import report
 from experiments.cells import Outcome
 from experiments.files import replacing
@@ -37,9 +38,17 @@ def commit() -> str:
 
 
 def write_all(
-    outcomes: Sequence[Outcome], title: str, about: Sequence[str], ttft_slo_s: float, load_is: str, folder: Path
+    outcomes: Sequence[Outcome],
+    title: str,
+    about: Sequence[str],
+    ttft_slo_s: float,
+    load_is: str,
+    folder: Path,
+    *,
+    cells_name: str = "cells.csv",
+    bases: Sequence[str] = (),
 ) -> str:
-    """Write cells.csv, requests.csv.gz, summary.md and figures/ into `folder`.
+    """Write `cells_name`, requests.csv.gz, summary.md and figures/ into `folder`.
 
     Args:
         outcomes: all cells.
@@ -48,14 +57,20 @@ def write_all(
         ttft_slo_s: drawn in the figures, seconds.
         load_is: what a load is, for an axis.
         folder: where to write.
+        cells_name: name of the file with a row a cell.
+        bases: policies that the others are compared with; none: static, or the first.
 
     Returns:
         The main tables, to print.
     """
-    write_cells(outcomes, folder / "cells.csv")
+    write_cells(outcomes, folder / cells_name)
     write_requests(outcomes, folder / "requests.csv.gz")
     groups = report.grouped(outcomes)
     with replacing(folder / "summary.md") as path:
-        path.write_text(report.summary(title, about, groups))
+        path.write_text(report.summary(title, about, groups, bases))
     illustrate(groups, ttft_slo_s, load_is, folder / "figures")
-    return "\n\n".join(filter(None, [report.results(groups), report.differences(groups)]))
+    against = bases or [report.base_of(next(iter(groups.values())))]
+    differences = [
+        f"against {policies.label(base)}:\n{table}" for base in against if (table := report.differences(groups, base))
+    ]
+    return "\n\n".join([report.results(groups), *differences])

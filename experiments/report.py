@@ -6,6 +6,7 @@ from math import isnan
 
 import numpy as np
 
+import policies
 from experiments import statistics
 from experiments.cells import Outcome
 from experiments.estimates import PROMPT_BUCKETS, Runs
@@ -66,14 +67,14 @@ def _verdict(difference: Interval, less_is_better: bool) -> str:
 
 
 def _rows(
-    groups: dict[tuple[str, float], Group], row: Callable[[Runs, Group], list[str]], *, base: bool = True
+    groups: dict[tuple[str, float], Group], row: Callable[[Runs, Group], list[str]], *, without: str | None = None
 ) -> list[list[str]]:
-    """A row a (workload, load, policy); without the policy that is compared with if `base` is false."""
+    """A row a (workload, load, policy), but for the policy `without`."""
     return [
-        [workload, f"{load:g}", f"`{policy}`", *row(runs, group)]
+        [workload, f"{load:g}", f"`{policies.label(policy)}`", *row(runs, group)]
         for (workload, load), group in groups.items()
         for policy, runs in group.items()
-        if base or policy != base_of(group)
+        if policy != without
     ]
 
 
@@ -107,11 +108,11 @@ def results(groups: dict[tuple[str, float], Group]) -> str:
     return table(header, _rows(groups, row))
 
 
-def differences(groups: dict[tuple[str, float], Group]) -> str:
-    """The table of paired differences; "" where there is one policy only."""
+def differences(groups: dict[tuple[str, float], Group], against: str) -> str:
+    """The table of paired differences from one policy; "" where it was run alone."""
 
     def row(runs: Runs, group: Group) -> list[str]:
-        base = group[base_of(group)]
+        base = group[against]
         tail, met = runs.difference("ttft_p95_s", base), runs.difference("slo_attainment", base)
         return [
             _with(runs.difference("ttft_mean_s", base), _signed(_ms)),
@@ -131,7 +132,7 @@ def differences(groups: dict[tuple[str, float], Group]) -> str:
         "SLO attainment (points)",
         "attainment is",
     ]
-    rows = _rows(groups, row, base=False)
+    rows = _rows(groups, row, without=against)
     return table(header, rows) if rows else ""
 
 
@@ -221,7 +222,7 @@ def over_all(groups: dict[tuple[str, float], Group]) -> str:
         by_cell = (tail / base_tail).mean(axis=0)
         rows.append(
             [
-                f"`{policy}`",
+                f"`{policies.label(policy)}`",
                 _with(statistics.interquartile_mean(tail / base_tail), "{:.3f}".format),
                 f"{np.median(by_cell):.3f}",
                 f"{by_cell.max():.3f}",
@@ -242,13 +243,16 @@ def over_all(groups: dict[tuple[str, float], Group]) -> str:
     return table(header, rows) if rows else ""
 
 
-def summary(title: str, about: Sequence[str], groups: dict[tuple[str, float], Group]) -> str:
+def summary(
+    title: str, about: Sequence[str], groups: dict[tuple[str, float], Group], bases: Sequence[str] = ()
+) -> str:
     """The text of summary.md.
 
     Args:
         title: its heading.
         about: what was run, a line each.
         groups: results, see `grouped`.
+        bases: policies that the others are compared with; none: `base_of`.
     """
     base = base_of(next(iter(groups.values())))
     one_set = any(runs.same_requests for group in groups.values() for runs in group.values())
@@ -273,9 +277,12 @@ def summary(title: str, about: Sequence[str], groups: dict[tuple[str, float], Gr
             f"[95 % intervals] are bootstraps over {how}. Attainment counts requests that arrived in the measured "
             "window, met their TTFT SLO, finished, and had no gap above their TBT SLO.\n\n" + results(groups),
         ),
-        (
-            f"## Against `{base}`, paired on the same requests",
-            "Better or worse only where the 95 % interval leaves 0 out.\n\n" + differences(groups),
+        *(
+            (
+                f"## Against `{policies.label(against)}`, paired on the same requests",
+                "Better or worse only where the 95 % interval leaves 0 out.\n\n" + differences(groups, against),
+            )
+            for against in bases or [base]
         ),
         (
             "## TTFT around P95",

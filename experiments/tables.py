@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
+import policies
 from envs.cluster import RequestRecord
 from experiments.cells import Cell, Outcome
 from experiments.files import replacing
@@ -22,7 +23,9 @@ def write_cells(outcomes: Iterable[Outcome], path: Path) -> None:
     with replacing(path) as temporary, temporary.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(CELL_COLUMNS)
-        rows.writerows([*out.cell, out.rate_rps, *astuple(out.metrics)] for out in outcomes)
+        rows.writerows(
+            [policies.label(out.cell.policy), *out.cell[1:], out.rate_rps, *astuple(out.metrics)] for out in outcomes
+        )
 
 
 def write_requests(outcomes: Sequence[Outcome], path: Path) -> None:
@@ -45,4 +48,5 @@ def write_requests(outcomes: Sequence[Outcome], path: Path) -> None:
             columns = [*(records[name] for name in RequestRecord._fields), met]
             # Truths as 0 and 1, which every reader can add up.
             plain = [(column.astype(int) if column.dtype == bool else column).tolist() for column in columns]
-            rows.writerows([cell.policy, cell.seed, *row, cell.workload, cell.load] for row in zip(*plain, strict=True))
+            name = policies.label(cell.policy)
+            rows.writerows([name, cell.seed, *row, cell.workload, cell.load] for row in zip(*plain, strict=True))

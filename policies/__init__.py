@@ -1,5 +1,5 @@
 """Rules that place a request, by name."""
 
-from policies.registry import make, names, register_loader
+from policies.registry import label, make, names, register_loader, trained_path
 
-__all__ = ["make", "names", "register_loader"]
+__all__ = ["label", "make", "names", "register_loader", "trained_path"]

@@ -1,7 +1,7 @@
 """`always-local`: no use of the prefill nodes at all."""
 
+from envs.actions import placement_for
 from envs.cluster import ClusterView, Placement, RequestView
-from envs.predict import plan_chunks
 
 
 class AlwaysLocal:
@@ -14,16 +14,4 @@ class AlwaysLocal:
 
     def place(self, request: RequestView, view: ClusterView) -> Placement:
         """Place one request."""
-        node = view.least_loaded_decode_node()
-        report = view.report(node)
-        plan = plan_chunks(
-            view.topology.laws[node],
-            request.prompt_tokens,
-            report.decode_batch,
-            report.decode_kv_tokens,
-            min(report.tbt_slo_s, request.tbt_slo_s),
-            view.topology.token_budget,
-            smallest_if_none=True,
-        )
-        assert plan is not None
-        return Placement(node, node, plan.chunks)
+        return placement_for(view.least_loaded_decode_node(), request, view)

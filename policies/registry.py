@@ -13,6 +13,7 @@ from policies.fixed import Random, RoundRobin, Static
 from policies.kairos import Kairos
 
 _RULES: dict[str, type] = {rule.name: rule for rule in (Random, RoundRobin, Static, AlwaysLocal, Kairos)}
+_CATCH_ALL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _LOADERS: dict[str, Callable[[Path], Policy]] = {}
 
 
@@ -26,20 +27,35 @@ def register_loader(suffix: str, loader: Callable[[Path], Policy]) -> None:
     _LOADERS[suffix] = loader
 
 
+def trained_path(name: str) -> Path | None:
+    """The file that a name stands for: `path` or `LABEL=path`, where the path's suffix has a loader; else None."""
+    path = Path(name.rpartition("=")[2])
+    return path if path.suffix in _LOADERS else None
+
+
+def label(name: str) -> str:
+    """A policy's name in tables and figures: LABEL of `LABEL=path`, the file's name of a path, else the name itself."""
+    path = trained_path(name)
+    if path is None:
+        return name
+    given, equals, _ = name.rpartition("=")
+    return given if equals else path.name
+
+
 def make(name: str, seed: int = 0) -> Policy:
     """Make a policy.
 
     Args:
         name: a registered name, with knobs as `name:knob=value,knob=value`; or `module:Class`; or the path of a trained
-            policy. `label=` before any of them names it in tables: `mine=runs/a/policy.npz`.
+            policy, which `LABEL=path` names in tables.
         seed: for rules that draw random numbers.
 
     Raises:
         InputError: no such policy, knob or value.
     """
-    suffix = Path(name).suffix
-    if suffix in _LOADERS:
-        return _LOADERS[suffix](Path(name))
+    path = trained_path(name)
+    if path is not None:
+        return _LOADERS[path.suffix](path)
     rule, _, rest = name.partition(":")
     if rule in _RULES:
         return _construct(rule, _RULES[rule], rest, seed)
@@ -50,6 +66,8 @@ def make(name: str, seed: int = 0) -> Policy:
 
 
 def _import(module: str, attribute: str) -> type:
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise InputError(f"policy {module}:{attribute}: {module!r} is not the name of a module")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
@@ -70,6 +88,9 @@ def _construct(name: str, rule: type, knobs: str, seed: int) -> Policy:
         if not equals:
             raise InputError(f"policy {name}: give knob {knob} a value, as {knob}=VALUE")
         arguments[knob] = _convert(name, knob, text, type(parameters[knob].default))
+    for knob, parameter in parameters.items():
+        if knob not in arguments and parameter.default is parameter.empty and parameter.kind not in _CATCH_ALL:
+            raise InputError(f"policy {name}: its class needs a value for {knob}; only defaults can be made by name")
     policy: Policy = rule(**arguments)
     return policy
 

@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+import policies
 from envs.cluster import RequestRecord
 from experiments import figures
 from experiments.metrics import as_array
@@ -35,7 +36,7 @@ def test_every_picture_is_drawn_without_a_display(tmp_path: Path) -> None:
 
 def test_names_fit_a_legend() -> None:
     names = ["kairos", "kairos:alpha=1.5", "runs/x/policy.npz", "mine=runs/x/policy.npz", "my.module:Rule"]
-    assert [figures.short(name) for name in names] == [
+    assert [policies.label(name) for name in names] == [
         "kairos",
         "kairos:alpha=1.5",
         "policy.npz",
