@@ -9,6 +9,7 @@ makes this a teacher, never a policy to deploy.
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -37,6 +38,7 @@ class LookaheadArguments:
         horizon_requests: arrivals that a placement is played over.
         base: policy that places them.
         tbt_weight: weight of the TBT excess, as in the environment.
+        tail_weight: weight of the squared waits, likewise.
         best_share: share of requests placed where it was cheapest; the examples then come from where the learner is
             going to be.
         random_share: share placed at random among the feasible nodes; the rest are placed by the base policy.
@@ -45,8 +47,9 @@ class LookaheadArguments:
 
     episodes: int = 80
     horizon_requests: int = 40
-    base: str = "kairos:beta=0.9,cap=2"
+    base: str = "shortest-ttft"
     tbt_weight: float = 1.0
+    tail_weight: float = 0.0
     best_share: float = 0.35
     random_share: float = 0.15
     seed: int = 0
@@ -81,8 +84,7 @@ def placement_costs(
     requests: Requests,
     found: list[Candidate],
     base: Policy,
-    horizon_requests: int,
-    tbt_weight: float = 1.0,
+    arguments: LookaheadArguments,
 ) -> np.ndarray:
     """Cost of each candidate placement of request `number`, arriving now; inf where it is not feasible.
 
@@ -90,7 +92,7 @@ def placement_costs(
         (len(found),) cost from now on in units of SLOs, up to a constant that all placements share.
     """
     costs = np.full(len(found), np.inf)
-    last = min(len(requests), number + 1 + horizon_requests)
+    last = min(len(requests), number + 1 + arguments.horizon_requests)
     for index, choice in enumerate(found):
         if not choice.feasible:
             continue
@@ -104,7 +106,9 @@ def placement_costs(
         until_s = clock.now + _SETTLE_S
         while twin.waiting_requests and clock.peek() < until_s:
             clock.step()
-        costs[index] = twin.waiting_cost() + tbt_weight * twin.tbt_cost()
+        costs[index] = (
+            twin.waiting_cost() + arguments.tail_weight * twin.tail_cost() + arguments.tbt_weight * twin.tbt_cost()
+        )
     return costs
 
 
@@ -123,9 +127,7 @@ def play_episode(workload: Workload, config: ClusterConfig, arguments: Lookahead
         cluster.clock.advance_to(request[0])
         asked = view_of(number, requests)
         found = candidates(asked, cluster.view())
-        costs = placement_costs(
-            cluster, number, requests, found, base, arguments.horizon_requests, arguments.tbt_weight
-        )
+        costs = placement_costs(cluster, number, requests, found, base, arguments)
         rows.append(
             {
                 **encode_candidates(asked, cluster.view(), found),
@@ -168,7 +170,8 @@ def collect(
     paths = [folder / f"episode-{episode:04d}.npz" for episode in range(arguments.episodes)]
     missing = [episode for episode, path in enumerate(paths) if not path.exists()]
     on_progress(len(paths) - len(missing))
-    for done, _ in enumerate(_played(workload_of, config, arguments, missing, paths, jobs), start=1):
+    play = partial(_keep, workload_of, config, arguments)
+    for done, _ in enumerate(_played(play, [(episode, paths[episode]) for episode in missing], jobs), start=1):
         on_progress(len(paths) - len(missing) + done)
     episodes = []
     for path in paths:
@@ -177,28 +180,25 @@ def collect(
     return {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
 
 
-def _played(
-    workload_of: WorkloadOf,
-    config: ClusterConfig,
-    arguments: LookaheadArguments,
-    missing: list[int],
-    paths: list[Path],
-    jobs: int,
-) -> Iterator[None]:
+def _played(play: Callable[[int, Path], int], tasks: list[tuple[int, Path]], jobs: int) -> Iterator[int]:
+    """Play episodes here or in other processes; yields the number of each as it is done."""
     if jobs == 1:
-        for episode in missing:
-            yield _keep(workload_of, config, arguments, episode, paths[episode])
+        for task in tasks:
+            yield play(*task)
         return
+    # Spawned, not forked: a forked child may inherit a lock that a thread of NumPy or torch held.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_keep, workload_of, config, arguments, episode, paths[episode]) for episode in missing]
+        futures = [pool.submit(play, *task) for task in tasks]
         for future in as_completed(futures):
             yield future.result()
 
 
 def _keep(
     workload_of: WorkloadOf, config: ClusterConfig, arguments: LookaheadArguments, episode: int, path: Path
-) -> None:
+) -> int:
     examples = play_episode(workload_of(episode), config, arguments, episode)
     temporary = path.with_suffix(".tmp.npz")
-    np.savez_compressed(temporary, **examples)
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **examples)
     temporary.replace(path)
+    return episode

@@ -1,6 +1,7 @@
 """The Gymnasium environment; its docstring is its specification."""
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import gymnasium
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from envs.candidates import Candidate, candidates
 from envs.cluster import Cluster, ClusterConfig, ClusterView, Placement, RequestRecord, RequestView, Sequence
-from envs.generators import generate
+from envs.generators import families, generate
 from envs.observation import GLOBAL_FEATURES, NODE_FEATURES, REQUEST_FEATURES, Observation, encode_candidates
 from envs.render import draw_nodes, node_table
 from envs.workload import Workload
@@ -94,8 +95,9 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     The cost that accrued since the last decision, negated: the integral of (requests waiting for their first token,
     each weighted by 1 / its TTFT SLO), plus `tbt_weight` times the time by which gaps between tokens exceeded their TBT
     SLO, in units of that SLO. Undiscounted it telescopes: over requests that finish within the episode the rewards sum
-    to -(TTFT / TTFT SLO + tbt_weight * sum over gaps of max(0, gap / TBT SLO - 1)). Decisions are unevenly spaced;
-    `info["dt_s"]` is the simulated time since the last one.
+    to -(TTFT / TTFT SLO + tbt_weight * sum over gaps of max(0, gap / TBT SLO - 1)). With `tail_weight` each request
+    adds tail_weight * (TTFT / TTFT SLO)^2, accrued as it waits. Decisions are unevenly spaced; `info["dt_s"]` is the
+    simulated time since the last one, and `info` has the three parts of the cost.
 
     ## Starting state
     An empty cluster at the first arrival of a fresh workload, drawn from the environment's generator.
@@ -117,6 +119,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         report_age_s: age of node reports, seconds.
         horizon_requests: decisions of an episode.
         tbt_weight: weight of the TBT part of the cost.
+        tail_weight: weight of the squared part of the cost, which counts long waits for more.
         hosts: host of each node; nodes of one host are joined by NVLink.
         strict_actions: raise on an infeasible action instead of falling back.
         render_mode: "ansi" (a text table) or "rgb_array" (a picture of the queues).
@@ -141,19 +144,28 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         report_age_s: float = 0.1,
         horizon_requests: int = 512,
         tbt_weight: float = 1.0,
+        tail_weight: float = 0.0,
         hosts: tuple[int, ...] | None = None,
         strict_actions: bool = False,
         render_mode: str | None = None,
     ) -> None:
         if horizon_requests < 1:
             raise InputError(f"horizon_requests must be at least 1, not {horizon_requests}")
-        if not 0.0 <= tbt_weight < float("inf"):
+        if not 0.0 <= tbt_weight < inf:
             raise InputError(f"tbt_weight must be a number from 0 on, not {tbt_weight}")
-        low, high = rate_rps if isinstance(rate_rps, tuple) else (rate_rps, rate_rps)
-        if not 0.0 < low <= high < float("inf"):
+        # A pair comes back from an EnvSpec's JSON as a list.
+        rates = tuple(rate_rps) if isinstance(rate_rps, tuple | list) else (rate_rps, rate_rps)
+        if len(rates) != 2 or not 0.0 < rates[0] <= rates[1] < inf:
             raise InputError(f"rate_rps must be above 0, or a pair (low, high), not {rate_rps}")
+        for name, slo_s in (("ttft_slo_s", ttft_slo_s), ("tbt_slo_s", tbt_slo_s)):
+            if not 0.0 < slo_s < inf:
+                raise InputError(f"{name} must be a number of seconds above 0, not {slo_s}")
+        if isinstance(workload, str) and workload not in families():
+            raise InputError(f"workload {workload!r} is none of the families {', '.join(families())}")
         if isinstance(workload, Workload) and len(workload) <= horizon_requests:
-            raise InputError(f"an episode of {horizon_requests} decisions needs more requests than {len(workload)}")
+            raise InputError(
+                f"workload: an episode of {horizon_requests} decisions needs more than its {len(workload)} requests"
+            )
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise InputError(f"render_mode {render_mode!r} is none of {', '.join(self.metadata['render_modes'])}")
         self.config = ClusterConfig(
@@ -164,10 +176,11 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         )
         self.render_mode = render_mode
         self._workload_source = workload
-        self._rate_rps = (low, high)
+        self._rate_rps = rates
         self._slos_s = (ttft_slo_s, tbt_slo_s)
         self._horizon_requests = horizon_requests
         self._tbt_weight = tbt_weight
+        self._tail_weight = tail_weight
         self._strict_actions = strict_actions
 
         self._cluster = Cluster(self.config, self._keep_record)
@@ -210,11 +223,16 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         self._next = 0
         self._waiting_cost = 0.0
         self._tbt_cost = 0.0
-        return self._observe(), {"dt_s": 0.0, "waiting_cost": 0.0, "tbt_cost": 0.0, "invalid_action": False}
+        self._tail_cost = 0.0
+        info = {"dt_s": 0.0, "waiting_cost": 0.0, "tail_cost": 0.0, "tbt_cost": 0.0, "invalid_action": False}
+        return self._observe(), info
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Place the request at hand and run to the next arrival; see the class."""
-        candidate = self._found[int(action)]
+        node = int(action)
+        if not 0 <= node < len(self._found):
+            raise ValueError(f"action {action} is no node; there are {len(self._found)}")
+        candidate = self._found[node]
         invalid = not candidate.feasible
         if invalid and self._strict_actions:
             raise ValueError(f"action {action} breaks the TBT SLO of a running stream; see action_mask")
@@ -233,10 +251,17 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         self._waiting_cost = waiting_cost
         self._tbt_cost = tbt_cost
         reward = -(waited + self._tbt_weight * exceeded)
+        tail = 0.0
+        if self._tail_weight:
+            tail_cost = cluster.tail_cost()
+            tail = tail_cost - self._tail_cost
+            self._tail_cost = tail_cost
+            reward -= self._tail_weight * tail
         truncated = self._next == self._horizon_requests
         info = {
             "dt_s": now_s - before_s,
             "waiting_cost": waited,
+            "tail_cost": tail,
             "tbt_cost": exceeded,
             "invalid_action": invalid,
         }

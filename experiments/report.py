@@ -243,9 +243,7 @@ def over_all(groups: dict[tuple[str, float], Group]) -> str:
     return table(header, rows) if rows else ""
 
 
-def summary(
-    title: str, about: Sequence[str], groups: dict[tuple[str, float], Group], bases: Sequence[str] = ()
-) -> str:
+def summary(title: str, about: Sequence[str], groups: dict[tuple[str, float], Group], bases: Sequence[str] = ()) -> str:
     """The text of summary.md.
 
     Args:

@@ -11,8 +11,9 @@ from hardware_profiles import InputError
 from policies.always_local import AlwaysLocal
 from policies.fixed import Random, RoundRobin, Static
 from policies.kairos import Kairos
+from policies.shortest_ttft import ShortestTTFT
 
-_RULES: dict[str, type] = {rule.name: rule for rule in (Random, RoundRobin, Static, AlwaysLocal, Kairos)}
+_RULES: dict[str, type] = {rule.name: rule for rule in (Random, RoundRobin, Static, AlwaysLocal, ShortestTTFT, Kairos)}
 _CATCH_ALL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _LOADERS: dict[str, Callable[[Path], Policy]] = {}
 

@@ -15,6 +15,19 @@ from envs.cluster.topology import ClusterConfig, Topology
 from envs.cluster.view import ClusterView, Counters
 from hardware_profiles import InputError
 
+_PLAIN_STATE = (
+    "_square_per_s",
+    "_square_per_s2",
+    "_square_since",
+    "_waited",
+    "_waited_square",
+    "_waiting_per_s",
+    "_waiting_since",
+    "deflected",
+    "kv_bytes_moved",
+    "waiting_requests",
+)
+
 
 class Cluster:
     """Engines, links and clock of a disaggregated serving cluster.
@@ -29,6 +42,7 @@ class Cluster:
         topology: what never changes.
         gaps: the gaps between tokens.
         in_flight: submitted and unfinished sequences by index.
+        waiting_requests: how many of them wait for their first token.
 
     Args:
         config: the cluster.
@@ -38,8 +52,12 @@ class Cluster:
     __slots__ = (
         "_awaiting_kv",
         "_on_record",
+        "_square_per_s",
+        "_square_per_s2",
+        "_square_since",
         "_view",
         "_waited",
+        "_waited_square",
         "_waiting_per_s",
         "_waiting_since",
         "clock",
@@ -52,6 +70,7 @@ class Cluster:
         "kv_bytes_moved",
         "network",
         "topology",
+        "waiting_requests",
     )
 
     def __init__(self, config: ClusterConfig, on_record: Callable[[RequestRecord], object]) -> None:
@@ -88,11 +107,16 @@ class Cluster:
         self.in_flight: dict[int, Sequence] = {}
         self.kv_bytes_moved = 0
         self.deflected = 0
-        # Waiting for first tokens in units of each request's TTFT SLO: the sum over waiting requests of 1 / SLO and of
-        # arrival / SLO, and what those whose first token is out have waited.
+        self.waiting_requests = 0
+        # Waiting for first tokens in units of each request's TTFT SLO: over waiting requests the sums of 1 / SLO and of
+        # arrival / SLO, and what those whose first token is out have waited. Then the same for its square.
         self._waiting_per_s = 0.0
         self._waiting_since = 0.0
         self._waited = 0.0
+        self._square_per_s2 = 0.0
+        self._square_per_s = 0.0
+        self._square_since = 0.0
+        self._waited_square = 0.0
 
     def copy(self, on_record: Callable[[RequestRecord], object]) -> "Cluster":
         """A cluster in the same state that plays on independently; its log of gaps starts empty.
@@ -112,7 +136,7 @@ class Cluster:
             owners[engine] = engine_twin
         twin.network.copy_transfers(self.network, twins)
         twin._awaiting_kv = [deque([twins[seq] for seq in waiting]) for waiting in self._awaiting_kv]
-        for name in ("kv_bytes_moved", "deflected", "_waiting_per_s", "_waiting_since", "_waited"):
+        for name in _PLAIN_STATE:
             setattr(twin, name, getattr(self, name))
         twin.clock.copy_calls(self.clock, owners, twins)
         return twin
@@ -145,8 +169,14 @@ class Cluster:
         if prefill_node == decode_node and prefill_node >= len(self.topology.prefill_nodes):
             counters.deflected_requests[decode_node] += 1
             self.deflected += 1
-        self._waiting_per_s += 1.0 / seq.ttft_slo_s
-        self._waiting_since += seq.arrival_s / seq.ttft_slo_s
+        self.waiting_requests += 1
+        weight = 1.0 / seq.ttft_slo_s
+        since = seq.arrival_s * weight
+        self._waiting_per_s += weight
+        self._waiting_since += since
+        self._square_per_s2 += weight * weight
+        self._square_per_s += weight * since
+        self._square_since += since * since
         self.engines[prefill_node].add_prompt(seq)
 
     def _check(self, seq: Sequence, prefill_node: int, decode_node: int, chunk_plan: tuple[int, ...]) -> None:
@@ -208,9 +238,16 @@ class Cluster:
     def first_token(self, seq: Sequence) -> None:
         """A first token is out (`seq.first_token_s`, now or at a step boundary about to come)."""
         weight = 1.0 / seq.ttft_slo_s
+        self.waiting_requests -= 1
         self._waiting_per_s -= weight
-        self._waiting_since -= seq.arrival_s * weight
-        self._waited += (seq.first_token_s - seq.arrival_s) * weight
+        since = seq.arrival_s * weight
+        waited = seq.first_token_s * weight - since
+        self._waiting_since -= since
+        self._waited += waited
+        self._square_per_s2 -= weight * weight
+        self._square_per_s -= weight * since
+        self._square_since -= since * since
+        self._waited_square += waited * waited
         node = seq.prefill_node
         if node == seq.decode_node:
             counters = self.counters
@@ -243,6 +280,14 @@ class Cluster:
         for engine in self.engines:
             engine.settle()
         return self._waited + self._waiting_per_s * self.clock._now - self._waiting_since
+
+    def tail_cost(self) -> float:
+        """The same with each request's wait squared: (now - arrival)^2 / SLO^2, in the end (TTFT / SLO)^2."""
+        for engine in self.engines:
+            engine.settle()
+        now_s = self.clock._now
+        waiting = (self._square_per_s2 * now_s - 2.0 * self._square_per_s) * now_s + self._square_since
+        return self._waited_square + waiting
 
     def tbt_cost(self) -> float:
         """Time by which gaps between tokens have exceeded their TBT SLO so far, in units of the SLO, summed."""

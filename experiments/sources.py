@@ -1,0 +1,153 @@
+"""Where a training run's requests come from: a generated family, or the earlier part of a trace.
+
+Training, tuning and evaluation never share requests. Of a family each has seeds of its own: evaluation counts from 0,
+tuning and the knee have theirs around 800,000 and 900,000, training's are 2^31 and above. A trace is cut in time: the
+first 60 % of its span for training, the next 15 % for tuning, the rest for evaluation.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from agents.episodes import FIRST_TRAINING_SEED
+from envs.generators import generate
+from envs.workload import Workload
+from hardware_profiles import InputError
+
+TUNING_SEEDS = (800_001, 800_002, 800_003)
+_TRAINING_SHARE, _TUNING_SHARE = 0.6, 0.15
+
+
+class Source(Protocol):
+    """Requests for one training run; a load is a multiple of the knee of `static`, or of a trace's own rate."""
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+
+    def draw(self, requests: int, load: float, seed: int) -> Workload:
+        """Requests to train on."""
+
+    def tuning(self, requests: int, load: float, seed: int) -> Workload:
+        """Requests to tune a heuristic's knobs on."""
+
+    def evaluation(self, requests: int, load: float, seed: int) -> Workload:
+        """Requests that nothing was trained or tuned on."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A generated family.
+
+    Attributes:
+        name: of the family.
+        knee_rps: requests per second at load 1.
+        ttft_slo_s: promised to every request, seconds.
+        tbt_slo_s: likewise.
+    """
+
+    name: str
+    knee_rps: float
+    ttft_slo_s: float
+    tbt_slo_s: float
+
+    def draw(self, requests: int, load: float, seed: int) -> Workload:
+        """Requests at `load` times the knee."""
+        return generate(
+            self.name,
+            rate_rps=load * self.knee_rps,
+            requests=requests,
+            seed=seed,
+            ttft_slo_s=self.ttft_slo_s,
+            tbt_slo_s=self.tbt_slo_s,
+        )
+
+    tuning = draw
+    evaluation = draw
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A trace, cut in time.
+
+    Attributes:
+        name: of the trace.
+        whole: all of it, at its rate scale.
+    """
+
+    name: str
+    whole: Workload
+
+    def __post_init__(self) -> None:
+        if len(self.whole) < 1000:
+            raise InputError(f"{self.name}: {len(self.whole)} requests are too few to train on; 1000 at least")
+
+    def _part(self, start: float, end: float, load: float) -> Workload:
+        span_s = float(self.whole.arrival_s[-1])
+        part = self.whole.window(start * span_s, end * span_s if end < 1.0 else None)
+        return part.rate_scale(load)
+
+    def draw(self, requests: int, load: float, seed: int) -> Workload:
+        """A random stretch of the training part, its rate multiplied by `load`."""
+        part = self._part(0.0, _TRAINING_SHARE, load)
+        if len(part) < requests:
+            raise InputError(f"{self.name}: its training part has {len(part)} requests, an episode needs {requests}")
+        first = int(np.random.default_rng(seed).integers(len(part) - requests + 1))
+        rows = slice(first, first + requests)
+        return replace(
+            part,
+            arrival_s=part.arrival_s[rows] - part.arrival_s[first],
+            prompt_tokens=part.prompt_tokens[rows],
+            output_tokens=part.output_tokens[rows],
+            ttft_slo_s=part.ttft_slo_s[rows],
+            tbt_slo_s=part.tbt_slo_s[rows],
+        )
+
+    def tuning(self, requests: int, load: float, seed: int) -> Workload:  # noqa: ARG002 - there is one
+        """The tuning part, as many of its requests as asked for."""
+        return self._part(_TRAINING_SHARE, _TRAINING_SHARE + _TUNING_SHARE, load).head(requests)
+
+    def evaluation(self, requests: int, load: float, seed: int) -> Workload:  # noqa: ARG002 - there is one
+        """The evaluation part, all of it."""
+        return self._part(_TRAINING_SHARE + _TUNING_SHARE, 1.0, load)
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """What an environment draws its episodes from; picklable, for other processes.
+
+    Attributes:
+        source: the requests.
+        low_load: lowest load of an episode.
+        high_load: highest.
+    """
+
+    source: Source
+    low_load: float
+    high_load: float
+
+    def __call__(self, requests: int, load: float, seed: int) -> Workload:
+        """The environment's `workload` function, its rate read as a load."""
+        return self.source.draw(requests, load, seed)
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Workloads numbered from 0, for collecting examples.
+
+    Attributes:
+        arrivals: what they are drawn from.
+        requests: of each.
+        seed: of the run.
+    """
+
+    arrivals: Arrivals
+    requests: int
+    seed: int
+
+    def __call__(self, episode: int) -> Workload:
+        """The workload of one episode, at a load drawn uniformly."""
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(0xE915, episode)))
+        load = float(rng.uniform(self.arrivals.low_load, self.arrivals.high_load))
+        return self.arrivals.source.draw(self.requests, load, FIRST_TRAINING_SEED + int(rng.integers(2**31)))

@@ -1,0 +1,34 @@
+"""`shortest-ttft`: the simplest use of the environment's own predictions; ours, from no paper."""
+
+from envs.candidates import candidates
+from envs.cluster import ClusterView, Placement, RequestView
+from hardware_profiles import InputError
+
+
+class ShortestTTFT:
+    """Prefill where the predicted TTFT is smallest, among the nodes that break no running stream's TBT SLO.
+
+    What a learned policy must beat to have learned anything beyond its features.
+
+    Args:
+        alpha: a deflection is taken when its TTFT is at most alpha times the best prefill node's.
+    """
+
+    name = "shortest-ttft"
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        if not 0.0 < alpha < float("inf"):
+            raise InputError(f"shortest-ttft: alpha must be above 0, not {alpha}")
+        self._alpha = alpha
+
+    def place(self, request: RequestView, view: ClusterView) -> Placement:
+        """Place one request."""
+        prefill_nodes = len(view.topology.prefill_nodes)
+        found = candidates(request, view)
+        best = min(found[:prefill_nodes], key=lambda choice: choice.ttft_s)
+        deflections = [choice for choice in found[prefill_nodes:] if choice.feasible]
+        if deflections:
+            deflection = min(deflections, key=lambda choice: choice.ttft_s)
+            if deflection.ttft_s <= self._alpha * best.ttft_s:
+                best = deflection
+        return best.placement
