@@ -151,8 +151,9 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     ) -> None:
         if horizon_requests < 1:
             raise InputError(f"horizon_requests must be at least 1, not {horizon_requests}")
-        if not 0.0 <= tbt_weight < inf:
-            raise InputError(f"tbt_weight must be a number from 0 on, not {tbt_weight}")
+        for name, weight in (("tbt_weight", tbt_weight), ("tail_weight", tail_weight)):
+            if not 0.0 <= weight < inf:
+                raise InputError(f"{name} must be a number from 0 on, not {weight}")
         # A pair comes back from an EnvSpec's JSON as a list.
         rates = tuple(rate_rps) if isinstance(rate_rps, tuple | list) else (rate_rps, rate_rps)
         if len(rates) != 2 or not 0.0 < rates[0] <= rates[1] < inf:

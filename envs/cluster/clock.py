@@ -4,7 +4,7 @@ The model schedules callbacks and keeps no live generators, so that a cluster ca
 """
 
 from collections.abc import Callable, Mapping
-from heapq import heappush
+from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
@@ -61,11 +61,12 @@ class Clock(simpy.Environment):
 
         Events AT `time_s` stay queued: what happens at a decision's own instant is not seen by it.
         """
+        # Environment.step without what failing events need, of which there are none here: a call less for every event.
         queue = self._queue
-        step = self.step
         events = 0
         while queue and queue[0][0] < time_s:
-            step()
+            self._now, _, _, event = heappop(queue)
+            event.callbacks[0](event)
             events += 1
         self._now = time_s
         return events

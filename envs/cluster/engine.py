@@ -233,7 +233,8 @@ class Engine:
         After a refusal the listener hears of `finished` sequences, whose KV is free, and where the refusal was for
         another reason than room, of `kv_room` at the next step boundary.
         """
-        tight = self.kv_used_tokens + max(1, self._steps) * len(self.decoding) + tokens > self.kv_capacity_tokens
+        grown = (self._steps or 1) * len(self.decoding)
+        tight = self.kv_used_tokens + grown + tokens > self.kv_capacity_tokens
         if tight:
             # The span was planned into this room: end it early to see what is left, and plan again with that.
             self._cut()

@@ -103,10 +103,13 @@ class Network:
         sharing[receiver] += 1
         if sharing[sender] == 1 and sharing[receiver] == 1:
             transfer.rate = bandwidth
-            transfer.done_s = now + transfer.remaining_bytes / bandwidth
+            transfer.done_s = done_s = now + transfer.remaining_bytes / bandwidth
+            if done_s < self._wake_s:
+                self._wake_s = done_s
+                self._clock.call_at(done_s, self._wake)
         else:
             self._share(sender, receiver, now)
-        self._arm()
+            self._arm()
 
     def _share(self, sender: int, receiver: int, now: float) -> None:
         """Plan anew every transfer that uses one of two ends."""
@@ -119,13 +122,7 @@ class Network:
                 transfer.done_s = now + max(0.0, transfer.remaining_bytes) / transfer.rate
 
     def _arm(self) -> None:
-        active = self.active
-        if not active:
-            return
-        soonest = active[0].done_s
-        for transfer in active:
-            if transfer.done_s < soonest:
-                soonest = transfer.done_s
+        soonest = min([transfer.done_s for transfer in self.active])
         if soonest < self._wake_s:
             self._wake_s = soonest
             self._clock.call_at(soonest, self._wake)
@@ -135,15 +132,15 @@ class Network:
         if now != self._wake_s:
             return  # superseded by an earlier wake
         self._wake_s = inf
+        sharing = self._sharing
         done = [transfer for transfer in self.active if transfer.done_s <= now]
-        if done:
-            self.active = [transfer for transfer in self.active if transfer.done_s > now]
+        for transfer in done:
+            self.active.remove(transfer)
+            sharing[transfer.sender] -= 1
+            sharing[transfer.receiver] -= 1
+        if self.active:
             for transfer in done:
-                self._sharing[transfer.sender] -= 1
-                self._sharing[transfer.receiver] -= 1
-            if self.active:
-                for transfer in done:
-                    self._share(transfer.sender, transfer.receiver, now)
-        self._arm()
+                self._share(transfer.sender, transfer.receiver, now)
+            self._arm()
         for transfer in done:
             self._on_done(transfer.seq)
