@@ -104,7 +104,7 @@ def placement_costs(
             clock.advance_to(requests[later][0])
             twin.submit(Sequence(later, *requests[later]), base.place(view_of(later, requests), view))
         until_s = clock.now + _SETTLE_S
-        while twin.waiting_requests and clock.peek() < until_s:
+        while twin.waiting.requests and clock.peek() < until_s:
             clock.step()
         costs[index] = (
             twin.waiting_cost() + arguments.tail_weight * twin.tail_cost() + arguments.tbt_weight * twin.tbt_cost()

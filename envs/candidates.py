@@ -60,7 +60,7 @@ def _first_token_s(view: ClusterView, node: int, report: NodeReport, prompt_toke
 
 def candidate(node: int, request: RequestView, view: ClusterView) -> Candidate:
     """One node as a candidate for a request."""
-    if node < len(view.topology.prefill_nodes):
+    if node < view.topology.first_decode_node:
         decode_node = view.least_loaded_decode_node()
         first_token_s = _first_token_s(view, decode_node, view.report(decode_node), request.prompt_tokens)
         return _prefill_candidate(node, request, view, decode_node, first_token_s)

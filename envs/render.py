@@ -9,7 +9,7 @@ _ROLES = ("prefill", "decode")
 
 
 def _role(view: ClusterView, node: int) -> str:
-    return _ROLES[node >= len(view.topology.prefill_nodes)]
+    return _ROLES[node >= view.topology.first_decode_node]
 
 
 def node_table(view: ClusterView) -> str:

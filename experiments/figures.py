@@ -48,7 +48,7 @@ def _axes(title: str, x: str, y: str, width: float = 6.4, height: float = 4.0) -
 def _legend(figure: Figure) -> None:
     """Policies below the axes, where they cover no curve."""
     entries = len(figure.axes[0].get_legend_handles_labels()[1])
-    columns = entries if entries <= 5 else 4
+    columns = entries if entries <= 4 else 3
     figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
 
 

@@ -10,8 +10,10 @@ request's mean gap, (last token - first token) / (output tokens - 1), over reque
 
 import gzip
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from time import perf_counter
 
@@ -34,6 +36,8 @@ COLUMNS = (
     "last_token_ms",
 )
 _NODE_COLUMNS = ("prefill_node", "decode_node")
+_MOST_NODE = 998  # a cluster shape names at most 999 nodes of a role
+_MOST_TOKENS = 10**9  # of one request; a number above it is a slip, not a length
 # How the recorder's workers are set, seen in every prefill and transfer of its recordings: KV moves in blocks of 64
 # tokens, and a prefill worker takes one prompt at a time, in chunks of 2048 tokens.
 _RECORDER_BLOCK_TOKENS = 64
@@ -53,6 +57,29 @@ class Recorded:
         return self._placements[request.number]
 
 
+def _fault(row: Sequence[float]) -> str | None:
+    """What is wrong with a row, its values in the order of COLUMNS; None where nothing is."""
+    arrival_ms, _, output_tokens, _, _, prefill_start_ms, first_token_ms, last_token_ms = row
+    counts = row[1:5]
+    if not (
+        all(isfinite(value) and value >= 0 for value in row)
+        and all(value.is_integer() for value in counts)
+        and min(counts[:2]) > 0
+    ):
+        return "times and nodes must be 0 or more, tokens and nodes whole, tokens above 0"
+    for name, value in zip(COLUMNS[1:5], counts, strict=True):
+        most = _MOST_NODE if name in _NODE_COLUMNS else _MOST_TOKENS
+        if value > most:
+            return f"{name} {value:g} is above {most}"
+    if not arrival_ms <= prefill_start_ms <= first_token_ms <= last_token_ms:
+        return "arrival, prefill start, first token and last token are out of order"
+    if first_token_ms == arrival_ms:
+        return "the first token is as early as the arrival"
+    if output_tokens > 1 and last_token_ms == first_token_ms:
+        return "the last token is as early as the first"
+    return None
+
+
 def read_recording(path: Path) -> dict[str, NDArray[np.float64]]:
     """Columns of a recording, rows in order of arrival and, where that is equal, of prefill start.
 
@@ -62,7 +89,7 @@ def read_recording(path: Path) -> dict[str, NDArray[np.float64]]:
     raw = path.read_bytes()
     try:
         lines = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode().splitlines()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a CSV file, plain or gzip ({error})") from error
     header = lines[0].split(",") if lines else []
     if missing := [name for name in COLUMNS if name not in header]:
@@ -73,20 +100,15 @@ def read_recording(path: Path) -> dict[str, NDArray[np.float64]]:
         if len(cells) != len(header):
             raise InputError(f"{path}:{number}: {len(cells)} values, the header names {len(header)} columns")
         try:
-            rows.append([float(cells[header.index(name)]) for name in COLUMNS])
+            row = [float(cells[header.index(name)]) for name in COLUMNS]
         except ValueError as error:
             raise InputError(f"{path}:{number}: {error}") from error
+        if fault := _fault(row):
+            raise InputError(f"{path}:{number}: {fault}")
+        rows.append(row)
     if not rows:
         raise InputError(f"{path}: no rows below the header")
     table = np.array(rows)
-    for number, row in enumerate(table, start=2):
-        whole = row[1:5]
-        if not (
-            np.isfinite(row).all() and (row >= 0).all() and (whole == np.floor(whole)).all() and whole[:2].min() > 0
-        ):
-            raise InputError(
-                f"{path}:{number}: times and nodes must be 0 or more, tokens and nodes whole, tokens above 0"
-            )
     columns = {name: table[:, i] for i, name in enumerate(COLUMNS)}
     order = np.lexsort((columns["prefill_start_ms"], columns["arrival_ms"]))
     return {name: values[order] for name, values in columns.items()}
@@ -111,11 +133,16 @@ def replay(path: Path, profile: Profile, link_gb_per_s: float | None = None) -> 
             None: the profile's own link.
 
     Returns:
-        The JSON object of the command.
+        The JSON object of the command; its "ttft_correlation" is None where every TTFT is the same.
+
+    Raises:
+        InputError: a bad recording, or a request that does not fit the profile's KV capacity.
     """
     recording = read_recording(path)
     if link_gb_per_s is not None:
         profile = replace(profile, inter_node=Link(0.0, link_gb_per_s * 1e9, "given on the command line"))
+    if recording["output_tokens"].max() < 2:
+        raise InputError(f"{path}: no request of two tokens or more, so there is no ITL to compare")
     prefill_nodes, decode_nodes = (int(recording[name].max()) + 1 for name in _NODE_COLUMNS)
     requests = len(recording["arrival_ms"])
     prompt_tokens, output_tokens = (recording[name].astype(np.int64) for name in ("prompt_tokens", "output_tokens"))
@@ -138,7 +165,10 @@ def replay(path: Path, profile: Profile, link_gb_per_s: float | None = None) -> 
         max_prompts=_RECORDER_PROMPTS,
     )
     began = perf_counter()
-    records: list[RequestRecord] = simulate(workload, Recorded(placements), config).records
+    try:
+        records: list[RequestRecord] = simulate(workload, Recorded(placements), config).records
+    except InputError as error:
+        raise InputError(f"{path}: {error} (requests in order of arrival, from 0)") from error
     wall_s = perf_counter() - began
 
     several = output_tokens > 1
@@ -148,11 +178,13 @@ def replay(path: Path, profile: Profile, link_gb_per_s: float | None = None) -> 
     reference_ttft_s = (recording["first_token_ms"] - recording["arrival_ms"]) / 1e3
     reference_decode_s = (recording["last_token_ms"] - recording["first_token_ms"]) / 1e3
     gaps = (output_tokens - 1)[several]
+    spread = min(np.ptp(ttft_s), np.ptp(reference_ttft_s)) > 0  # else there is no correlation to speak of
+    correlation = float(np.corrcoef(ttft_s, reference_ttft_s)[0, 1]) if spread else None
     return {
         "reference": _summary(reference_ttft_s, reference_decode_s[several] / gaps),
         "simulated": _summary(ttft_s, (last_s - first_s)[several] / gaps),
         "ttft_error_median": float(np.median(np.abs(ttft_s / reference_ttft_s - 1.0))),
-        "ttft_correlation": float(np.corrcoef(ttft_s, reference_ttft_s)[0, 1]),
+        "ttft_correlation": correlation,
         "requests_per_s": requests / wall_s,
     }
 
@@ -181,7 +213,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         error = simulated[name] / value - 1.0
         print(f"{name.removesuffix('_s'):14} {value * 1e3:12.3f} {simulated[name] * 1e3:12.3f} {error:+8.2%}")
     print(f"median error of a request's TTFT {result['ttft_error_median']:.2%}")
-    print(f"correlation of TTFT {result['ttft_correlation']:.5f}")
+    correlation = result["ttft_correlation"]
+    print(f"correlation of TTFT {'undefined' if correlation is None else format(correlation, '.5f')}")
     print(f"{result['requests_per_s']:.0f} requests simulated a second")
 
 

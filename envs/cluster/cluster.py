@@ -2,31 +2,22 @@
 
 from collections import deque
 from collections.abc import Callable
+from copy import copy
+from math import isnan, nan
 
 from simpy import Event
 
 from envs.cluster.clock import Clock
+from envs.cluster.disturbance import Disturbance
 from envs.cluster.engine import Engine
 from envs.cluster.gaps import GapLog
 from envs.cluster.network import Network
 from envs.cluster.placement import Placement
 from envs.cluster.request import RequestRecord, Sequence
-from envs.cluster.topology import ClusterConfig, Topology
+from envs.cluster.topology import ClusterConfig, Topology, scaled
 from envs.cluster.view import ClusterView, Counters
+from envs.cluster.waiting import WaitingCost
 from hardware_profiles import InputError
-
-_PLAIN_STATE = (
-    "_square_per_s",
-    "_square_per_s2",
-    "_square_since",
-    "_waited",
-    "_waited_square",
-    "_waiting_per_s",
-    "_waiting_since",
-    "deflected",
-    "kv_bytes_moved",
-    "waiting_requests",
-)
 
 
 class Cluster:
@@ -42,40 +33,44 @@ class Cluster:
         topology: what never changes.
         gaps: the gaps between tokens.
         in_flight: submitted and unfinished sequences by index.
-        waiting_requests: how many of them wait for their first token.
+        waiting: requests that wait for their first token, and what waiting has cost.
+        displaced: requests placed again because their node was lost.
 
     Args:
         config: the cluster.
         on_record: called with the record of each finished request, in order of completion.
+        on_displaced: places a request whose node was lost; None: shortest prefill queue, fewest decode requests.
+        topology: of `config`, where one is at hand.
     """
 
     __slots__ = (
         "_awaiting_kv",
+        "_on_displaced",
         "_on_record",
-        "_square_per_s",
-        "_square_per_s2",
-        "_square_since",
         "_view",
-        "_waited",
-        "_waited_square",
-        "_waiting_per_s",
-        "_waiting_since",
         "clock",
         "config",
         "counters",
         "deflected",
+        "displaced",
         "engines",
         "gaps",
         "in_flight",
         "kv_bytes_moved",
         "network",
         "topology",
-        "waiting_requests",
+        "waiting",
     )
 
-    def __init__(self, config: ClusterConfig, on_record: Callable[[RequestRecord], object]) -> None:
+    def __init__(
+        self,
+        config: ClusterConfig,
+        on_record: Callable[[RequestRecord], object],
+        on_displaced: Callable[[Sequence], Placement] | None = None,
+        topology: Topology | None = None,
+    ) -> None:
         self.config = config
-        self.topology = topology = Topology(config)
+        self.topology = topology = topology if topology is not None else Topology(config)
         self.clock = Clock()
         self.gaps = GapLog()
         self.counters = Counters(topology.nodes)
@@ -85,6 +80,7 @@ class Cluster:
                 self.clock,
                 topology.laws[index],
                 topology.kv_capacity_tokens[index],
+                int(config.kv_watermark * topology.kv_capacity_tokens[index]),
                 config.token_budget,
                 config.max_seqs,
                 config.max_prompts,
@@ -97,26 +93,22 @@ class Cluster:
         self.network = Network(
             self.clock,
             tuple(topology.hosts),
+            tuple(topology.nics),
             config.profile.inter_node,
             config.profile.intra_node,
             self._transferred,
         )
         self._view = ClusterView(self.clock, topology, self.counters, self.engines, config.report_age_s)
         self._on_record = on_record
+        self._on_displaced = on_displaced if on_displaced is not None else self._default_placement
         self._awaiting_kv: list[deque[Sequence]] = [deque() for _ in range(topology.nodes)]
         self.in_flight: dict[int, Sequence] = {}
         self.kv_bytes_moved = 0
         self.deflected = 0
-        self.waiting_requests = 0
-        # Waiting for first tokens in units of each request's TTFT SLO: over waiting requests the sums of 1 / SLO and of
-        # arrival / SLO, and what those whose first token is out have waited. Then the same for its square.
-        self._waiting_per_s = 0.0
-        self._waiting_since = 0.0
-        self._waited = 0.0
-        self._square_per_s2 = 0.0
-        self._square_per_s = 0.0
-        self._square_since = 0.0
-        self._waited_square = 0.0
+        self.waiting = WaitingCost()
+        self.displaced = 0
+        for disturbance in config.disturbances:
+            self.clock.call_first_at(disturbance.at_s, self._disturb, disturbance)
 
     def copy(self, on_record: Callable[[RequestRecord], object]) -> "Cluster":
         """A cluster in the same state that plays on independently; its log of gaps starts empty.
@@ -126,18 +118,20 @@ class Cluster:
         Args:
             on_record: called with the records of the requests that finish in the copy.
         """
-        twin = Cluster(self.config, on_record)
+        twin = Cluster(self.config, on_record, topology=copy(self.topology))
         twins = {seq: seq.copy() for seq in self.in_flight.values()}
         twin.in_flight = {seq.index: seq for seq in twins.values()}
         twin.counters = twin._view.counters = self.counters.copy()
+        twin.waiting = self.waiting.copy()
+        twin.kv_bytes_moved = self.kv_bytes_moved
+        twin.deflected = self.deflected
+        twin.displaced = self.displaced
         owners: dict[object, object] = {self: twin, self.network: twin.network}
         for engine, engine_twin in zip(self.engines, twin.engines, strict=True):
             engine_twin.copy_work(engine, twins)
             owners[engine] = engine_twin
         twin.network.copy_transfers(self.network, twins)
         twin._awaiting_kv = [deque([twins[seq] for seq in waiting]) for waiting in self._awaiting_kv]
-        for name in _PLAIN_STATE:
-            setattr(twin, name, getattr(self, name))
         twin.clock.copy_calls(self.clock, owners, twins)
         return twin
 
@@ -153,31 +147,38 @@ class Cluster:
         Raises:
             InputError: a node that does not exist or cannot ever hold the request's KV, or an empty chunk.
         """
-        prefill_node, decode_node, chunk_plan = placement
-        self._check(seq, prefill_node, decode_node, chunk_plan)
+        self._check(seq, *placement)
+        self.counters.count_arrival(seq.arrival_s, seq.prompt_tokens)
+        self.waiting.begin(seq)
+        self.in_flight[seq.index] = seq
+        self._place(seq, placement)
+
+    def _place(self, seq: Sequence, placement: Placement) -> None:
+        prefill_node, decode_node, seq.chunk_plan = placement
         seq.prefill_node = prefill_node
         seq.decode_node = decode_node
-        seq.chunk_plan = chunk_plan
-        self.in_flight[seq.index] = seq
-        prompt_tokens = seq.prompt_tokens
+        seq.queued = True
         counters = self.counters
-        counters.count_arrival(seq.arrival_s, prompt_tokens)
         counters.queued_prompts[prefill_node] += 1
-        counters.queued_prompt_tokens[prefill_node] += prompt_tokens
+        counters.queued_prompt_tokens[prefill_node] += seq.target_tokens
         counters.decode_requests[decode_node] += 1
-        counters.decode_prompt_tokens[decode_node] += prompt_tokens
-        if prefill_node == decode_node and prefill_node >= len(self.topology.prefill_nodes):
+        counters.decode_prompt_tokens[decode_node] += seq.prompt_tokens
+        if prefill_node == decode_node and prefill_node >= self.topology.first_decode_node:
             counters.deflected_requests[decode_node] += 1
             self.deflected += 1
-        self.waiting_requests += 1
-        weight = 1.0 / seq.ttft_slo_s
-        since = seq.arrival_s * weight
-        self._waiting_per_s += weight
-        self._waiting_since += since
-        self._square_per_s2 += weight * weight
-        self._square_per_s += weight * since
-        self._square_since += since * since
         self.engines[prefill_node].add_prompt(seq)
+
+    def _dequeue(self, seq: Sequence) -> None:
+        """A queued prompt is computed, or lost."""
+        if not seq.queued:
+            return  # recomputed after a preemption: the router has not sent it
+        seq.queued = False
+        node = seq.prefill_node
+        counters = self.counters
+        counters.queued_prompts[node] -= 1
+        counters.queued_prompt_tokens[node] -= seq.target_tokens
+        if node == seq.decode_node and node >= self.topology.first_decode_node:
+            counters.deflected_requests[node] -= 1
 
     def _check(self, seq: Sequence, prefill_node: int, decode_node: int, chunk_plan: tuple[int, ...]) -> None:
         capacities = self.topology.kv_capacity_tokens
@@ -198,12 +199,17 @@ class Cluster:
     # ---- what engines and links tell ----------------------------------------------------------------------------
 
     def prefilled(self, seq: Sequence) -> None:
-        """A prompt is computed on a prefill node: on to the decode node."""
-        counters = self.counters
-        counters.queued_prompts[seq.prefill_node] -= 1
-        counters.queued_prompt_tokens[seq.prefill_node] -= seq.prompt_tokens
-        # The decode node pulls the KV, and its scheduler runs between steps only.
-        pull_s = self.engines[seq.decode_node].next_schedule_s()
+        """A prompt is computed on a node that does not decode it."""
+        self._dequeue(seq)
+        self._call_for_pull(seq)
+
+    def prefilled_here(self, seq: Sequence) -> None:
+        """A prompt is computed on the node that decodes it."""
+        self._dequeue(seq)
+
+    def _call_for_pull(self, seq: Sequence) -> None:
+        """Have the decode node pull a sequence's KV when its scheduler runs, which it does between steps only."""
+        seq.pull_s = pull_s = self.engines[seq.decode_node].next_schedule_s()
         if pull_s > self.clock._now:
             self.clock.call_first_at(pull_s, self._pull_event, seq)
         else:
@@ -212,7 +218,8 @@ class Cluster:
     def _pull_event(self, event: Event) -> None:
         seq: Sequence | None = event.value
         assert seq is not None
-        self._pull(seq)
+        if seq.pull_s == self.clock._now:  # else its node was lost in the meantime
+            self._pull(seq)
 
     def _pull(self, seq: Sequence) -> None:
         waiting = self._awaiting_kv[seq.decode_node]
@@ -224,37 +231,21 @@ class Cluster:
         """Start the transfers, in order, that the decode node has room for."""
         waiting = self._awaiting_kv[decode_node]
         engine = self.engines[decode_node]
-        while waiting and engine.reserve(waiting[0].prompt_tokens):
+        while waiting and engine.reserve(waiting[0].target_tokens):
             seq = waiting.popleft()
-            kv_bytes = self.topology.kv_bytes(seq.prompt_tokens)
+            kv_bytes = self.topology.kv_bytes(seq.target_tokens)
             self.kv_bytes_moved += kv_bytes
             self.network.start(seq, seq.prefill_node, decode_node, kv_bytes)
 
     def _transferred(self, seq: Sequence) -> None:
-        seq.kv_ready_s = self.clock._now
-        self.engines[seq.prefill_node].release(seq.prompt_tokens)
+        if isnan(seq.kv_ready_s):
+            seq.kv_ready_s = self.clock._now
+        self.engines[seq.prefill_node].release(seq.target_tokens)
         self.engines[seq.decode_node].join(seq)
 
     def first_token(self, seq: Sequence) -> None:
         """A first token is out (`seq.first_token_s`, now or at a step boundary about to come)."""
-        weight = 1.0 / seq.ttft_slo_s
-        self.waiting_requests -= 1
-        self._waiting_per_s -= weight
-        since = seq.arrival_s * weight
-        waited = seq.first_token_s * weight - since
-        self._waiting_since -= since
-        self._waited += waited
-        self._square_per_s2 -= weight * weight
-        self._square_per_s -= weight * since
-        self._square_since -= since * since
-        self._waited_square += waited * waited
-        node = seq.prefill_node
-        if node == seq.decode_node:
-            counters = self.counters
-            counters.queued_prompts[node] -= 1
-            counters.queued_prompt_tokens[node] -= seq.prompt_tokens
-            if node >= len(self.topology.prefill_nodes):
-                counters.deflected_requests[node] -= 1
+        self.waiting.end(seq)
 
     def finished(self, seq: Sequence) -> None:
         """A request is done: count it, pass its record on, and use the KV it freed."""
@@ -270,6 +261,70 @@ class Cluster:
         """A node that could not say whether it has room for a transfer can now."""
         self._send(node)
 
+    # ---- what goes wrong ----------------------------------------------------------------------------------------
+
+    def _disturb(self, event: Event) -> None:
+        disturbance: Disturbance | None = event.value
+        assert disturbance is not None
+        node = disturbance.node
+        if disturbance.kind == "speed":
+            self.engines[node].change_law(scaled(self.topology.laws[node], disturbance.factor))
+        elif disturbance.kind == "link":
+            self.network.degrade(node, disturbance.factor)
+        else:
+            self._lose(node)
+
+    def _lose(self, node: int) -> None:
+        """Take a node out for good, and place again what was on it.
+
+        Raises:
+            InputError: it was the last of its kind.
+        """
+        topology = self.topology
+        topology.lose(node)
+        if not (topology.prefill_nodes and topology.decode_nodes):
+            raise InputError(f"disturbance at {self.clock.now:g} s: node {node} was the last of its kind")
+        lost = self.engines[node].halt()
+        for seq in self.in_flight.values():
+            if seq in lost or node not in (seq.prefill_node, seq.decode_node):
+                continue
+            sending = self.network.cancel(seq)
+            waiting = seq in self._awaiting_kv[seq.decode_node]
+            if waiting:
+                self._awaiting_kv[seq.decode_node].remove(seq)
+            if seq.prefill_node == node and (sending or waiting or seq.pull_s >= self.clock.now):
+                # Computed there and not all sent yet. What was reserved for it is free again.
+                seq.pull_s = nan
+                if sending:
+                    self.engines[seq.decode_node].unreserve(seq.target_tokens)
+                lost.append(seq)
+            elif seq.decode_node == node:
+                # Still to be computed, or computed and safe on its prefill node: it decodes elsewhere.
+                self.counters.decode_requests[node] -= 1
+                self.counters.decode_prompt_tokens[node] -= seq.prompt_tokens
+                seq.decode_node = self._view.least_loaded_decode_node()
+                self.counters.decode_requests[seq.decode_node] += 1
+                self.counters.decode_prompt_tokens[seq.decode_node] += seq.prompt_tokens
+                if sending or waiting:
+                    self._call_for_pull(seq)
+        for seq in sorted(lost, key=lambda seq: seq.index):
+            self._dequeue(seq)
+            self.counters.decode_requests[seq.decode_node] -= 1
+            self.counters.decode_prompt_tokens[seq.decode_node] -= seq.prompt_tokens
+            seq.target_tokens = seq.prompt_tokens + seq.generated_tokens
+            seq.prefilled_tokens = seq.kv_tokens = 0
+            if isnan(seq.first_token_s):
+                seq.prefill_start_s = seq.prefill_end_s = seq.kv_ready_s = nan
+            self.displaced += 1
+            placement = self._on_displaced(seq)
+            self._check(seq, *placement)
+            self._place(seq, placement)
+
+    def _default_placement(self, _: Sequence) -> Placement:
+        tokens = self.counters.queued_prompt_tokens
+        prefill_node = min(self.topology.prefill_nodes, key=tokens.__getitem__)
+        return Placement(prefill_node, self._view.least_loaded_decode_node())
+
     # ---- cost ---------------------------------------------------------------------------------------------------
 
     def waiting_cost(self) -> float:
@@ -277,18 +332,18 @@ class Cluster:
 
         Each request adds (now - arrival) / SLO until its first token is out, TTFT / SLO from then on.
         """
-        for engine in self.engines:
-            engine.settle()
-        return self._waited + self._waiting_per_s * self.clock._now - self._waiting_since
+        self._settle()
+        return self.waiting.linear(self.clock._now)
 
     def tail_cost(self) -> float:
         """The same with each request's wait squared: (now - arrival)^2 / SLO^2, in the end (TTFT / SLO)^2."""
+        self._settle()
+        return self.waiting.squared(self.clock._now)
+
+    def _settle(self) -> None:
         for engine in self.engines:
             engine.settle()
-        now_s = self.clock._now
-        waiting = (self._square_per_s2 * now_s - 2.0 * self._square_per_s) * now_s + self._square_since
-        return self._waited_square + waiting
 
     def tbt_cost(self) -> float:
         """Time by which gaps between tokens have exceeded their TBT SLO so far, in units of the SLO, summed."""
-        return sum([engine.tbt_excess for engine in self.engines])
+        return sum([engine.tbt_excess_now() for engine in self.engines])

@@ -33,6 +33,7 @@ _PLAIN_STATE = (
     "_fresh_stamped",
     "_growth_s",
     "_joined",
+    "_last_excess",
     "_start_s",
     "_step",
     "_steps",
@@ -54,6 +55,9 @@ class Listener(Protocol):
 
     def prefilled(self, seq: Sequence) -> None:
         """A prompt that decodes elsewhere is computed; its KV stays here until `Engine.release`."""
+
+    def prefilled_here(self, seq: Sequence) -> None:
+        """A prompt is computed on the node that decodes it."""
 
     def first_token(self, seq: Sequence) -> None:
         """`seq.first_token_s` has been set."""
@@ -93,6 +97,7 @@ class Engine:
         clock: simulated time.
         law: durations of steps.
         kv_capacity_tokens: KV that fits.
+        watermark_tokens: KV that new prompts and transfers leave free.
         token_budget: tokens of a step, decodes included.
         max_seqs: sequences of a step.
         max_prompts: prompts that may share a step.
@@ -113,6 +118,7 @@ class Engine:
         "_fresh_stamped",
         "_growth_s",
         "_joined",
+        "_last_excess",
         "_listener",
         "_log_gaps",
         "_longest",
@@ -121,6 +127,7 @@ class Engine:
         "_steps",
         "_tbt_classes",
         "_wake_s",
+        "_watermark_tokens",
         "busy_s",
         "chunk_steps",
         "chunk_steps_over_slo",
@@ -150,6 +157,7 @@ class Engine:
         clock: Clock,
         law: StepLaw,
         kv_capacity_tokens: int,
+        watermark_tokens: int,
         token_budget: int,
         max_seqs: int,
         max_prompts: int,
@@ -161,6 +169,7 @@ class Engine:
         self.clock = clock
         self.law = law
         self.kv_capacity_tokens = kv_capacity_tokens
+        self._watermark_tokens = watermark_tokens
         self.token_budget = token_budget
         self.max_seqs = max_seqs
         self.max_prompts = max_prompts
@@ -192,6 +201,7 @@ class Engine:
         self._fresh_stamped = False
         self._announce_room = False
         self._at_boundary = False
+        self._last_excess = 0.0  # of the last committed step, which a cut commits before it ends
 
         self._longest = SuffixMax()
         self._tbt_classes: dict[float, int] = {}
@@ -234,7 +244,7 @@ class Engine:
         another reason than room, of `kv_room` at the next step boundary.
         """
         grown = (self._steps or 1) * len(self.decoding)
-        tight = self.kv_used_tokens + grown + tokens > self.kv_capacity_tokens
+        tight = self.kv_used_tokens + grown + tokens > self.kv_capacity_tokens - self._watermark_tokens
         if tight:
             # The span was planned into this room: end it early to see what is left, and plan again with that.
             self._cut()
@@ -246,24 +256,68 @@ class Engine:
             if queued < len(self.prompts) and self.prompts[queued].preemptions:
                 self._announce_room = True  # a preempted sequence goes first
                 return False
-        if self.kv_used_tokens + len(self.decoding) + tokens > self.kv_capacity_tokens:
+        if not self._admits(tokens + len(self.decoding)):
             return False
         self.kv_used_tokens += tokens
         if tight:
             self._cut()
         return True
 
+    def _admits(self, tokens: int) -> bool:
+        """Whether there is room for more KV; the watermark stays free, but for what would be here alone."""
+        held = self.kv_used_tokens
+        return held + tokens <= self.kv_capacity_tokens - (self._watermark_tokens if held else 0)
+
     def join(self, seq: Sequence) -> None:
         """Take a sequence whose KV has arrived (and was reserved) into the decode batch."""
-        seq.kv_tokens = seq.prompt_tokens
+        seq.kv_tokens = seq.target_tokens
         self.ready.append(seq)
         self._cut()
 
     def release(self, tokens: int) -> None:
         """Free KV that has been transferred away."""
         self.kv_used_tokens -= tokens
-        if self._steps == 0 and self.prompts:
+        if self._steps == 0:
             self._cut()
+
+    def unreserve(self, tokens: int) -> None:
+        """Free KV that was reserved for a transfer that will not come."""
+        self.kv_used_tokens -= tokens
+        self._cut()
+
+    def change_law(self, law: StepLaw) -> None:
+        """Run by another law from the next step on."""
+        self.law = law
+        self._cut()
+
+    def halt(self) -> list[Sequence]:
+        """Stop for good and hold nothing; steps that are over count, the one in progress does not.
+
+        Returns:
+            The sequences that were here, with the tokens they have given; those in transfer hereto are not among them.
+        """
+        now = self.clock._now
+        if self._steps and self._start_s < now:
+            done = min(self._steps, int(steps_within(now - self._start_s, self._first_s, self._growth_s) + 1e-9))
+            if done:
+                self._commit(done)
+        decoding = [seq for _, _, seq in sorted(self.decoding)]
+        for seq in decoding:
+            self._leave_batch(seq)
+            if seq not in self._fresh:
+                seq.generated_tokens = seq.output_tokens - (seq.finish_step - self._step)
+                seq.last_token_s = now  # at the latest: the last boundary lies within the step before now
+        lost = [*self.prompts, *self.ready, *decoding]
+        self.prompts.clear()
+        self.ready.clear()
+        self.decoding = []
+        self._fresh = []
+        self._fresh_stamped = self._announce_room = False
+        self._chunks = []
+        self._chunk_tokens = self._decode_kv = self.kv_used_tokens = self._steps = 0
+        self.computed_tokens = self.enqueued_tokens
+        self._compose(now)
+        return lost
 
     # ---- spans --------------------------------------------------------------------------------------------------
 
@@ -313,7 +367,7 @@ class Engine:
         ready = self.ready
         if ready:
             while ready and len(decoding) < self.max_seqs:
-                self._join(ready.popleft())
+                self._join(ready.popleft(), fresh=True)
         room = self.kv_capacity_tokens - self.kv_used_tokens
         while room < len(decoding):
             if start > self.clock._now:
@@ -402,7 +456,7 @@ class Engine:
             if len(chunks) == slots or (plan and chunks):
                 break
             if not seq.kv_tokens:
-                if self.kv_used_tokens + seq.target_tokens + batch > self.kv_capacity_tokens:
+                if not self._admits(seq.target_tokens + batch):
                     break
                 seq.kv_tokens = seq.target_tokens
                 self.kv_used_tokens += seq.target_tokens
@@ -453,6 +507,7 @@ class Engine:
                 self._log_gaps((start, steps, first, growth, batch))
             # Steps never grow shorter within a span, and no sequence leaves it early: its last one speaks for it.
             self._longest.push(step + steps, last)
+            self._last_excess = 0.0
             if last > self.tbt_slo_s:
                 self._count_excess(steps, fresh)
             self._step = step + steps
@@ -462,7 +517,7 @@ class Engine:
         if chunks:
             self.computed_tokens += steps * self._chunk_tokens
             for seq, n in chunks:
-                if seq.prefilled_tokens == 0 and not seq.preemptions:
+                if seq.prefilled_tokens == 0 and isnan(seq.prefill_start_s):
                     seq.prefill_start_s = start
                 seq.prefilled_tokens += steps * n
                 if len(seq.chunk_plan) > 1:
@@ -512,16 +567,19 @@ class Engine:
 
     # ---- sequences ----------------------------------------------------------------------------------------------
 
-    def _join(self, seq: Sequence) -> None:
-        """Put a sequence into the decode batch; its KV is held here already."""
+    def _join(self, seq: Sequence, *, fresh: bool) -> None:
+        """Put a sequence into the decode batch; its KV is held here already.
+
+        A fresh one has been transferred: the coming step gives its first token, or after the loss of a node the next.
+        """
         step = self._step
         remaining = seq.output_tokens - seq.generated_tokens
         seq.finish_step = step + remaining
-        if seq.generated_tokens:
-            seq.first_gap_step = step
-        else:
+        if fresh:
             seq.first_gap_step = step + 1
             self._fresh.append(seq)
+        else:
+            seq.first_gap_step = step
         self._joined += 1
         heappush(self.decoding, (seq.finish_step, self._joined, seq))
         self._decode_kv += seq.kv_tokens
@@ -569,7 +627,7 @@ class Engine:
         seq.chunk_plan = ()
         seq.prefilled_tokens = 0
         seq.target_tokens = seq.prompt_tokens + seq.generated_tokens
-        self.enqueued_tokens += seq.target_tokens
+        self.computed_tokens -= seq.target_tokens  # to be done again; no router has sent it, so it is not enqueued
         # Ahead of all that wait, but behind the prompts that run: they hold KV that it may need.
         self.prompts.insert(self._first_without_kv(), seq)
 
@@ -583,25 +641,31 @@ class Engine:
     def _prompt_done(self, seq: Sequence, now: float) -> None:
         """A prompt is computed: hand it over, or give its next token here."""
         if seq.decode_node != self.index:
-            seq.prefill_end_s = now
+            if isnan(seq.prefill_end_s):
+                seq.prefill_end_s = now
             self._listener.prefilled(seq)
             return
+        self._listener.prefilled_here(seq)
         seq.generated_tokens += 1
-        if isnan(seq.first_token_s):
-            if isnan(seq.prefill_end_s):
-                seq.prefill_end_s = seq.kv_ready_s = now
-            seq.first_token_s = now
-            self._listener.first_token(seq)
-        else:  # recomputed after a preemption: the pause is a gap
-            gap = now - seq.last_token_s
-            seq.tbt_max_s = max(seq.tbt_max_s, gap)
-            self._log_gaps((seq.last_token_s, 1.0, gap, 0.0, 1.0))
-            self.tbt_excess += max(0.0, gap / seq.tbt_slo_s - 1.0)
+        if isnan(seq.prefill_end_s):
+            seq.prefill_end_s = seq.kv_ready_s = now
+        self._token(seq, now)
         if seq.generated_tokens == seq.output_tokens:
             self.kv_used_tokens -= seq.kv_tokens
             self._finish(seq, now)
         else:
-            self._join(seq)
+            self._join(seq, fresh=False)
+
+    def _token(self, seq: Sequence, now: float) -> None:
+        """A sequence's first token, or its next one after a pause (a preemption, the loss of a node)."""
+        if isnan(seq.first_token_s):
+            seq.first_token_s = now
+            self._listener.first_token(seq)
+            return
+        pause_s = now - seq.last_token_s
+        seq.tbt_max_s = max(seq.tbt_max_s, pause_s)
+        self._log_gaps((seq.last_token_s, 1.0, pause_s, 0.0, 1.0))
+        self.tbt_excess += max(0.0, pause_s / seq.tbt_slo_s - 1.0)
 
     def _finish(self, seq: Sequence, now: float) -> None:
         seq.last_token_s = now
@@ -615,8 +679,7 @@ class Engine:
             self._fresh_stamped = True
             first_token_s = self._start_s + self._first_s
             for seq in self._fresh:
-                seq.first_token_s = first_token_s
-                self._listener.first_token(seq)
+                self._token(seq, first_token_s)
 
     def settle(self) -> None:
         """Stamp the first tokens that are out by now although their span still runs."""
@@ -625,18 +688,38 @@ class Engine:
 
     def _count_excess(self, steps: int, fresh: list[Sequence]) -> None:
         """Count gaps beyond their SLO, and steps with a deflected chunk beyond the strictest one."""
-        first = self._first_s
-        growth = self._growth_s
+        excess = self._excess(steps, fresh)
+        self.tbt_excess += excess
+        self._last_excess = excess - (self._excess(steps - 1, fresh) if steps > 1 else 0.0)
         head = self._chunks[0][0] if self._chunks else None
         if head is not None and head.decode_node == self.index and not head.preemptions:
-            self.chunk_steps_over_slo += steps - _steps_until(self.tbt_slo_s, steps, first, growth)
+            self.chunk_steps_over_slo += steps - _steps_until(self.tbt_slo_s, steps, self._first_s, self._growth_s)
+
+    def _excess(self, steps: int, fresh: list[Sequence]) -> float:
+        """Sum over the gaps of the span's first `steps` steps of (gap - SLO) / SLO where positive."""
+        first = self._first_s
+        growth = self._growth_s
+        excess = 0.0
         for slo, count in self._tbt_classes.items():
             below = _steps_until(slo, steps, first, growth)
             over = steps - below
             total_s = over * first + growth * (steps * (steps - 1) - below * (below - 1)) / 2
-            self.tbt_excess += count * (total_s / slo - over)
+            excess += count * (total_s / slo - over)
         for seq in fresh:
-            self.tbt_excess -= max(0.0, first / seq.tbt_slo_s - 1.0)
+            excess -= max(0.0, first / seq.tbt_slo_s - 1.0)
+        return excess
+
+    def tbt_excess_now(self) -> float:
+        """`tbt_excess` as of now: with the steps of the span that are over, without a step that is not."""
+        elapsed_s = self.clock._now - self._start_s
+        if elapsed_s < 0.0:
+            return self.tbt_excess - self._last_excess  # a cut has counted the step in progress
+        if not self._steps or elapsed_s < self._first_s or not self.decoding:
+            return self.tbt_excess
+        done = min(self._steps, int(steps_within(elapsed_s, self._first_s, self._growth_s) + 1e-9))
+        if self._first_s + (done - 1) * self._growth_s <= self.tbt_slo_s:
+            return self.tbt_excess
+        return self.tbt_excess + self._excess(done, self._fresh)
 
 
 def _steps_until(slo_s: float, steps: int, first_s: float, growth_s: float) -> int:

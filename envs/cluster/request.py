@@ -62,6 +62,8 @@ class Sequence:
         "prefill_start_s",
         "prefilled_tokens",
         "prompt_tokens",
+        "pull_s",
+        "queued",
         "target_tokens",
         "tbt_max_s",
         "tbt_slo_s",
@@ -89,6 +91,8 @@ class Sequence:
         # Prefill: tokens computed of the tokens to compute (a preempted sequence recomputes its own output too).
         self.prefilled_tokens = 0
         self.target_tokens = prompt_tokens
+        self.queued = False  # counted among the queued prompts of its prefill node
+        self.pull_s = nan  # when its decode node's scheduler is to look at it
         self.kv_tokens = 0  # held on the node where it stands now, as of that engine's last committed step
         self.generated_tokens = 0
         # Decode: indices into the engine's count of steps.

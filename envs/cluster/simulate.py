@@ -33,6 +33,7 @@ class RunCounters:
     Attributes:
         events: events processed by the clock.
         preemptions: sequences thrown out of a decode batch and recomputed.
+        displaced: requests placed again because their node was lost.
         chunk_steps: steps that carried a deflected chunk beside at least one decoding sequence.
         chunk_steps_over_slo: those of them that lasted longer than the strictest TBT SLO in the batch.
         kv_bytes_moved: bytes of KV transferred between nodes.
@@ -41,6 +42,7 @@ class RunCounters:
 
     events: int
     preemptions: int
+    displaced: int
     chunk_steps: int
     chunk_steps_over_slo: int
     kv_bytes_moved: int
@@ -87,7 +89,12 @@ def simulate(
         InputError: a request that can never fit, or a placement that does not exist.
     """
     records: list[RequestRecord] = []
-    cluster = Cluster(config, records.append)
+
+    def place_again(seq: Sequence) -> Placement:
+        request = RequestView(seq.index, seq.arrival_s, seq.target_tokens, seq.ttft_slo_s, seq.tbt_slo_s)
+        return policy.place(request, cluster.view())
+
+    cluster = Cluster(config, records.append, place_again)
     clock = cluster.clock
     view = cluster.view()
     place = policy.place
@@ -125,6 +132,7 @@ def simulate(
         RunCounters(
             events=events + index,
             preemptions=sum([engine.preemptions for engine in engines]),
+            displaced=cluster.displaced,
             chunk_steps=sum([engine.chunk_steps for engine in engines]),
             chunk_steps_over_slo=sum([engine.chunk_steps_over_slo for engine in engines]),
             kv_bytes_moved=cluster.kv_bytes_moved,

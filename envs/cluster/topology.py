@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 
+from envs.cluster.disturbance import Disturbance
 from hardware_profiles import InputError, Link, Profile, StepLaw
 
 _SHAPE = re.compile(r"([1-9]\d{0,2})P([1-9]\d{0,2})D")
@@ -35,6 +37,13 @@ class ClusterConfig:
         max_seqs: sequences of an engine's step (vLLM's max_num_seqs).
         max_prompts: prompts that may share a step; 1 prefills one prompt at a time.
         kv_block_tokens: KV is transferred in whole blocks of this many tokens (vLLM's default block is 16).
+        kv_watermark: share of the KV capacity that new prompts and transfers leave free for sequences that decode.
+        host_overhead_s: host time a step adds to the kernels', seconds (0 to 4 ms have been measured).
+        host_overhead_per_seq_s: the same for each decoding sequence.
+        node_profiles: profile of each node, of one model; None: `profile` everywhere. Routers know it.
+        node_speeds: speed of each node relative to its profile; None: 1 everywhere. Routers know it.
+        nics: NIC of each node; nodes that name the same one share it. None: a NIC a node.
+        disturbances: what goes wrong while the cluster runs.
 
     Raises:
         InputError: a value out of range.
@@ -48,32 +57,83 @@ class ClusterConfig:
     max_seqs: int = 256
     max_prompts: int = 256
     kv_block_tokens: int = 16
+    kv_watermark: float = 0.0
+    host_overhead_s: float = 0.0
+    host_overhead_per_seq_s: float = 0.0
+    node_profiles: tuple[Profile, ...] | None = None
+    node_speeds: tuple[float, ...] | None = None
+    nics: tuple[int, ...] | None = None
+    disturbances: tuple[Disturbance, ...] = ()
 
     def __post_init__(self) -> None:
-        prefill, decode = parse_shape(self.shape)
-        if self.hosts is not None and len(self.hosts) != prefill + decode:
-            raise InputError(f"hosts names {len(self.hosts)} nodes, the shape {self.shape} has {prefill + decode}")
-        if not 0.0 <= self.report_age_s < float("inf"):
+        nodes = sum(parse_shape(self.shape))
+        for name in ("hosts", "node_profiles", "node_speeds", "nics"):
+            given = getattr(self, name)
+            if given is not None and len(given) != nodes:
+                raise InputError(f"{name} names {len(given)} nodes, the shape {self.shape} has {nodes}")
+        if not all(0.0 < speed < inf for speed in self.node_speeds or ()):
+            raise InputError(f"node_speeds must be finite numbers above 0, not {self.node_speeds}")
+        for other in self.node_profiles or ():
+            if other.kv_bytes_per_token != self.profile.kv_bytes_per_token:
+                raise InputError(f"node_profiles: {other.name} and {self.profile.name} have KV of different sizes")
+        for disturbance in self.disturbances:
+            if not 0 <= disturbance.node < nodes:
+                raise InputError(
+                    f"disturbance names node {disturbance.node}, the shape {self.shape} has 0 to {nodes - 1}"
+                )
+        if not 0.0 <= self.kv_watermark < 1.0:
+            raise InputError(f"kv_watermark must be from 0 to below 1, not {self.kv_watermark}")
+        if min(self.host_overhead_s, self.host_overhead_per_seq_s) < 0.0:
+            raise InputError("host_overhead_s and host_overhead_per_seq_s must be 0 or more")
+        if not 0.0 <= self.report_age_s < inf:
             raise InputError(f"report age {self.report_age_s} is not a number of seconds from 0 on")
         if min(self.max_seqs, self.max_prompts, self.kv_block_tokens) < 1:
             raise InputError("max_seqs, max_prompts and kv_block_tokens must be at least 1")
         if not self.max_seqs < self.token_budget:
             raise InputError(f"token budget {self.token_budget} must be larger than max_seqs, {self.max_seqs}")
-        largest = self.profile.law.max_step_tokens
-        if self.token_budget > largest:
-            raise InputError(
-                f"token budget {self.token_budget} is beyond the {largest} tokens a step of profile"
-                f" {self.profile.name} covers"
-            )
+        for profile in (self.profile, *(self.node_profiles or ())):
+            largest = profile.law.max_step_tokens
+            if self.token_budget > largest:
+                raise InputError(
+                    f"token budget {self.token_budget} is beyond the {largest} tokens a step of profile"
+                    f" {profile.name} covers"
+                )
+
+
+def scaled(law: StepLaw, speed: float) -> StepLaw:
+    """The law of a node that is `speed` times as fast: every step takes 1 / speed times as long."""
+    if speed == 1.0:
+        return law
+    return StepLaw(
+        token_time_s=tuple([seconds / speed for seconds in law.token_time_s]),
+        chunk_const_s=law.chunk_const_s / speed,
+        chunk_context_s=law.chunk_context_s / speed,
+        chunk_self_s=law.chunk_self_s / speed,
+        decode_const_s=law.decode_const_s / speed,
+        decode_seq_s=law.decode_seq_s / speed,
+        decode_kv_s=tuple([seconds / speed for seconds in law.decode_kv_s]),
+    )
+
+
+def _with_overhead(law: StepLaw, config: ClusterConfig) -> StepLaw:
+    if not (config.host_overhead_s or config.host_overhead_per_seq_s):
+        return law
+    return replace(
+        law,
+        token_time_s=tuple([seconds + config.host_overhead_s for seconds in law.token_time_s]),
+        decode_seq_s=law.decode_seq_s + config.host_overhead_per_seq_s,
+    )
 
 
 class Topology:
-    """What never changes while a cluster runs; every view carries it.
+    """What a router knows of the cluster beforehand; every view carries it. Only the loss of a node changes it.
 
     Attributes:
-        prefill_nodes: indices of the prefill nodes.
-        decode_nodes: indices of the decode nodes.
+        prefill_nodes: indices of the prefill nodes that are there.
+        decode_nodes: indices of the decode nodes that are there.
+        first_decode_node: lower indices are prefill nodes.
         hosts: host of each node.
+        nics: NIC of each node.
         laws: step law of each node.
         kv_capacity_tokens: KV that fits, per node.
         kv_bytes_per_token: bytes of KV a token.
@@ -84,11 +144,21 @@ class Topology:
     def __init__(self, config: ClusterConfig) -> None:
         prefill, decode = parse_shape(config.shape)
         nodes = prefill + decode
+        profiles = config.node_profiles or (config.profile,) * nodes
+        speeds = config.node_speeds or (1.0,) * nodes
         self.prefill_nodes = tuple(range(prefill))
         self.decode_nodes = tuple(range(prefill, nodes))
+        self.first_decode_node = prefill
         self.hosts: Sequence[int] = config.hosts if config.hosts is not None else tuple(range(nodes))
-        self.laws: Sequence[StepLaw] = (config.profile.law,) * nodes
-        self.kv_capacity_tokens: Sequence[int] = (config.profile.kv_capacity_tokens,) * nodes
+        self.nics: Sequence[int] = config.nics if config.nics is not None else tuple(range(nodes))
+        made: dict[tuple[str, float], StepLaw] = {}  # nodes that are alike share their tables
+        for profile, speed in zip(profiles, speeds, strict=True):
+            if (profile.name, speed) not in made:
+                made[profile.name, speed] = _with_overhead(scaled(profile.law, speed), config)
+        self.laws: Sequence[StepLaw] = tuple(
+            [made[profile.name, speed] for profile, speed in zip(profiles, speeds, strict=True)]
+        )
+        self.kv_capacity_tokens: Sequence[int] = tuple([profile.kv_capacity_tokens for profile in profiles])
         self.kv_bytes_per_token = config.profile.kv_bytes_per_token
         self.token_budget = config.token_budget
         self.max_seqs = config.max_seqs
@@ -100,6 +170,11 @@ class Topology:
     def nodes(self) -> int:
         """Number of nodes."""
         return len(self.hosts)
+
+    def lose(self, node: int) -> None:
+        """Take a node out of the lists of nodes that are there."""
+        self.prefill_nodes = tuple([other for other in self.prefill_nodes if other != node])
+        self.decode_nodes = tuple([other for other in self.decode_nodes if other != node])
 
     def link(self, source: int, target: int) -> Link:
         """The link between two nodes."""

@@ -17,7 +17,7 @@ class NodeReport(NamedTuple):
         decode_kv_tokens: their summed context.
         prefill_tokens_ahead: prompt tokens that a prompt sent now would wait for: those the node had not computed at
             the time of the report, and those dispatched to it since, which the router knows without a report.
-        kv_used_tokens: KV held or reserved.
+        kv_used_tokens: KV held or reserved when the node's scheduler last ran, and what its decodes have added since.
         tbt_slo_s: strictest TBT SLO among the decoding sequences, inf where there are none.
     """
 

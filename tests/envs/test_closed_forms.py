@@ -93,13 +93,16 @@ def test_saturated_prefill_runs_at_the_step_laws_throughput() -> None:
 GB = 10**9
 
 
-def transfers(*jobs: tuple[float, int, int, float], hosts: tuple[int, ...] = (0, 1, 2, 3)) -> list[float]:
+def transfers(
+    *jobs: tuple[float, int, int, float], hosts: tuple[int, ...] = (0, 1, 2, 3), nics: tuple[int, ...] = (0, 1, 2, 3)
+) -> list[float]:
     """When transfers (start_s, source, target, bytes) end, on NICs of 20 GB/s and NVLink of 200 GB/s, no latency."""
     clock = Clock()
     done: dict[int, float] = {}
     network = Network(
         clock,
         hosts,
+        nics,
         Link(0.0, 20e9, "test"),
         Link(0.0, 200e9, "test"),
         lambda seq: done.__setitem__(seq.index, clock.now),
@@ -141,6 +144,13 @@ def test_the_scarcer_end_decides() -> None:
 def test_nvlink_inside_a_host_does_not_meet_the_nics() -> None:
     ends = transfers((0.0, 0, 1, 20 * GB), (0.0, 0, 2, 20 * GB), hosts=(0, 0, 1, 1))
     assert ends == pytest.approx([0.1, 1.0])
+
+
+def test_nodes_that_share_a_nic_share_its_ends() -> None:
+    apart = transfers((0.0, 0, 2, 20 * GB), (0.0, 1, 3, 20 * GB))
+    shared = transfers((0.0, 0, 2, 20 * GB), (0.0, 1, 3, 20 * GB), nics=(0, 0, 1, 2))
+    assert apart == pytest.approx([1.0, 1.0])
+    assert shared == pytest.approx([2.0, 2.0])
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,0 +1,39 @@
+"""What goes wrong at a given time: a node slows down, a node's links degrade, a node is lost."""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Literal, get_args
+
+from hardware_profiles import InputError
+
+Kind = Literal["speed", "link", "loss"]
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """One event of a stress test. The router is not told: what it believes of speeds and links stays as it was.
+
+    Attributes:
+        at_s: when, seconds.
+        kind: "speed": the node's steps take 1 / factor times as long from its next step on; "link": its links carry
+            factor times their bandwidth; "loss": the node is gone, and with it the KV on it. Requests that were
+            there are placed again, keep the tokens they have given, and are counted.
+        node: which node.
+        factor: of "speed" and "link", relative to the undisturbed node; 1 restores it.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    at_s: float
+    kind: Kind
+    node: int
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise InputError(f"disturbance kind {self.kind!r} is none of {', '.join(get_args(Kind))}")
+        if not 0.0 <= self.at_s < inf:
+            raise InputError(f"disturbance at {self.at_s} s: must be a finite time from 0 on")
+        if not 0.0 < self.factor < inf:
+            raise InputError(f"disturbance factor {self.factor}: must be a finite number above 0")

@@ -1,0 +1,80 @@
+"""Cluster states set by hand or at random, for what reads a view."""
+
+from math import inf
+
+from hypothesis import strategies as st
+
+from envs.cluster import ClusterConfig, ClusterView, Counters, NodeReport, RequestView, Topology
+from tests.toy import toy_profile
+
+IDLE = NodeReport(0, 0, 0, 0, inf)
+
+
+def decoding(batch: int, kv_tokens: int, tbt_slo_s: float = 0.1) -> NodeReport:
+    """The report of a node that decodes."""
+    return NodeReport(batch, kv_tokens, 0, kv_tokens, tbt_slo_s)
+
+
+def behind(prompt_tokens: int) -> NodeReport:
+    """The report of a node with prompt tokens to compute."""
+    return NodeReport(0, 0, prompt_tokens, prompt_tokens, inf)
+
+
+def asks(
+    prompt_tokens: int, ttft_slo_s: float = 2.0, tbt_slo_s: float = 0.1, number: int = 0, arrival_s: float = 0.0
+) -> RequestView:
+    """A request as a router sees it."""
+    return RequestView(number, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s)
+
+
+class HandMade(ClusterView):
+    """A view whose reports and counters are what a test says they are."""
+
+    def __init__(
+        self, shape: str, *reports: NodeReport, hosts: tuple[int, ...] | None = None, at_s: float = 0.0
+    ) -> None:
+        self.topology = Topology(ClusterConfig(toy_profile(), shape=shape, hosts=hosts))
+        self.counters = Counters(self.topology.nodes)
+        self.reports = list(reports) or [IDLE] * self.topology.nodes
+        self.at_s = at_s
+        assert len(self.reports) == self.topology.nodes
+
+    @property
+    def now_s(self) -> float:
+        return self.at_s
+
+    def report(self, node: int) -> NodeReport:
+        return self.reports[node]
+
+
+_COUNTS = st.integers(0, 40)
+
+
+@st.composite
+def views(draw: st.DrawFn, shape: str | None = None) -> HandMade:
+    """A view with everything that a router could see, at random; no two decode nodes are equally loaded."""
+    shape = shape or draw(st.sampled_from(["1P1D", "2P2D", "1P3D", "3P1D"]))
+    prefill, decode = int(shape[0]), int(shape[2])
+    reports = []
+    for _ in range(prefill + decode):
+        batch = draw(st.integers(0, 64))
+        reports.append(
+            NodeReport(
+                batch,
+                batch * draw(st.integers(1, 2000)),
+                draw(st.integers(0, 20_000)),
+                draw(st.integers(0, 100_000)),
+                draw(st.floats(0.012, 0.2)) if batch else float("inf"),
+            )
+        )
+    view = HandMade(shape, *reports, at_s=draw(st.floats(5.0, 20.0)))
+    counters = view.counters
+    nodes = prefill + decode
+    counters.queued_prompts[:] = draw(st.lists(_COUNTS, min_size=nodes, max_size=nodes))
+    counters.queued_prompt_tokens[:] = [n * draw(st.integers(1, 3000)) for n in counters.queued_prompts]
+    counters.deflected_requests[prefill:] = draw(st.lists(st.integers(0, 3), min_size=decode, max_size=decode))
+    counters.decode_requests[prefill:] = draw(st.lists(_COUNTS, min_size=decode, max_size=decode, unique=True))
+    return view
+
+
+requests = st.builds(asks, st.integers(1, 20_000), st.floats(0.1, 5.0), st.floats(0.012, 0.2))
