@@ -346,4 +346,4 @@ class Cluster:
 
     def tbt_cost(self) -> float:
         """Time by which gaps between tokens have exceeded their TBT SLO so far, in units of the SLO, summed."""
-        return sum([engine.tbt_excess_now() for engine in self.engines])
+        return sum([engine.tbt_excess() for engine in self.engines])

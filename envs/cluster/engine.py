@@ -10,32 +10,25 @@ in mid-span cuts it at the end of the step in progress.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from heapq import heapify, heappop, heappush
-from math import inf, isnan, sqrt
-from typing import Any, Protocol
+from collections.abc import Mapping
+from math import inf, isnan
+from typing import Protocol
 
+from envs.cluster.batch import DecodeBatch
 from envs.cluster.clock import Clock
-from envs.cluster.gaps import GapLog, SuffixMax
+from envs.cluster.gaps import GapLog
 from envs.cluster.request import Sequence
+from envs.cluster.spans import Snapshot, steps_up_to, steps_within, whole_steps_within
 from hardware_profiles import StepLaw
-
-_FORGET_EVERY = 256  # entries of the maximum's stack between two prunings
-
 
 _PLAIN_STATE = (
     "_announce_room",
     "_at_boundary",
     "_chunk_tokens",
-    "_decode_kv",
     "_end_s",
     "_first_s",
-    "_fresh_stamped",
     "_growth_s",
-    "_joined",
-    "_last_excess",
     "_start_s",
-    "_step",
     "_steps",
     "_wake_s",
     "busy_s",
@@ -44,9 +37,8 @@ _PLAIN_STATE = (
     "computed_tokens",
     "enqueued_tokens",
     "kv_used_tokens",
+    "law",
     "preemptions",
-    "tbt_excess",
-    "tbt_slo_s",
 )
 
 
@@ -67,26 +59,6 @@ class Listener(Protocol):
 
     def kv_room(self, node: int) -> None:
         """`Engine.reserve` refused for a reason that may have passed."""
-
-
-Snapshot = tuple[float, int, float, float, int, int, int, int, int, float]
-"""An engine at the start of a span, what a node's report is read off: start_s, steps, first_s, growth_s, decode_batch,
-decode_kv_tokens, chunk_tokens, computed_tokens, kv_used_tokens, tbt_slo_s.
-
-Until the next snapshot, step i lasts first_s + i * growth_s, adds decode_batch to the decode KV and computes
-chunk_tokens prompt tokens; after `steps` steps nothing moves. A plain tuple: one is made for every span.
-"""
-
-
-def steps_within(elapsed_s: float, first_s: float, growth_s: float) -> float:
-    """How many steps of durations first_s, first_s + growth_s, ... fit into `elapsed_s` (a real number).
-
-    The positive root of growth/2 * k^2 + (first - growth/2) * k = elapsed, in the form without cancellation.
-    """
-    if growth_s == 0.0:
-        return elapsed_s / first_s
-    linear = first_s - 0.5 * growth_s
-    return 2.0 * elapsed_s / (linear + sqrt(linear * linear + 2.0 * growth_s * elapsed_s))
 
 
 class Engine:
@@ -111,29 +83,20 @@ class Engine:
         "_at_boundary",
         "_chunk_tokens",
         "_chunks",
-        "_decode_kv",
         "_end_s",
         "_first_s",
-        "_fresh",
-        "_fresh_stamped",
         "_growth_s",
-        "_joined",
-        "_last_excess",
         "_listener",
-        "_log_gaps",
-        "_longest",
         "_start_s",
-        "_step",
         "_steps",
-        "_tbt_classes",
         "_wake_s",
         "_watermark_tokens",
+        "batch",
         "busy_s",
         "chunk_steps",
         "chunk_steps_over_slo",
         "clock",
         "computed_tokens",
-        "decoding",
         "enqueued_tokens",
         "history",
         "history_s",
@@ -146,8 +109,6 @@ class Engine:
         "preemptions",
         "prompts",
         "ready",
-        "tbt_excess",
-        "tbt_slo_s",
         "token_budget",
     )
 
@@ -174,16 +135,12 @@ class Engine:
         self.max_seqs = max_seqs
         self.max_prompts = max_prompts
         self.history_s = history_s
-        self._log_gaps: Callable[[Any], None] = gaps.extend
         self._listener = listener
 
-        # Work: prompts in order, transferred sequences that wait to join, decodes by the step they finish at.
+        # Work: prompts in order, transferred sequences that wait to join, and the sequences that decode.
         self.prompts: deque[Sequence] = deque()
         self.ready: deque[Sequence] = deque()
-        self.decoding: list[tuple[int, int, Sequence]] = []
-        self._joined = 0
-        self._step = 0  # decode steps committed so far
-        self._decode_kv = 0
+        self.batch = DecodeBatch(gaps, listener.first_token)
         self.kv_used_tokens = 0
         self.enqueued_tokens = 0  # prompt tokens that ever came, and of them those computed
         self.computed_tokens = 0
@@ -197,22 +154,14 @@ class Engine:
         self._wake_s = inf
         self._chunks: list[tuple[Sequence, int]] = []
         self._chunk_tokens = 0
-        self._fresh: list[Sequence] = []  # first token at the end of the span's first step
-        self._fresh_stamped = False
         self._announce_room = False
         self._at_boundary = False
-        self._last_excess = 0.0  # of the last committed step, which a cut commits before it ends
-
-        self._longest = SuffixMax()
-        self._tbt_classes: dict[float, int] = {}
-        self.tbt_slo_s = inf  # the strictest among the decoding sequences
         self.history: deque[Snapshot] = deque([(0.0, 0, 0.0, 0.0, 0, 0, 0, 0, 0, inf)])
 
         self.busy_s = 0.0
         self.preemptions = 0
-        self.chunk_steps = 0
+        self.chunk_steps = 0  # that carried a deflected chunk beside a decode, and of them those over the SLO
         self.chunk_steps_over_slo = 0
-        self.tbt_excess = 0.0  # sum over gaps of (gap - SLO) / SLO where positive
 
     def copy_work(self, other: "Engine", twins: Mapping[Sequence, Sequence]) -> None:
         """Take over another engine's state, with the sequences that `twins` gives for its own."""
@@ -220,11 +169,8 @@ class Engine:
             setattr(self, name, getattr(other, name))
         self.prompts = deque([twins[seq] for seq in other.prompts])
         self.ready = deque([twins[seq] for seq in other.ready])
-        self.decoding = [(step, order, twins[seq]) for step, order, seq in other.decoding]
+        self.batch.copy_state(other.batch, twins)
         self._chunks = [(twins[seq], n) for seq, n in other._chunks]
-        self._fresh = [twins[seq] for seq in other._fresh]
-        self._longest = other._longest.copy()
-        self._tbt_classes = other._tbt_classes.copy()
         self.history = other.history.copy()
 
     # ---- what reaches an engine ---------------------------------------------------------------------------------
@@ -243,7 +189,8 @@ class Engine:
         After a refusal the listener hears of `finished` sequences, whose KV is free, and where the refusal was for
         another reason than room, of `kv_room` at the next step boundary.
         """
-        grown = (self._steps or 1) * len(self.decoding)
+        decoding = len(self.batch.members)
+        grown = (self._steps or 1) * decoding
         tight = self.kv_used_tokens + grown + tokens > self.kv_capacity_tokens - self._watermark_tokens
         if tight:
             # The span was planned into this room: end it early to see what is left, and plan again with that.
@@ -256,7 +203,7 @@ class Engine:
             if queued < len(self.prompts) and self.prompts[queued].preemptions:
                 self._announce_room = True  # a preempted sequence goes first
                 return False
-        if not self._admits(tokens + len(self.decoding)):
+        if not self._admits(tokens + decoding):
             return False
         self.kv_used_tokens += tokens
         if tight:
@@ -278,7 +225,11 @@ class Engine:
         """Free KV that has been transferred away."""
         self.kv_used_tokens -= tokens
         if self._steps == 0:
-            self._cut()
+            if self.prompts:
+                self._cut()
+            else:
+                now = self.clock._now
+                self.history.append((now, 0, 0.0, 0.0, 0, 0, 0, self.computed_tokens, self.kv_used_tokens, inf))
 
     def unreserve(self, tokens: int) -> None:
         """Free KV that was reserved for a transfer that will not come."""
@@ -298,23 +249,15 @@ class Engine:
         """
         now = self.clock._now
         if self._steps and self._start_s < now:
-            done = min(self._steps, int(steps_within(now - self._start_s, self._first_s, self._growth_s) + 1e-9))
+            done = whole_steps_within(now - self._start_s, self._steps, self._first_s, self._growth_s)
             if done:
                 self._commit(done)
-        decoding = [seq for _, _, seq in sorted(self.decoding)]
-        for seq in decoding:
-            self._leave_batch(seq)
-            if seq not in self._fresh:
-                seq.generated_tokens = seq.output_tokens - (seq.finish_step - self._step)
-                seq.last_token_s = now  # at the latest: the last boundary lies within the step before now
-        lost = [*self.prompts, *self.ready, *decoding]
+        lost = [*self.prompts, *self.ready, *self.batch.take_all(now)]
         self.prompts.clear()
         self.ready.clear()
-        self.decoding = []
-        self._fresh = []
-        self._fresh_stamped = self._announce_room = False
+        self._announce_room = False
         self._chunks = []
-        self._chunk_tokens = self._decode_kv = self.kv_used_tokens = self._steps = 0
+        self._chunk_tokens = self.kv_used_tokens = self._steps = 0
         self.computed_tokens = self.enqueued_tokens
         self._compose(now)
         return lost
@@ -363,26 +306,27 @@ class Engine:
 
     def _compose(self, start: float) -> None:
         """Plan the span that starts at `start`; the engine's state is that of this instant."""
-        decoding = self.decoding
+        decodes = self.batch
+        members = decodes.members
         ready = self.ready
         if ready:
-            while ready and len(decoding) < self.max_seqs:
-                self._join(ready.popleft(), fresh=True)
+            while ready and len(members) < self.max_seqs:
+                decodes.join(ready.popleft(), fresh=True)
         room = self.kv_capacity_tokens - self.kv_used_tokens
-        while room < len(decoding):
+        while room < len(members):
             if start > self.clock._now:
                 self._plan_at(start)  # what else comes before then has a say in who is preempted
                 return
             self._preempt(start)
             room = self.kv_capacity_tokens - self.kv_used_tokens
         law = self.law
-        tokens = batch = len(decoding)
+        tokens = batch = len(members)
         steps = 0
         first = growth = 0.0
         if batch:
-            steps = decoding[0][0] - self._step
+            steps = members[0][0] - decodes.step
             kv_s = law.decode_kv_s[batch]
-            first = law.decode_const_s + law.decode_seq_s * batch + kv_s * self._decode_kv
+            first = law.decode_const_s + law.decode_seq_s * batch + kv_s * decodes.kv_tokens
             growth = kv_s * batch
         if self.prompts and (chunk_steps := self._choose_chunks(batch)):
             if not batch or chunk_steps < steps:
@@ -422,11 +366,11 @@ class Engine:
                 first,
                 growth,
                 batch,
-                self._decode_kv,
+                decodes.kv_tokens,
                 self._chunk_tokens,
                 self.computed_tokens,
                 self.kv_used_tokens,
-                self.tbt_slo_s,
+                decodes.tbt_slo_s,
             )
         )
         horizon = self.clock._now - self.history_s
@@ -488,30 +432,12 @@ class Engine:
         start = self._start_s
         first = self._first_s
         growth = self._growth_s
-        last = first + (steps - 1) * growth
         end = start + (steps * first + growth * (steps * (steps - 1) // 2))
         self.busy_s += end - start
-        batch = len(self.decoding)
+        decodes = self.batch
+        batch = len(decodes.members)
         if batch:
-            step = self._step
-            fresh = self._fresh
-            if fresh:
-                self.stamp_first_tokens()
-                if batch > len(fresh):
-                    self._log_gaps((start, 1.0, first, 0.0, batch - len(fresh)))
-                if steps > 1:
-                    self._log_gaps((start + first, steps - 1.0, first + growth, growth, batch))
-                self._fresh = []
-                self._fresh_stamped = False
-            else:
-                self._log_gaps((start, steps, first, growth, batch))
-            # Steps never grow shorter within a span, and no sequence leaves it early: its last one speaks for it.
-            self._longest.push(step + steps, last)
-            self._last_excess = 0.0
-            if last > self.tbt_slo_s:
-                self._count_excess(steps, fresh)
-            self._step = step + steps
-            self._decode_kv += steps * batch
+            decodes.advance(start, steps, first, growth)
             self.kv_used_tokens += steps * batch
         chunks = self._chunks
         if chunks:
@@ -525,6 +451,7 @@ class Engine:
             head = chunks[0][0]
             if batch and head.decode_node == self.index and not head.preemptions:
                 self.chunk_steps += steps
+                self.chunk_steps_over_slo += steps - steps_up_to(decodes.tbt_slo_s, steps, first, growth)
         return end
 
     def _wake(self, _event: object) -> None:
@@ -551,13 +478,11 @@ class Engine:
         self._commit(self._steps)
         self._steps = 0
         self._start_s = now
-        decoding = self.decoding
-        step = self._step
-        while decoding and decoding[0][0] == step:
-            seq = heappop(decoding)[2]
-            self._leave_batch(seq)
+        for seq, kv_tokens in self.batch.finished():
+            self.kv_used_tokens -= kv_tokens
             seq.generated_tokens = seq.output_tokens
-            self._finish(seq, now)
+            seq.last_token_s = now
+            self._listener.finished(seq)
         if self._chunks:
             prompts = self.prompts
             self._chunks = []
@@ -567,61 +492,10 @@ class Engine:
 
     # ---- sequences ----------------------------------------------------------------------------------------------
 
-    def _join(self, seq: Sequence, *, fresh: bool) -> None:
-        """Put a sequence into the decode batch; its KV is held here already.
-
-        A fresh one has been transferred: the coming step gives its first token, or after the loss of a node the next.
-        """
-        step = self._step
-        remaining = seq.output_tokens - seq.generated_tokens
-        seq.finish_step = step + remaining
-        if fresh:
-            seq.first_gap_step = step + 1
-            self._fresh.append(seq)
-        else:
-            seq.first_gap_step = step
-        self._joined += 1
-        heappush(self.decoding, (seq.finish_step, self._joined, seq))
-        self._decode_kv += seq.kv_tokens
-        slo = seq.tbt_slo_s
-        classes = self._tbt_classes
-        classes[slo] = classes.get(slo, 0) + 1
-        if slo < self.tbt_slo_s:
-            self.tbt_slo_s = slo
-
-    def _leave_batch(self, seq: Sequence) -> None:
-        """Take what a sequence holds out of the batch's sums and note its longest gap."""
-        step = self._step
-        generated = seq.output_tokens - (seq.finish_step - step)
-        kv_tokens = seq.kv_tokens + generated - seq.generated_tokens
-        self._decode_kv -= kv_tokens
-        self.kv_used_tokens -= kv_tokens
-        seq.kv_tokens = 0
-        if step > seq.first_gap_step:
-            longest = self._longest
-            seq.tbt_max_s = max(seq.tbt_max_s, longest.since(seq.first_gap_step))
-            if len(longest) > _FORGET_EVERY:
-                longest.forget_before(min([s.first_gap_step for _, _, s in self.decoding], default=step))
-        slo = seq.tbt_slo_s
-        classes = self._tbt_classes
-        classes[slo] -= 1
-        if not classes[slo]:
-            del classes[slo]
-            if slo == self.tbt_slo_s:
-                self.tbt_slo_s = min(classes, default=inf)
-
     def _preempt(self, now: float) -> None:
         """Take the youngest decoding sequence out of the batch, free its KV and queue it for recomputation."""
-        entry = max(self.decoding, key=lambda item: item[1])
-        self.decoding.remove(entry)
-        heapify(self.decoding)
-        seq = entry[2]
-        self._leave_batch(seq)
-        if seq in self._fresh:
-            self._fresh.remove(seq)
-        else:
-            seq.generated_tokens = seq.output_tokens - (seq.finish_step - self._step)
-            seq.last_token_s = now
+        seq, kv_tokens = self.batch.take_youngest(now)
+        self.kv_used_tokens -= kv_tokens
         seq.preemptions += 1
         self.preemptions += 1
         seq.chunk_plan = ()
@@ -649,83 +523,25 @@ class Engine:
         seq.generated_tokens += 1
         if isnan(seq.prefill_end_s):
             seq.prefill_end_s = seq.kv_ready_s = now
-        self._token(seq, now)
+        self.batch.token(seq, now)
         if seq.generated_tokens == seq.output_tokens:
             self.kv_used_tokens -= seq.kv_tokens
-            self._finish(seq, now)
+            seq.last_token_s = now
+            self._listener.finished(seq)
         else:
-            self._join(seq, fresh=False)
-
-    def _token(self, seq: Sequence, now: float) -> None:
-        """A sequence's first token, or its next one after a pause (a preemption, the loss of a node)."""
-        if isnan(seq.first_token_s):
-            seq.first_token_s = now
-            self._listener.first_token(seq)
-            return
-        pause_s = now - seq.last_token_s
-        seq.tbt_max_s = max(seq.tbt_max_s, pause_s)
-        self._log_gaps((seq.last_token_s, 1.0, pause_s, 0.0, 1.0))
-        self.tbt_excess += max(0.0, pause_s / seq.tbt_slo_s - 1.0)
-
-    def _finish(self, seq: Sequence, now: float) -> None:
-        seq.last_token_s = now
-        self._listener.finished(seq)
+            self.batch.join(seq, fresh=False)
 
     # ---- measures -----------------------------------------------------------------------------------------------
 
-    def stamp_first_tokens(self) -> None:
-        """Stamp the first tokens of the span's first step."""
-        if not self._fresh_stamped:
-            self._fresh_stamped = True
-            first_token_s = self._start_s + self._first_s
-            for seq in self._fresh:
-                self._token(seq, first_token_s)
-
     def settle(self) -> None:
         """Stamp the first tokens that are out by now although their span still runs."""
-        if self._fresh and self._start_s + self._first_s <= self.clock._now:
-            self.stamp_first_tokens()
+        if self.batch.fresh and self._start_s + self._first_s <= self.clock._now:
+            self.batch.stamp_first_tokens(self._start_s + self._first_s)
 
-    def _count_excess(self, steps: int, fresh: list[Sequence]) -> None:
-        """Count gaps beyond their SLO, and steps with a deflected chunk beyond the strictest one."""
-        excess = self._excess(steps, fresh)
-        self.tbt_excess += excess
-        self._last_excess = excess - (self._excess(steps - 1, fresh) if steps > 1 else 0.0)
-        head = self._chunks[0][0] if self._chunks else None
-        if head is not None and head.decode_node == self.index and not head.preemptions:
-            self.chunk_steps_over_slo += steps - _steps_until(self.tbt_slo_s, steps, self._first_s, self._growth_s)
-
-    def _excess(self, steps: int, fresh: list[Sequence]) -> float:
-        """Sum over the gaps of the span's first `steps` steps of (gap - SLO) / SLO where positive."""
-        first = self._first_s
-        growth = self._growth_s
-        excess = 0.0
-        for slo, count in self._tbt_classes.items():
-            below = _steps_until(slo, steps, first, growth)
-            over = steps - below
-            total_s = over * first + growth * (steps * (steps - 1) - below * (below - 1)) / 2
-            excess += count * (total_s / slo - over)
-        for seq in fresh:
-            excess -= max(0.0, first / seq.tbt_slo_s - 1.0)
-        return excess
-
-    def tbt_excess_now(self) -> float:
-        """`tbt_excess` as of now: with the steps of the span that are over, without a step that is not."""
+    def tbt_excess(self) -> float:
+        """Sum over all gaps that have closed by now of (gap - SLO) / SLO where positive."""
         elapsed_s = self.clock._now - self._start_s
-        if elapsed_s < 0.0:
-            return self.tbt_excess - self._last_excess  # a cut has counted the step in progress
-        if not self._steps or elapsed_s < self._first_s or not self.decoding:
-            return self.tbt_excess
-        done = min(self._steps, int(steps_within(elapsed_s, self._first_s, self._growth_s) + 1e-9))
-        if self._first_s + (done - 1) * self._growth_s <= self.tbt_slo_s:
-            return self.tbt_excess
-        return self.tbt_excess + self._excess(done, self._fresh)
-
-
-def _steps_until(slo_s: float, steps: int, first_s: float, growth_s: float) -> int:
-    """How many of a span's steps last no longer than `slo_s`; steps never grow shorter."""
-    if first_s > slo_s:
-        return 0
-    if growth_s == 0.0:
-        return steps
-    return min(steps, int((slo_s - first_s) / growth_s) + 1)
+        over = -1 if elapsed_s < 0.0 else 0  # a cut has counted the step in progress
+        if elapsed_s > 0.0 and self._steps and self.batch.members:
+            over = whole_steps_within(elapsed_s, self._steps, self._first_s, self._growth_s)
+        return self.batch.tbt_excess(over, self._first_s, self._growth_s)

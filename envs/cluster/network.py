@@ -111,6 +111,13 @@ class Network:
         sharing = self._sharing
         sharing[sender] += 1
         sharing[receiver] += 1
+        if sharing[sender] == 1 and sharing[receiver] == 1:  # nobody to share with, which is the rule
+            transfer.rate = rate = bandwidth * min(self._factors[sender], self._factors[receiver])
+            transfer.done_s = done_s = now + transfer.remaining_bytes / rate
+            if done_s < self._wake_s:
+                self._wake_s = done_s
+                self._clock.call_at(done_s, self._wake)
+            return
         self._share(sender, receiver, now)
         self._arm()
 

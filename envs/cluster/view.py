@@ -5,7 +5,8 @@ from math import exp
 from typing import NamedTuple
 
 from envs.cluster.clock import Clock
-from envs.cluster.engine import Engine, steps_within
+from envs.cluster.engine import Engine
+from envs.cluster.spans import whole_steps_within
 from envs.cluster.topology import Topology
 
 
@@ -36,7 +37,7 @@ def read_report(engine: Engine, at_s: float) -> NodeReport:
         i -= 1
     start_s, steps, first_s, growth_s, batch, kv_tokens, chunk, computed, kv_used, tbt_slo_s = history[i]
     if steps and at_s > start_s:
-        done = min(steps, int(steps_within(at_s - start_s, first_s, growth_s) + 1e-9))
+        done = whole_steps_within(at_s - start_s, steps, first_s, growth_s)
         grown = done * batch
         kv_tokens += grown
         kv_used += grown
