@@ -4,7 +4,7 @@ Members are kept by the step they finish at, in the engine's own count of decode
 member and step.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from heapq import heapify, heappop, heappush
 from math import inf, isnan
 from typing import Any
@@ -95,12 +95,15 @@ class DecodeBatch:
         if slo < self.tbt_slo_s:
             self.tbt_slo_s = slo
 
-    def finished(self) -> Iterator[tuple[Sequence, int]]:
-        """Take out the members that have given their last token; yields each with the KV it held."""
+    def take_finished(self) -> list[tuple[Sequence, int]]:
+        """Take out the members that have given their last token; each with the KV it held."""
         members = self.members
-        while members and members[0][0] == self.step:
+        step = self.step
+        taken = []
+        while members and members[0][0] == step:
             seq = heappop(members)[2]
-            yield seq, self._leave(seq)
+            taken.append((seq, self._leave(seq)))
+        return taken
 
     def take_youngest(self, now_s: float) -> tuple[Sequence, int]:
         """Take out the member that joined last; returns it with the KV it held."""

@@ -122,7 +122,7 @@ class Cluster:
         twins = {seq: seq.copy() for seq in self.in_flight.values()}
         twin.in_flight = {seq.index: seq for seq in twins.values()}
         twin.counters = twin._view.counters = self.counters.copy()
-        twin.waiting = self.waiting.copy()
+        twin.waiting = self.waiting.copy(twins)
         twin.kv_bytes_moved = self.kv_bytes_moved
         twin.deflected = self.deflected
         twin.displaced = self.displaced
@@ -147,14 +147,15 @@ class Cluster:
         Raises:
             InputError: a node that does not exist or cannot ever hold the request's KV, or an empty chunk.
         """
-        self._check(seq, *placement)
+        prefill_node, decode_node, chunk_plan = placement
+        self._check(seq, prefill_node, decode_node, chunk_plan)
         self.counters.count_arrival(seq.arrival_s, seq.prompt_tokens)
-        self.waiting.begin(seq)
+        self.waiting.requests[seq] = None
         self.in_flight[seq.index] = seq
-        self._place(seq, placement)
+        self._place(seq, prefill_node, decode_node, chunk_plan)
 
-    def _place(self, seq: Sequence, placement: Placement) -> None:
-        prefill_node, decode_node, seq.chunk_plan = placement
+    def _place(self, seq: Sequence, prefill_node: int, decode_node: int, chunk_plan: tuple[int, ...]) -> None:
+        seq.chunk_plan = chunk_plan
         seq.prefill_node = prefill_node
         seq.decode_node = decode_node
         seq.queued = True
@@ -318,7 +319,7 @@ class Cluster:
             self.displaced += 1
             placement = self._on_displaced(seq)
             self._check(seq, *placement)
-            self._place(seq, placement)
+            self._place(seq, *placement)
 
     def _default_placement(self, _: Sequence) -> Placement:
         tokens = self.counters.queued_prompt_tokens

@@ -478,7 +478,7 @@ class Engine:
         self._commit(self._steps)
         self._steps = 0
         self._start_s = now
-        for seq, kv_tokens in self.batch.finished():
+        for seq, kv_tokens in self.batch.take_finished():
             self.kv_used_tokens -= kv_tokens
             seq.generated_tokens = seq.output_tokens
             seq.last_token_s = now
