@@ -1,5 +1,6 @@
 """Play a workload under a policy and return what happened."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from time import perf_counter
@@ -54,7 +55,8 @@ class RunResult:
     """What happened in a run.
 
     Attributes:
-        records: one per request that arrived, in the workload's order; nan stamps where it did not finish.
+        records: one per request that arrived, in the workload's order; nan stamps where it did not finish. Empty where
+            they went to `on_record`.
         gaps: the gaps between tokens.
         counters: totals.
         decision_s: seconds of wall time each decision took, shape (requests,); empty unless asked for.
@@ -75,6 +77,7 @@ def simulate(
     *,
     drain_s: float = inf,
     time_decisions: bool = False,
+    on_record: Callable[[RequestRecord], object] | None = None,
 ) -> RunResult:
     """Play a workload through a cluster under a policy.
 
@@ -84,6 +87,8 @@ def simulate(
         config: the cluster.
         drain_s: how long after the last arrival the cluster may work on, seconds.
         time_decisions: measure each decision's wall time.
+        on_record: called with each record when its request finishes, and at the end with those that did not; the
+            result then keeps none. For runs of millions of requests.
 
     Raises:
         InputError: a request that can never fit, or a placement that does not exist.
@@ -94,7 +99,8 @@ def simulate(
         request = RequestView(seq.index, seq.arrival_s, seq.target_tokens, seq.ttft_slo_s, seq.tbt_slo_s)
         return policy.place(request, cluster.view())
 
-    cluster = Cluster(config, records.append, place_again)
+    keep = on_record if on_record is not None else records.append
+    cluster = Cluster(config, keep, place_again)
     clock = cluster.clock
     view = cluster.view()
     place = policy.place
@@ -123,7 +129,8 @@ def simulate(
     events += clock.drain(clock.now + drain_s)
     for engine in cluster.engines:
         engine.settle()
-    records.extend([seq.record() for seq in cluster.in_flight.values()])
+    for seq in cluster.in_flight.values():
+        keep(seq.record())
     records.sort()
     engines = cluster.engines
     return RunResult(
