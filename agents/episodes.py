@@ -1,0 +1,59 @@
+"""Training episodes: a seed of its own for each, and its total reward.
+
+stable-baselines3 seeds only the first reset of an environment, so that later episodes depend on everything
+that happened before them. Here episode k of stream s of a training run is the same requests whatever was
+trained, and a resumed run goes on with the episodes that come next.
+"""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+FIRST_TRAINING_SEED = 2**31
+"""Training seeds are at or above this, so evaluation seeds below it are never trained on."""
+
+
+def training_seed(run_seed: int, stream: int, episode: int) -> int:
+    """Seed of one training episode: in [2^31, 2^32), a function of its place alone."""
+    word = int(np.random.SeedSequence([run_seed, stream, episode]).generate_state(1)[0])
+    return FIRST_TRAINING_SEED | word
+
+
+class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Seeds every reset from (run seed, stream, episode) and reports each episode's total.
+
+    The last step of an episode carries info["episode"] = {"r": sum of rewards, "l": decisions}, which is
+    where stable-baselines3 looks for it.
+
+    Args:
+        env: the environment.
+        run_seed: the training run's seed.
+        stream: environments with the same stream play the same arrivals.
+        episode: number of the first episode.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], run_seed: int, stream: int, episode: int = 0) -> None:
+        super().__init__(env)
+        self.run_seed = run_seed
+        self.stream = stream
+        self.episode = episode
+        self._reward = 0.0
+        self._decisions = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start the next episode; `seed` is not used, the episode's own is."""
+        del seed
+        own_seed = training_seed(self.run_seed, self.stream, self.episode)
+        self.episode += 1
+        self._reward, self._decisions = 0.0, 0
+        return self.env.reset(seed=own_seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Step, and total up."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._reward += float(reward)
+        self._decisions += 1
+        if terminated or truncated:
+            info["episode"] = {"r": self._reward, "l": self._decisions}
+        return observation, float(reward), terminated, truncated, info

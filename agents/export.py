@@ -1,0 +1,120 @@
+"""Policy files: the actor's weights and what is needed to use them, in one `.npz` that holds no pickle.
+
+A file has one array for each of the actor's parameters and "metadata", a JSON text with the observation
+layout the policy was trained on and how it was trained. Loading it runs no code.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from agents.layout import FeatureSizes, Layout
+from hardware_profiles.errors import InputError
+
+if TYPE_CHECKING:  # torch is for training only
+    from agents.network import PlacementNetwork
+
+FORMAT = "prefill-placement-policy/1"
+"""Changes when a reader of this version could not use the file."""
+
+
+class PolicyFile(NamedTuple):
+    """What a policy file holds.
+
+    Attributes:
+        weights: the actor's parameters by name, float32.
+        layout: the observations they are for.
+        training: how they were trained, as plain values.
+    """
+
+    weights: Mapping[str, np.ndarray]
+    layout: Layout
+    training: Mapping[str, Any]
+
+
+def save_policy(path: Path, network: "PlacementNetwork", layout: Layout, training: Mapping[str, Any]) -> None:
+    """Write the actor of `network` as a policy file, whole or not at all.
+
+    Args:
+        path: file to write or replace, usually named policy.npz.
+        network: the trained network.
+        layout: layout of the observations it was trained on.
+        training: arguments and results to keep with it; anything JSON can hold.
+    """
+    if layout.sizes != network.sizes:
+        raise ValueError(f"the layout names {layout.sizes}, the network takes {network.sizes}")
+    metadata = {"format": FORMAT, "layout": layout._asdict(), "training": training}
+    weights = {name: tensor.numpy(force=True) for name, tensor in network.actor.state_dict().items()}
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, metadata=np.array(json.dumps(metadata)), **weights)
+    os.replace(temporary, path)
+
+
+def load_policy(path: Path) -> PolicyFile:
+    """Read a policy file.
+
+    Raises:
+        InputError: the file is missing, damaged, or not a policy file; names the file and the reason.
+    """
+    try:
+        # Opened here: np.load leaves a damaged file that it opened itself open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        metadata = json.loads(str(arrays.pop("metadata")))
+        if metadata["format"] != FORMAT:
+            raise InputError(f"{path}: format {metadata['format']!r}, this version reads {FORMAT!r}")
+        layout = _layout(metadata["layout"])
+        training = metadata["training"]
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such policy file") from error
+    except Exception as error:  # what a reader of zip, NumPy and JSON stumbles on is not bounded
+        raise InputError(f"{path}: not a policy file, or a damaged one ({_one_line(error)})") from error
+    _check_weights(path, arrays, layout.sizes)
+    return PolicyFile(arrays, layout, training)
+
+
+def _layout(values: Mapping[str, Any]) -> Layout:
+    names = {key: tuple(str(name) for name in values[key]) for key in ("request", "global_", "nodes")}
+    return Layout(version=int(values["version"]), **names)
+
+
+def _check_weights(path: Path, weights: Mapping[str, np.ndarray], sizes: FeatureSizes) -> None:
+    """Refuse weights that are not those of an Actor of these sizes."""
+    bias = weights.get("node.bias")
+    hidden = len(bias) if bias is not None and bias.ndim == 1 else 0
+    shapes = weight_shapes(sizes, hidden)
+    for name in sorted(shapes.keys() | weights.keys()):
+        found = weights[name].shape if name in weights else None
+        if found != shapes.get(name):
+            raise InputError(f"{path}: weight {name!r} has shape {found}, expected {shapes.get(name)}")
+        if weights[name].dtype != np.float32 or not np.isfinite(weights[name]).all():
+            raise InputError(f"{path}: weight {name!r} is not finite float32")
+
+
+def weight_shapes(sizes: FeatureSizes, hidden: int) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter of an Actor, by name."""
+    context = sizes.request + sizes.global_
+    return {
+        "encoder.node.weight": (hidden, sizes.node),
+        "encoder.node.bias": (hidden,),
+        "encoder.context.weight": (hidden, context),
+        "encoder.second.weight": (hidden, hidden),
+        "encoder.second.bias": (hidden,),
+        "node.weight": (hidden, hidden),
+        "node.bias": (hidden,),
+        "summary.weight": (hidden, 2 * hidden + context),
+        "score.weight": (1, hidden),
+        "skip.weight": (1, sizes.node),
+    }
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

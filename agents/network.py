@@ -1,0 +1,135 @@
+"""The network that scores where a request's prefill may go: one encoder, shared by all nodes.
+
+Nothing in it depends on how many nodes there are or on their order. Each node is encoded by the same weights
+together with the request and the global features; the embeddings are pooled (mean and max over the nodes that
+exist), and the same head scores every node from its own embedding and the pool. Permuting the nodes permutes
+the scores and leaves the value as it was; weights trained on 4 nodes load into a network for 8.
+
+Actor and critic have an encoder each, so that fitting the value cannot disturb the policy
+(separate networks do better in Andrychowicz et al. 2020, arXiv 2006.05990, section 3.2).
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from agents.layout import MASKED_SCORE, FeatureSizes
+
+
+class Encoder(nn.Module):
+    """Embeds every node and pools the embeddings.
+
+    A layer over [node, context] is written as the sum of two layers, so that the context's share is computed
+    once for a cluster and not once for each of its nodes.
+    """
+
+    def __init__(self, sizes: FeatureSizes, hidden: int) -> None:
+        super().__init__()
+        context = sizes.request + sizes.global_
+        self.node = nn.Linear(sizes.node, hidden)
+        self.context = nn.Linear(context, hidden, bias=False)
+        self.second = nn.Linear(hidden, hidden)
+        self.summary_size = 2 * hidden + context
+
+    def forward(self, observation: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return node embeddings (B, N, hidden) and the cluster's summary (B, summary_size)."""
+        nodes = observation["nodes"]
+        context = torch.cat([observation["request"], observation["global"]], dim=1)
+        embedding = torch.tanh(self.node(nodes) + self.context(context).unsqueeze(1))
+        embedding = torch.tanh(self.second(embedding))
+        # A row of zeros that may not be chosen is padding; a node that merely may not be chosen still counts.
+        present = ((observation["action_mask"] > 0) | (nodes != 0).any(dim=2)).unsqueeze(2)
+        mean = (embedding * present).sum(dim=1) / present.sum(dim=1).clamp(min=1)
+        highest = embedding.masked_fill(~present, -1.0).amax(dim=1)  # -1 is the least that tanh can give
+        return embedding, torch.cat([mean, highest, context], dim=1)
+
+
+class Actor(nn.Module):
+    """Scores every node: a head over its embedding and the summary, plus a linear skip from its features."""
+
+    def __init__(self, sizes: FeatureSizes, hidden: int, skip_start: Mapping[int, float]) -> None:
+        super().__init__()
+        self.encoder = Encoder(sizes, hidden)
+        self.node = nn.Linear(hidden, hidden)
+        self.summary = nn.Linear(self.encoder.summary_size, hidden, bias=False)
+        self.score = nn.Linear(hidden, 1, bias=False)  # a bias common to all nodes would change nothing
+        self.skip = nn.Linear(sizes.node, 1, bias=False)
+        _orthogonal(self, last=self.score, last_gain=0.01)
+        with torch.no_grad():
+            self.skip.weight.zero_()
+            for column, weight in skip_start.items():
+                self.skip.weight[0, column] = weight
+
+    def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Return scores (B, N), logits of the placement; MASKED_SCORE where the mask is 0."""
+        embedding, summary = self.encoder(observation)
+        hidden = torch.tanh(self.node(embedding) + self.summary(summary).unsqueeze(1))
+        scores: Tensor = (self.score(hidden) + self.skip(observation["nodes"])).squeeze(2)
+        return scores.masked_fill(observation["action_mask"] <= 0, MASKED_SCORE)
+
+
+class Critic(nn.Module):
+    """Value of a state, from the summary."""
+
+    def __init__(self, sizes: FeatureSizes, hidden: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(sizes, hidden)
+        self.summary = nn.Linear(self.encoder.summary_size, hidden)
+        self.value = nn.Linear(hidden, 1)
+        _orthogonal(self, last=self.value, last_gain=1.0)
+
+    def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Return values (B, 1)."""
+        _, summary = self.encoder(observation)
+        value: Tensor = self.value(torch.tanh(self.summary(summary)))
+        return value
+
+
+class PlacementNetwork(nn.Module):
+    """Actor and critic over the same observation.
+
+    Args:
+        sizes: numbers of features.
+        hidden: width of every layer.
+        skip_start: what the skip's weights start from, by node feature column; the others start at 0. The
+            head starts near 0, so this is the policy before any training: {predicted TTFT: -40} begins near
+            shortest predicted TTFT, and nothing given begins near the uniform policy. State it with any
+            result.
+    """
+
+    def __init__(self, sizes: FeatureSizes, hidden: int = 64, skip_start: Mapping[int, float] | None = None) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.hidden = hidden
+        self.actor = Actor(sizes, hidden, skip_start or {})
+        self.critic = Critic(sizes, hidden)
+
+    def forward(self, observation: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return (scores (B, N), values (B, 1)) of a batch of observations.
+
+        Args:
+            observation: "request" (B, R), "global" (B, G), "nodes" (B, N, F) and "action_mask" (B, N).
+        """
+        return self.forward_actor(observation), self.forward_critic(observation)
+
+    # stable-baselines3 calls the two halves by these names.
+    def forward_actor(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Return scores (B, N)."""
+        scores: Tensor = self.actor(observation)
+        return scores
+
+    def forward_critic(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Return values (B, 1)."""
+        values: Tensor = self.critic(observation)
+        return values
+
+
+def _orthogonal(module: nn.Module, last: nn.Linear, last_gain: float) -> None:
+    """Orthogonal weights and zero biases, as in stable-baselines3; `last` is scaled by its own gain."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.orthogonal_(layer.weight, gain=last_gain if layer is last else math.sqrt(2))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

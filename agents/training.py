@@ -1,0 +1,161 @@
+"""The training run: PPO from a start to a policy, with a record of it and checkpoints on the way."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from torch import Tensor
+
+from agents import checkpoint
+from agents.discounting import TimeDiscount
+from agents.ppo import EntropyDecay, MakeEnv, PPOArguments, build
+from agents.progress import ProgressFile, ProgressRow, WandbMirror, WandbMode
+from hardware_profiles.errors import InputError
+
+CHECKPOINT_EVERY_S = 15.0
+
+
+def train(
+    make_env: MakeEnv,
+    arguments: PPOArguments,
+    out_dir: Path,
+    *,
+    initial_weights: Mapping[str, Tensor] | None = None,
+    on_progress: Callable[[ProgressRow], None] | None = None,
+    wandb_mode: WandbMode = "offline",
+    resume: bool = False,
+) -> PPO:
+    """Train a policy.
+
+    Writes into `out_dir`: progress.csv (a row a rollout), checkpoint.pt (replaced every CHECKPOINT_EVERY_S
+    seconds and at the end) and, at the end, model.zip for stable-baselines3.
+
+    Args:
+        make_env: makes the environment of a stream of episodes; its steps must give info["dt_s"].
+        arguments: the run's arguments.
+        out_dir: folder of the run, made when missing.
+        initial_weights: state_dict of a PlacementNetwork to start from (a warm start); None starts anew. Not
+            used when resuming.
+        on_progress: called with every row.
+        wandb_mode: "offline", "online" or "disabled".
+        resume: go on from out_dir/checkpoint.pt, which must come from the same arguments; a run that was
+            finished is returned as it is.
+
+    Raises:
+        InputError: nothing to resume, or other arguments; a wandb mode that is not known or does not start.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    described = asdict(arguments)
+    state = checkpoint.read(out_dir / "checkpoint.pt") if resume else None
+    if state is not None:
+        _refuse_other_arguments(state["arguments"], described, out_dir)
+    model = build(make_env, arguments, first_episodes=state["episodes"] if state else None)
+    if state is not None:
+        checkpoint.restore(state, model)
+    elif initial_weights is not None:
+        model.policy.network.load_state_dict(initial_weights)
+
+    done = model.num_timesteps
+    if done < arguments.timesteps:
+        mirror = WandbMirror(wandb_mode, out_dir, described)
+        recorder = _Recorder(out_dir, described, done, mirror, on_progress)
+        exit_code = 1
+        try:
+            discount = TimeDiscount(arguments.discount_rate_per_s, arguments.reward_scale)
+            callbacks = CallbackList([discount, EntropyDecay(arguments.entropy_weight), recorder])
+            # stable-baselines3 adds the decisions already made to the number asked for when it goes on.
+            model.learn(
+                arguments.timesteps - done,
+                callback=callbacks,
+                log_interval=None,
+                reset_num_timesteps=done == 0,
+            )
+            exit_code = 0
+        finally:
+            recorder.file.close()
+            mirror.close(exit_code)
+    temporary = out_dir / "model.tmp.zip"
+    model.save(temporary)
+    temporary.replace(out_dir / "model.zip")
+    return model
+
+
+def _refuse_other_arguments(old: dict[str, Any], new: dict[str, Any], out_dir: Path) -> None:
+    for name in new:
+        if old.get(name) != new[name]:
+            raise InputError(f"{out_dir}/checkpoint.pt: made with {name}={old.get(name)}, not with {name}={new[name]}")
+
+
+class _Recorder(BaseCallback):
+    """Turns each rollout and its update into a ProgressRow, and writes checkpoints between updates."""
+
+    def __init__(
+        self,
+        out_dir: Path,
+        arguments: dict[str, Any],
+        resume_at: int,
+        mirror: WandbMirror,
+        on_progress: Callable[[ProgressRow], None] | None,
+    ) -> None:
+        super().__init__()
+        self.file = ProgressFile(out_dir / "progress.csv", resume_at)
+        self.checkpoint_path = out_dir / "checkpoint.pt"
+        self.arguments = arguments
+        self.mirror = mirror
+        self.on_progress = on_progress
+        self._earlier_s = self.file.wall_s
+        self._start_s = self._rollout_start_s = self._saved_s = time.monotonic()
+        self._reward_total = math.nan  # nan: no rollout is waiting to be written
+
+    def _on_rollout_start(self) -> None:
+        self._write()
+        if time.monotonic() - self._saved_s >= CHECKPOINT_EVERY_S:
+            self._save()
+        self._rollout_start_s = time.monotonic()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self._reward_total = self.locals["callback"].callbacks[0].reward_total
+
+    def _on_training_end(self) -> None:
+        self._write()
+        self._save()
+
+    def _save(self) -> None:
+        checkpoint.save(self.checkpoint_path, self.model, self.arguments)
+        self._saved_s = time.monotonic()
+
+    def _write(self) -> None:
+        """Write the last rollout's row; its update's figures are there only once the update is over."""
+        if math.isnan(self._reward_total):
+            return
+        now_s = time.monotonic()
+        figures = self.model.logger.name_to_value
+        decisions = self.model.n_steps * self.model.n_envs
+        costs = [-episode["r"] for episode in self.model.ep_info_buffer]
+        row = ProgressRow(
+            timesteps=self.model.num_timesteps,
+            wall_s=self._earlier_s + now_s - self._start_s,
+            steps_per_s=decisions / (now_s - self._rollout_start_s),
+            reward_per_decision=self._reward_total / decisions,
+            episode_cost=float(np.mean(costs)) if costs else math.nan,
+            episodes=len(costs),
+            explained_variance=float(figures["train/explained_variance"]),
+            entropy=-float(figures["train/entropy_loss"]),
+            approx_kl=float(figures["train/approx_kl"]),
+            clip_fraction=float(figures["train/clip_fraction"]),
+            value_loss=float(figures["train/value_loss"]),
+        )
+        self._reward_total = math.nan
+        self.file.write(row)
+        self.mirror.write(row)
+        if self.on_progress is not None:
+            self.on_progress(row)

@@ -1,0 +1,43 @@
+"""Random observations for the network's laws."""
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+
+from agents.layout import FeatureSizes, Layout
+from agents.network import PlacementNetwork
+from tests.agents.standin_env import GLOBAL, NODE, REQUEST
+
+SIZES = FeatureSizes(REQUEST, GLOBAL, NODE)
+LAYOUT = Layout(1, ("r0", "r1", "r2"), ("g0", "g1"), ("n0", "n1", "n2", "n3", "n4"))
+
+
+def make_observation(seed: int, nodes: int, batch: int = 1) -> dict[str, np.ndarray]:
+    """A batch of observations with at least one node allowed in each."""
+    rng = np.random.default_rng(seed)
+    mask = rng.random((batch, nodes)) < 0.6
+    mask[np.arange(batch), rng.integers(nodes, size=batch)] = True
+    return {
+        "request": rng.random((batch, REQUEST), dtype=np.float32),
+        "global": rng.random((batch, GLOBAL), dtype=np.float32),
+        "nodes": rng.random((batch, nodes, NODE), dtype=np.float32),
+        "action_mask": mask.astype(np.int8),
+    }
+
+
+def make_network(seed: int, hidden: int = 16, skip_start: dict[int, float] | None = None) -> PlacementNetwork:
+    """A network with every weight drawn, so that no part of it is near 0 as it is before training."""
+    network = PlacementNetwork(SIZES, hidden, skip_start)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
+    return network
+
+
+def as_tensors(observation: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.as_tensor(array) for name, array in observation.items()}
+
+
+seeds = st.integers(0, 2**32 - 1)
+node_counts = st.integers(1, 9)

@@ -1,0 +1,127 @@
+"""Discounting by time: GAE against its definition, baselines over shared arrivals, and truncation."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from hypothesis import given, settings
+
+from agents.discounting import ADVANTAGE_LIMIT, TimeDiscount, TimeDiscountedBuffer
+from agents.ppo import PPOArguments, build
+from tests.agents.observations import seeds
+from tests.agents.standin_env import ShortestQueueEnv, observation_space
+
+
+def filled_buffer(
+    seed: int, steps: int, envs: int, gae_lambda: float, group: int = 1
+) -> tuple[TimeDiscountedBuffer, np.random.Generator]:
+    rng = np.random.default_rng(seed)
+    buffer = TimeDiscountedBuffer(
+        steps, observation_space(2), spaces.Discrete(2), "cpu", gae_lambda, 1.0, envs, rollouts_per_arrivals=group
+    )
+    shape = (steps, envs)
+    buffer.rewards = rng.normal(size=shape).astype(np.float32)
+    buffer.values = rng.normal(size=shape).astype(np.float32)
+    buffer.discounts = np.exp(-0.5 * rng.exponential(size=shape)).astype(np.float32)
+    buffer.episode_starts = (rng.random(shape) < 0.2).astype(np.float32)
+    return buffer, rng
+
+
+@settings(max_examples=50, deadline=None)
+@given(seeds)
+def test_gae_is_its_definition_with_uneven_discounts(seed: int) -> None:
+    steps, envs, gae_lambda = 7, 3, 0.9
+    buffer, rng = filled_buffer(seed, steps, envs, gae_lambda)
+    last_values, dones = rng.normal(size=envs).astype(np.float32), rng.random(envs) < 0.5
+    buffer.compute_returns_and_advantage(torch.as_tensor(last_values).reshape(-1, 1), dones)
+
+    values = np.vstack([buffer.values, last_values])
+    ends = np.vstack([buffer.episode_starts[1:], dones]).astype(bool)
+    for env in range(envs):
+        for start in range(steps):
+            # Sum over t of (product of lambda * discount between start and t) times the TD error at t.
+            total, weight = 0.0, 1.0
+            for step in range(start, steps):
+                following = 0.0 if ends[step, env] else buffer.discounts[step, env]
+                error = buffer.rewards[step, env] + following * values[step + 1, env] - values[step, env]
+                total += weight * error
+                weight *= gae_lambda * following
+            # Returns are advantages, as they are before they are made comparable, plus values.
+            assert buffer.returns[start, env] - buffer.values[start, env] == pytest.approx(total, abs=1e-4)
+
+
+def test_constant_cost_rate_has_the_value_of_the_integral() -> None:
+    """Cost at rate 1 until time T costs (1 - exp(-beta T)) / beta, however decisions are spaced."""
+    beta, dt_s = 0.3, np.random.default_rng(5).exponential(0.2, size=40)
+    buffer, _ = filled_buffer(0, 40, 1, gae_lambda=1.0)
+    buffer.values[:] = 0.0
+    buffer.episode_starts[:] = 0.0
+    buffer.discounts = np.exp(-beta * dt_s).astype(np.float32).reshape(-1, 1)
+    buffer.rewards = ((1 - np.exp(-beta * dt_s)) / beta).astype(np.float32).reshape(-1, 1)
+    buffer.compute_returns_and_advantage(torch.zeros(1, 1), np.array([True]))
+    assert buffer.returns[0, 0] == pytest.approx((1 - np.exp(-beta * dt_s.sum())) / beta, rel=1e-5)
+
+
+def test_what_shared_arrivals_did_to_a_whole_group_is_not_in_the_advantages() -> None:
+    alone, _ = filled_buffer(3, 50, 4, 0.95, group=2)
+    shifted, rng = filled_buffer(3, 50, 4, 0.95, group=2)
+    shifted.discounts[:] = alone.discounts[:] = 0.9
+    shifted.episode_starts[:] = alone.episode_starts[:] = 0.0
+    shifted.rewards += np.repeat(rng.normal(size=(50, 2)) * 5.0, 2, axis=1).astype(np.float32)
+    for buffer in (alone, shifted):
+        buffer.compute_returns_and_advantage(torch.ones(4, 1), np.zeros(4, dtype=bool))
+    np.testing.assert_allclose(shifted.advantages, alone.advantages, atol=1e-3)
+    assert not np.allclose(shifted.returns, alone.returns, atol=1.0)
+    np.testing.assert_allclose(alone.advantages[:, 0], -alone.advantages[:, 1], atol=1e-5)
+
+
+def test_every_load_counts_alike_and_no_step_more_than_the_limit() -> None:
+    buffer, _ = filled_buffer(4, 200, 4, 0.95, group=2)
+    buffer.rewards[:, 2:] *= 100.0
+    buffer.values[:, 2:] *= 100.0
+    buffer.rewards[7, 0] = 1e4
+    buffer.compute_returns_and_advantage(torch.zeros(4, 1), np.zeros(4, dtype=bool))
+    assert buffer.advantages[7, 0] == ADVANTAGE_LIMIT
+    assert np.abs(buffer.advantages).max() <= ADVANTAGE_LIMIT
+    assert buffer.advantages[:, 2:].std() == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_step_whose_time_was_not_recorded_cannot_pass_unnoticed() -> None:
+    buffer, _ = filled_buffer(0, 4, 2, 0.95)
+    buffer.reset()
+    buffer.compute_returns_and_advantage(torch.ones(2, 1), np.zeros(2, dtype=bool))
+    assert np.isnan(buffer.advantages).all()
+
+
+def test_a_truncated_episode_is_bootstrapped_with_its_own_discount() -> None:
+    """With one decision an episode, a return is reward * scale + exp(-beta dt) * V(last observation)."""
+    arguments = PPOArguments(
+        timesteps=8,
+        n_envs=2,
+        n_steps=4,
+        batch_size=8,
+        n_epochs=1,
+        hidden=8,
+        discount_rate_per_s=2.0,
+        reward_scale=3.0,
+        gae_lambda=1.0,
+        learning_rate=0.0,
+        rollouts_per_arrivals=1,
+    )
+    model = build(lambda _: ShortestQueueEnv(decisions=1), arguments)
+    seen: list[tuple[np.ndarray, list[dict[str, object]]]] = []
+
+    class Spy(TimeDiscount):
+        def _on_step(self) -> bool:
+            seen.append((self.locals["rewards"].copy(), self.locals["infos"]))
+            return super()._on_step()
+
+    model.learn(8, callback=Spy(2.0, 3.0), log_interval=None)
+    returns = model.rollout_buffer.returns.reshape(2, 4).T
+    for step, (rewards, infos) in enumerate(seen):
+        for env, info in enumerate(infos):
+            last = model.policy.obs_to_tensor(info["terminal_observation"])[0]
+            with torch.no_grad():
+                value = float(model.policy.predict_values(last))
+            expected = 3.0 * rewards[env] + np.exp(-2.0 * info["dt_s"]) * value
+            assert returns[step, env] == pytest.approx(expected, abs=1e-5)

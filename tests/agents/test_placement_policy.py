@@ -1,0 +1,73 @@
+"""A policy file as a policy of the cluster."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agents.export import save_policy
+from agents.network import PlacementNetwork
+from agents.placement_policy import LearnedPolicy, current_layout
+from envs import observation
+from envs.cluster import ClusterConfig, ClusterView, Placement, RequestView, simulate
+from envs.generators import generate
+from hardware_profiles import InputError, load_profile
+from tests.agents.observations import LAYOUT, make_network
+
+WORKLOAD = generate("burst", rate_rps=20.0, requests=80, seed=3)
+CONFIG = ClusterConfig(load_profile("a100-qwen3-8b"), "2P2D")
+
+
+def shortest_predicted_ttft(path: Path) -> Path:
+    """A policy file that does before training what its skip says: the least predicted TTFT."""
+    layout = current_layout()
+    network = PlacementNetwork(layout.sizes, 8, {observation.PREDICTED_TTFT_COLUMN: -1e5})
+    save_policy(path, network, layout, {})
+    return path
+
+
+def test_it_places_where_its_network_scores_highest(tmp_path: Path) -> None:
+    policy = LearnedPolicy(shortest_predicted_ttft(tmp_path / "shortest.npz"))
+    assert policy.name == "shortest"
+
+    class Watched:
+        name = "watched"
+        placed: list[Placement]
+
+        def place(self, request: RequestView, view: ClusterView) -> Placement:
+            seen = observation.encode(request, view)
+            ttft = np.where(seen["action_mask"] > 0, seen["nodes"][:, observation.PREDICTED_TTFT_COLUMN], np.inf)
+            placement = policy.place(request, view)
+            assert ttft[placement.prefill_node] == pytest.approx(ttft.min())
+            return placement
+
+    records = simulate(WORKLOAD, Watched(), CONFIG).records
+    assert len(records) == len(WORKLOAD)
+    assert not any(np.isnan(record.last_token_s) for record in records)
+    assert 0 < sum(record.deflected for record in records) < len(records)
+
+
+def test_the_same_file_serves_clusters_of_other_sizes(tmp_path: Path) -> None:
+    policy = LearnedPolicy(shortest_predicted_ttft(tmp_path / "policy.npz"))
+    for shape in ("1P3D", "3P5D"):
+        result = simulate(WORKLOAD, policy, ClusterConfig(load_profile("a100-qwen3-8b"), shape))
+        assert len({record.prefill_node for record in result.records}) > 1
+
+
+def test_a_file_for_other_observations_is_refused(tmp_path: Path) -> None:
+    path, layout = tmp_path / "old.npz", current_layout()
+    network = PlacementNetwork(layout.sizes, 8)
+    for other in (layout._replace(version=layout.version - 1), layout._replace(nodes=layout.nodes[::-1])):
+        save_policy(path, network, other, {})
+        with pytest.raises(InputError, match=r"old\.npz.*layout"):
+            LearnedPolicy(path)
+    save_policy(path, make_network(0), LAYOUT, {})
+    with pytest.raises(InputError, match=r"old\.npz"):
+        LearnedPolicy(path)
+
+
+def test_using_a_trained_policy_does_not_need_torch() -> None:
+    code = "import sys, agents.placement_policy; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

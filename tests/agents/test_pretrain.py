@@ -1,0 +1,76 @@
+"""Warm starts: the network takes over what the arrays say."""
+
+import numpy as np
+import pytest
+import torch
+
+from agents.network import PlacementNetwork
+from agents.pretrain import FitArguments, clone_actions, fit_values, regress_costs
+from tests.agents.observations import SIZES, as_tensors, make_observation
+
+OBSERVATIONS = make_observation(seed=0, nodes=4, batch=3000)
+COSTS = OBSERVATIONS["nodes"][:, :, 0] + OBSERVATIONS["nodes"][:, :, 1] * OBSERVATIONS["request"][:, :1] + 50.0
+ALLOWED = np.where(OBSERVATIONS["action_mask"] > 0, COSTS, np.inf)
+FIT = FitArguments(epochs=12, batch_size=128, learning_rate=3e-3)
+
+
+def regret(network: PlacementNetwork) -> float:
+    """Mean cost above the cheapest placement, on nodes in another number than were fitted."""
+    observation = make_observation(seed=1, nodes=6, batch=1000)
+    costs = observation["nodes"][:, :, 0] + observation["nodes"][:, :, 1] * observation["request"][:, :1]
+    costs = np.where(observation["action_mask"] > 0, costs, np.inf)
+    with torch.no_grad():
+        chosen = network(as_tensors(observation))[0].argmax(dim=1).numpy()
+    return float((costs[np.arange(1000), chosen] - costs.min(axis=1)).mean())
+
+
+@pytest.fixture
+def network() -> PlacementNetwork:
+    torch.manual_seed(0)
+    return PlacementNetwork(SIZES, hidden=32)
+
+
+def test_cost_regression_finds_the_cheapest_placement(network: PlacementNetwork) -> None:
+    before = regret(network)
+    critic = [p.clone() for p in network.critic.parameters()]
+    costs = np.where(OBSERVATIONS["action_mask"] > 0, COSTS, np.nan)  # what may not be chosen has no cost
+    fit = regress_costs(network, OBSERVATIONS, costs, temperature=0.2, arguments=FIT)
+    assert regret(network) < 0.1 * before
+    assert min(fit.held_out_losses) < 0.1 * fit.held_out_losses[0]
+    assert all(torch.equal(a, b) for a, b in zip(critic, network.critic.parameters(), strict=True))
+
+
+def test_temperature_sets_how_sure_the_policy_is(network: PlacementNetwork) -> None:
+    regress_costs(network, OBSERVATIONS, COSTS, temperature=0.2, arguments=FIT)
+    with torch.no_grad():
+        probabilities = torch.softmax(network(as_tensors(OBSERVATIONS))[0], dim=1).numpy()
+    wanted = np.exp(-(ALLOWED - ALLOWED.min(axis=1, keepdims=True)) / 0.2)
+    np.testing.assert_allclose(probabilities, wanted / wanted.sum(axis=1, keepdims=True), atol=0.15)
+
+
+def test_cloning_takes_over_an_experts_actions(network: PlacementNetwork) -> None:
+    before = regret(network)
+    clone_actions(network, OBSERVATIONS, ALLOWED.argmin(axis=1), FIT)
+    assert regret(network) < 0.1 * before
+
+
+def test_values_are_fitted_and_the_actor_is_left_alone(network: PlacementNetwork) -> None:
+    actor = [p.clone() for p in network.actor.parameters()]
+    returns = OBSERVATIONS["nodes"][:, :, 0].mean(axis=1) + OBSERVATIONS["request"][:, 0]
+    fit_values(network, OBSERVATIONS, returns, FIT)
+    with torch.no_grad():
+        values = network(as_tensors(OBSERVATIONS))[1].squeeze(1).numpy()
+    assert np.var(returns - values) < 0.1 * np.var(returns)
+    assert all(torch.equal(a, b) for a, b in zip(actor, network.actor.parameters(), strict=True))
+
+
+def test_the_best_epoch_is_kept_and_a_fit_repeats() -> None:
+    def fitted() -> tuple[PlacementNetwork, list[float]]:
+        torch.manual_seed(1)
+        network = PlacementNetwork(SIZES, hidden=8)
+        arguments = FitArguments(epochs=3, batch_size=64, learning_rate=0.5)  # far too fast: later epochs are worse
+        return network, clone_actions(network, OBSERVATIONS, ALLOWED.argmin(axis=1), arguments).held_out_losses
+
+    (first, losses), (second, _) = fitted(), fitted()
+    torch.testing.assert_close(first.state_dict(), second.state_dict(), atol=0, rtol=0)
+    assert len(losses) == 4

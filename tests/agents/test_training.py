@@ -1,0 +1,224 @@
+"""Training: it learns, it repeats, it goes on after a kill, and it leaves a record."""
+
+import csv
+import sys
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO
+
+from agents import checkpoint, training
+from agents.episodes import FIRST_TRAINING_SEED, TrainingEpisodes, training_seed
+from agents.export import load_policy, save_policy
+from agents.numpy_policy import NumpyActor
+from agents.ppo import MakeEnv, PPOArguments, build
+from agents.progress import ProgressLine, ProgressRow
+from hardware_profiles.errors import InputError
+from tests.agents.observations import LAYOUT
+from tests.agents.standin_env import ShortestQueueEnv
+
+SMALL = PPOArguments(
+    timesteps=512, n_envs=4, n_steps=32, batch_size=64, n_epochs=2, hidden=8, reward_scale=1.0, rollouts_per_arrivals=1
+)
+
+
+def make_env(stream: int) -> ShortestQueueEnv:
+    del stream
+    return ShortestQueueEnv()
+
+
+def train(out_dir: Path, arguments: PPOArguments = SMALL, make: MakeEnv = make_env, resume: bool = False) -> PPO:
+    return training.train(make, arguments, out_dir, wandb_mode="disabled", resume=resume)
+
+
+def weights(model: PPO) -> np.ndarray:
+    return torch.cat([p.detach().flatten() for p in model.policy.parameters()]).numpy()
+
+
+def test_ppo_learns_to_pick_the_shortest_queue(tmp_path: Path) -> None:
+    arguments = PPOArguments(
+        timesteps=40_960,
+        n_envs=32,
+        n_steps=32,
+        batch_size=256,
+        reward_scale=1.0,
+        learning_rate=2e-3,
+        gae_lambda=0.0,
+        hidden=32,
+        rollouts_per_arrivals=1,
+    )
+    model = train(tmp_path, arguments)
+    save_policy(tmp_path / "policy.npz", model.policy.network, LAYOUT, {})
+    actor = NumpyActor(load_policy(tmp_path / "policy.npz").weights)
+    env = ShortestQueueEnv(nodes=8, decisions=1000)  # twice the nodes it was trained on
+    observation, _ = env.reset(seed=0)
+    regrets = []
+    for _ in range(1000):
+        action = actor.act(observation)
+        waits = np.where(observation["action_mask"] > 0, observation["nodes"][:, 0], np.inf)
+        regrets.append(waits[action] - waits.min())
+        observation, *_ = env.step(action)
+    assert np.mean(regrets) < 0.05  # a random choice: 0.3
+
+
+def test_training_twice_gives_identical_weights(tmp_path: Path) -> None:
+    first, second = (weights(train(tmp_path / name)) for name in ("a", "b"))
+    np.testing.assert_array_equal(first, second)
+    other = weights(train(tmp_path / "c", replace(SMALL, seed=1)))
+    assert not np.array_equal(first, other)
+
+
+def test_progress_has_a_row_a_rollout(tmp_path: Path) -> None:
+    train(tmp_path)
+    with (tmp_path / "progress.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == ProgressRow._fields
+    assert [int(row["timesteps"]) for row in rows] == [128, 256, 384, 512]
+    for row in rows:
+        assert float(row["reward_per_decision"]) < 0
+        # The stand-in's episodes all last 32 decisions, so costs and rewards say the same.
+        assert float(row["steps_per_s"]) > 0
+        assert 0 < float(row["entropy"]) <= np.log(4) + 1e-6
+    assert float(rows[0]["episode_cost"]) == pytest.approx(-32 * float(rows[0]["reward_per_decision"]), rel=1e-4)
+
+
+class KilledError(Exception):
+    pass
+
+
+def killed_after(decisions: int) -> MakeEnv:
+    """Environments that raise when one of them is asked for a decision too many."""
+    made = 0
+
+    class Mortal(ShortestQueueEnv):
+        def step(self, action: object) -> tuple[object, float, bool, bool, dict[str, object]]:
+            nonlocal made
+            made += 1
+            if made > decisions:
+                raise KilledError
+            return super().step(action)
+
+    return lambda _: Mortal()
+
+
+def test_a_killed_run_goes_on_where_it_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
+    with pytest.raises(KilledError):
+        train(tmp_path, make=killed_after(300))
+    assert checkpoint.read(tmp_path / "checkpoint.pt")["timesteps"] == 256
+    assert not (tmp_path / "model.zip").exists()
+    made = []
+
+    def counted(stream: int) -> ShortestQueueEnv:
+        class Counted(ShortestQueueEnv):
+            def step(self, action: object) -> tuple[object, float, bool, bool, dict[str, object]]:
+                made.append(stream)
+                return super().step(action)
+
+        return Counted()
+
+    model = train(tmp_path, make=counted, resume=True)
+    assert model.num_timesteps == 512
+    assert len(made) == 512 - 256
+    lines = (tmp_path / "progress.csv").read_text().splitlines()[1:]
+    assert [int(line.split(",")[0]) for line in lines] == [128, 256, 384, 512]
+    walls = [float(line.split(",")[1]) for line in lines]
+    assert walls == sorted(walls)
+
+
+def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
+    first = weights(train(tmp_path))
+    record = (tmp_path / "progress.csv").read_bytes()
+    again = train(tmp_path, make=killed_after(0), resume=True)
+    np.testing.assert_array_equal(first, weights(again))
+    assert (tmp_path / "progress.csv").read_bytes() == record
+
+
+def test_restoring_gives_back_weights_optimizer_and_random_states(tmp_path: Path) -> None:
+    model = train(tmp_path)
+    drawn = torch.rand(3), np.random.random(3)  # noqa: NPY002
+    state = checkpoint.read(tmp_path / "checkpoint.pt")
+    other = build(make_env, replace(SMALL, seed=9), state["episodes"])
+    checkpoint.restore(state, other)
+    np.testing.assert_array_equal(weights(model), weights(other))
+    torch.testing.assert_close(model.policy.optimizer.state_dict(), other.policy.optimizer.state_dict())
+    torch.testing.assert_close(torch.rand(3), drawn[0])
+    np.testing.assert_array_equal(np.random.random(3), drawn[1])  # noqa: NPY002
+    episodes = model.get_env().get_attr("episode")
+    assert episodes == state["episodes"] == [5] * 4
+    other.get_env().reset()
+    assert other.get_env().get_attr("episode") == [6] * 4
+
+
+def test_resuming_what_is_not_there_or_not_the_same_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="resume"):
+        train(tmp_path, resume=True)
+    (tmp_path / "checkpoint.pt").write_bytes(b"something else")
+    with pytest.raises(InputError, match=r"checkpoint\.pt"):
+        train(tmp_path, resume=True)
+    train(tmp_path)
+    with pytest.raises(InputError, match="gae_lambda"):
+        train(tmp_path, replace(SMALL, gae_lambda=0.5), resume=True)
+
+
+def test_stable_baselines3_loads_the_model_it_is_given(tmp_path: Path) -> None:
+    model = train(tmp_path)
+    np.testing.assert_array_equal(weights(PPO.load(tmp_path / "model.zip")), weights(model))
+
+
+def test_a_warm_start_starts_from_the_weights_given(tmp_path: Path) -> None:
+    start = train(tmp_path / "a").policy.network.state_dict()
+    frozen = replace(SMALL, learning_rate=0.0)
+    model = training.train(make_env, frozen, tmp_path / "b", initial_weights=start, wandb_mode="disabled")
+    torch.testing.assert_close(model.policy.network.state_dict(), start)
+
+
+def test_episodes_are_a_function_of_run_stream_and_number() -> None:
+    def observations(stream: int, episode: int, run_seed: int = 0) -> np.ndarray:
+        env = TrainingEpisodes(ShortestQueueEnv(), run_seed, stream, episode)
+        env.reset()  # one before, as it must not matter
+        env.episode = episode
+        return np.asarray(env.reset(seed=99)[0]["nodes"])
+
+    base = observations(1, 2)
+    np.testing.assert_array_equal(base, observations(1, 2))
+    for other in (observations(2, 2), observations(1, 3), observations(1, 2, run_seed=7)):
+        assert not np.array_equal(base, other)
+    seeds = {training_seed(0, stream, episode) for stream in range(20) for episode in range(20)}
+    assert len(seeds) == 400
+    assert min(seeds) >= FIRST_TRAINING_SEED
+
+
+def test_environments_of_a_group_play_the_same_arrivals(tmp_path: Path) -> None:
+    streams = []
+
+    def make(stream: int) -> ShortestQueueEnv:
+        streams.append(stream)
+        return ShortestQueueEnv()
+
+    model = train(tmp_path, replace(SMALL, rollouts_per_arrivals=2), make)
+    assert streams == [0, 0, 1, 1]
+    nodes = model.get_env().reset()["nodes"]
+    np.testing.assert_array_equal(nodes[0], nodes[1])
+    assert not np.array_equal(nodes[1], nodes[2])
+
+
+def test_wandb_is_not_imported_unless_asked_for(tmp_path: Path) -> None:
+    before = "wandb" in sys.modules
+    train(tmp_path)
+    assert ("wandb" in sys.modules) == before
+    with pytest.raises(InputError, match="offline, online, disabled"):
+        training.train(make_env, SMALL, tmp_path, wandb_mode="sometimes")  # type: ignore[arg-type]
+
+
+def test_the_progress_line_shows_the_last_row_always_and_others_now_and_then() -> None:
+    out = StringIO()
+    line = ProgressLine(total_timesteps=300, stream=out)
+    for timesteps in (100, 200, 300):
+        line(ProgressRow(timesteps, 1.0, 100.0, -0.5, 3.0, 1, 0.1, 1.0, 0.01, 0.0, 0.2))
+    shown = out.getvalue().splitlines()
+    assert [text.split()[1] for text in shown] == ["100/300", "300/300"]
