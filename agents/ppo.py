@@ -23,10 +23,11 @@ MakeEnv = Callable[[int], gymnasium.Env[Any, Any]]
 class PPOArguments:
     """Everything that decides a training run, apart from its environment.
 
-    Clip range, lambda, value weight and gradient limit are stable-baselines3's defaults. The others were chosen in trials
-    of 100,000 to 400,000 decisions on the `burst` family (2P2D, Qwen3-8B), by the cost on seeds that the trials did not
-    train on and that no table reports. What mattered there, most first: advantages compared within a group and scaled
-    by load (TimeDiscountedBuffer), the learning rate, and values of a size that the critic can tell from 0.
+    Clip range, lambda, value weight and gradient limit are stable-baselines3's defaults. The others come from trials of
+    100,000 to 400,000 decisions on the `burst` family (2P2D, Qwen3-8B); the last eight candidates were compared
+    by cost on seeds from 700,000 on, which no table reports. What mattered, most first: advantages compared within a
+    group and scaled by load (TimeDiscountedBuffer), the learning rate, and values of a size that the critic can tell
+    from 0.
 
     Attributes:
         timesteps: decisions to train on; rounded up to whole rollouts.
