@@ -53,6 +53,7 @@ def regress_costs(
     costs: np.ndarray,
     temperature: float,
     arguments: FitArguments = DEFAULT_FIT,
+    robust_above: float = 0.5,
 ) -> Fit:
     """Fit scores to minus the costs of the placements, each decision's centred (Huber loss).
 
@@ -63,6 +64,8 @@ def regress_costs(
         temperature: cost difference that makes one placement e times as likely as another, for the
             policy's softmax. Large leaves PPO more to explore; the best-scored placement does not depend on
             it.
+        robust_above: cost errors above this count linearly, not squared (Huber); a few decisions cost a hundred times
+            as much as most.
         arguments: how to fit.
     """
 
@@ -70,7 +73,7 @@ def regress_costs(
         allowed = batch["action_mask"] > 0
         wanted = _centred(-targets / temperature, allowed)
         found = _centred(network.forward_actor(batch), allowed)
-        return functional.huber_loss(found[allowed], wanted[allowed])
+        return functional.huber_loss(found[allowed], wanted[allowed], delta=robust_above / temperature)
 
     return _fit(network, observations, np.asarray(costs, np.float32), loss, arguments)
 

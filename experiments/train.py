@@ -4,9 +4,9 @@ The run goes through stages, each kept in --out when done; the same command goes
 
 1. The knee of `static`, the load that every other load is a multiple of.
 2. The knobs of `kairos` tuned on requests of their own, by the cost that the policy learns to minimise.
-3. A warm start (--warm-start lookahead): placements played forward on copies of the cluster, their costs fitted by
-   the network.
-4. PPO from there, or from scratch (--warm-start none).
+3. With --warm-start lookahead, a start for PPO: placements played forward on copies of the cluster, their costs
+   fitted by the network. It is evaluated too.
+4. PPO, from scratch or from there.
 5. Evaluation on unseen seeds, or the unseen end of a trace: comparison.csv, requests.csv.gz, summary.md, figures/.
 """
 
@@ -34,7 +34,7 @@ from experiments.cells import Cell, run_cells
 from experiments.files import digest, replacing, simulation_digest
 from experiments.knee import TARGET, knees
 from experiments.output import claim, commit, write_all
-from experiments.sources import TUNING_SEEDS, Arrivals, Episodes, Family, Source, Trace
+from experiments.sources import EVALUATION_SEED, TUNING_SEEDS, Arrivals, Episodes, Family, Source, Trace
 from experiments.tune import tuned_kairos
 from hardware_profiles import InputError, load_profile
 from hardware_profiles.cli import Parser, run_main
@@ -62,7 +62,7 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
     parser = Parser(prog="python -m experiments.train", description="Train a placement policy and evaluate it.")
     add = parser.add_argument
     add("--out", type=Path, metavar="DIR", help="default: runs/train-, and a digest of the command")
-    add("--timesteps", type=int, default=200_000, metavar="N", help="PPO decisions (default %(default)s)")
+    add("--timesteps", type=int, default=300_000, metavar="N", help="PPO decisions (default %(default)s)")
     add("--seed", type=int, default=0, metavar="S", help="of everything the training draws (default %(default)s)")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--workload", default="burst", metavar="W", help=f"family: {', '.join(families())}")
@@ -78,7 +78,9 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
         metavar="MODE",
         help="(default offline)",
     )
-    add("--warm-start", default="lookahead", choices=["lookahead", "none"], help="(default %(default)s)")
+    add(
+        "--warm-start", default="none", choices=["lookahead", "none"], help="what PPO starts from (default %(default)s)"
+    )
     add("--warm-episodes", type=int, default=80, metavar="N", help="of 256 requests each (default %(default)s)")
     add(
         "--loads",
@@ -87,7 +89,7 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
         metavar="L",
         help="of the evaluation (default 0.7 0.95 1.05 1.2; 1 for a trace)",
     )
-    add("--seeds", type=int, metavar="N", help="evaluation seeds 0 to N - 1 (default 10; 1 for a trace)")
+    add("--seeds", type=int, metavar="N", help="evaluation seeds, none trained or tuned on (default 10; 1 for a trace)")
     add("--requests", type=int, default=1500, metavar="N", help="of an evaluation run (default %(default)s)")
     add("--jobs", type=int, default=2, metavar="N", help="processes for all but PPO (default %(default)s)")
     args = parser.parse_args(argv)
@@ -153,7 +155,8 @@ def train(args: Namespace) -> None:
     learned = _learn(args, source, config, folder)
 
     names = [*HEURISTICS, kairos, *learned]
-    keys = product(args.loads, range(args.seeds), names)
+    first = 0 if trace else EVALUATION_SEED
+    keys = product(args.loads, range(first, first + args.seeds), names)
     cells = [Cell(policy, source.name, load, seed) for load, seed, policy in keys]
     trained = digest(fingerprint, files=[Path(name.partition("=")[2]) for name in learned])
     outcomes = run_cells(
@@ -169,7 +172,11 @@ def train(args: Namespace) -> None:
         f"commit {commit()}; profile {config.profile.name}; cluster {config.shape}; node reports "
         f"{config.report_age_s * 1e3:g} ms old",
         f"trained on loads from {TRAINING_LOADS[0]:g} to {TRAINING_LOADS[1]:g}; evaluated on "
-        + ("the last 25 % of the trace's span, never trained or tuned on" if trace else f"seeds 0 to {args.seeds - 1}"),
+        + (
+            "the last 25 % of the trace's span, never trained or tuned on"
+            if trace
+            else f"seeds {EVALUATION_SEED} to {EVALUATION_SEED + args.seeds - 1}, on which nothing was trained or tuned"
+        ),
         f"cost that was minimised: TTFT / SLO + {TAIL_WEIGHT:g} (TTFT / SLO)^2 + TBT excess; SLOs, our choice: TTFT "
         f"{TTFT_SLO_S:g} s, TBT {TBT_SLO_S:g} s",
         f"`{kairos}` is kairos tuned by the same cost on other requests ({len(tried)} settings, tuning.json); "
