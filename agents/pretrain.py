@@ -53,7 +53,7 @@ def regress_costs(
     costs: np.ndarray,
     temperature: float,
     arguments: FitArguments = DEFAULT_FIT,
-    robust_above: float = 0.5,
+    robust_above: float = 0.2,
 ) -> Fit:
     """Fit scores to minus the costs of the placements, each decision's centred (Huber loss).
 
