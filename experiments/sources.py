@@ -1,9 +1,9 @@
 """Where a training run's requests come from: a generated family, or the earlier part of a trace.
 
 Training, tuning and evaluation never share requests. Of a family each has seeds of its own: evaluation counts from
-500,000 (PPO's default arguments were chosen by trials on seeds below 1,000 and around 600,000 and 700,000), tuning and the knee
-have theirs around 800,000 and 900,000, training's are 2^31 and above. A trace is cut in time: the first 60 % of its
-span for training, the next 15 % for tuning, the rest for evaluation.
+500,000 (the defaults of PPO and of its cost were chosen by trials on seeds below 1,000 and around 600,000 and 700,000),
+tuning and the knee have theirs around 800,000 and 900,000, training's are 2^31 and above. A trace is cut in time: the
+first 60 % of its span for training, the next 15 % for tuning, the rest for evaluation.
 """
 
 from dataclasses import dataclass, replace
