@@ -15,7 +15,7 @@ from envs.cluster import ClusterConfig, simulate
 from envs.generators import generate
 from envs.workload import Workload
 from experiments.sources import EVALUATION_SEED, TUNING_SEEDS, Arrivals, Episodes, Family, Trace
-from experiments.tune import cost
+from experiments.tune import measure
 from hardware_profiles import InputError, load_profile
 from tests.toy import toy_profile
 
@@ -128,4 +128,7 @@ def test_the_tuning_cost_is_the_environments() -> None:
     gaps_s = np.concatenate([np.repeat(f + g * np.arange(int(k)), int(w)) for _, k, f, g, w in columns])
     excess = np.maximum(0.0, gaps_s / 0.02 - 1.0).sum() / 200
     assert excess > 0
-    assert cost(policy, workload, config, tail_weight=3.0) == pytest.approx((waits + 3.0 * waits**2).mean() + excess)
+    tried = measure(policy, workload, config, tail_weight=3.0)
+    assert tried.cost == pytest.approx((waits + 3.0 * waits**2).mean() + excess)
+    met = [r.first_token_s - r.arrival_s <= 2.0 and r.tbt_max_s <= 0.02 for r in result.records]
+    assert tried.attainment == pytest.approx(np.mean(met))
