@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
 from agents import checkpoint
@@ -56,6 +57,7 @@ def train(
     if state is not None:
         _refuse_other_arguments(state["arguments"], described, out_dir)
     model = build(make_env, arguments, first_episodes=state["episodes"] if state else None)
+    model.set_logger(Logger(folder=None, output_formats=[]))  # its default makes a folder in /tmp for every run
     if state is not None:
         checkpoint.restore(state, model)
     elif initial_weights is not None:
