@@ -1,7 +1,17 @@
 """What machines can do: measured step laws, links and KV sizes, one JSON file a machine and model."""
 
+from hardware_profiles.connectors import Link, connector_names, load_connector
 from hardware_profiles.errors import InputError
-from hardware_profiles.profile import Link, Profile, load_profile, profile_names
+from hardware_profiles.profile import Profile, load_profile, profile_names
 from hardware_profiles.step_law import StepLaw
 
-__all__ = ["InputError", "Link", "Profile", "StepLaw", "load_profile", "profile_names"]
+__all__ = [
+    "InputError",
+    "Link",
+    "Profile",
+    "StepLaw",
+    "connector_names",
+    "load_connector",
+    "load_profile",
+    "profile_names",
+]

@@ -5,8 +5,11 @@ experiment:
 
 - `predict_prefill_latency(prompts, isl, prefix)`: `prompts` prompts, each of `isl - prefix` new tokens over
   `prefix` tokens of context; `isl` includes the prefix.
-- `predict_decode_latency(batch, isl, 2)`: one decode step of sequences with `isl` tokens of context, whose
-  attention reads isl + 1 tokens, the new one included (osl counts the prefill's token, so 1 gives no step).
+- `predict_decode_latency(batch, isl, 2)`: one decode step of sequences whose attention reads isl + 1 tokens each,
+  the one being computed included (osl counts the prefill's token, so 1 gives no step). Here the context of a decoding
+  sequence is what its attention reads: a decode node that has got a prompt's KV reads the prompt's tokens in its first
+  step. A batch's mean context is rounded down, as NVIDIA's simulator does, whose recordings are so met to the
+  microsecond.
 - `mixed_step_latency(ctx_tokens, gen_tokens, isl, osl, prefix)` is a sum of three passes, which
   `mixed_step_breakdown` returns: everything but attention over ctx_tokens + gen_tokens tokens; the attention of
   a whole prompt of `isl` tokens (of which `prefix` are context) divided by ceil(isl / ctx_tokens); and the
@@ -20,13 +23,23 @@ import importlib.metadata
 import logging
 from typing import Any, NamedTuple
 
+from hardware_profiles.connectors import Link
 from hardware_profiles.errors import InputError
+from hardware_profiles.sources import Step
+from hardware_profiles.step_law import CONTEXT_GRAIN_TOKENS
+from hardware_profiles.steps import MAX_STEP_TOKENS
 
 LIBRARY = "aiconfigurator-core"
 # vLLM's default --gpu-memory-utilization, and the step limits the activations are counted for.
 _MEMORY_FRACTION = 0.9
 _ACTIVATION_TOKENS = 2048
 _ACTIVATION_SEQUENCES = 256
+
+
+# Attention was measured at batches that are powers of two, each up to the context that fitted on the GPU: between two
+# of them it is linear, with a cliff just below the larger one where only the smaller one's contexts go on.
+_BATCHES = sorted({max(1, 2**power - less) for power in range(10) for less in (0, 1)})
+_MAX_CONTEXT_TOKENS = 131072
 
 
 class KVSize(NamedTuple):
@@ -85,8 +98,32 @@ class Estimator:
         except Exception as error:  # the library raises bare Exceptions and asserts for what it cannot serve
             raise InputError(_one_line(f"{LIBRARY} cannot serve {model} on {system} with tp {tp}", error)) from error
 
+    @property
+    def max_tokens(self) -> int:
+        """A full chunk beside the largest decode batch."""
+        return MAX_STEP_TOKENS
+
+    @property
+    def decode_knots(self) -> tuple[list[int], list[int]]:
+        """Batches as measured, contexts a tenth apart: measured contexts lie closer than one could tabulate."""
+        contexts = list(range(0, 128, CONTEXT_GRAIN_TOKENS))
+        while contexts[-1] < _MAX_CONTEXT_TOKENS:
+            further = max(contexts[-1] + CONTEXT_GRAIN_TOKENS, round(contexts[-1] * 1.1))
+            contexts.append(min(further // CONTEXT_GRAIN_TOKENS * CONTEXT_GRAIN_TOKENS, _MAX_CONTEXT_TOKENS))
+        return _BATCHES, contexts
+
+    def step_s(self, step: Step) -> float:
+        """A step of any kind, put together as its kind says."""
+        if step.averaged:
+            return self.averaged_mixed_s(step.new_tokens, step.batch, step.decode_context_tokens)
+        if not step.prompts:
+            return self.decode_s(step.batch, step.kv_tokens)
+        if not step.batch:
+            return self.prefill_s(*step[:3])
+        return self.mixed_s(*step[:3], step.batch, step.kv_tokens)
+
     def tokens_s(self, tokens: int) -> float:
-        """Everything but attention for a step of `tokens` tokens of one prompt."""
+        """Everything but attention for a step of `tokens` tokens, of which one prompt's last gets logits."""
         return float(self._handle.mixed_step_breakdown(tokens, 0, tokens, 2, 0)[1]) / 1e3
 
     def prefill_s(self, prompts: int, new_tokens: int, context_tokens: int) -> float:
@@ -94,37 +131,34 @@ class Estimator:
         isl = new_tokens + context_tokens
         return float(self._handle.predict_prefill_latency(prompts, isl, context_tokens)) / 1e3
 
-    def decode_s(self, batch: int, context_tokens: int) -> float:
-        """A step of `batch` decoding sequences, each at `context_tokens` of context."""
-        return float(self._handle.predict_decode_latency(batch, context_tokens, 2)) / 1e3
+    def decode_s(self, batch: int, kv_tokens: int) -> float:
+        """A step of `batch` decoding sequences, `kv_tokens` of context in all."""
+        return float(self._handle.predict_decode_latency(batch, _isl(batch, kv_tokens), 2)) / 1e3
 
-    def mixed_s(
-        self, prompts: int, new_tokens: int, context_tokens: int, batch: int, decode_context_tokens: int
-    ) -> float:
+    def decode_attention_s(self, batch: int, kv_tokens: int) -> float:
+        """The part of `decode_s` that is attention."""
+        return float(self._handle.mixed_step_breakdown(0, batch, _isl(batch, kv_tokens), 2, 0)[3]) / 1e3
+
+    def mixed_s(self, prompts: int, new_tokens: int, context_tokens: int, batch: int, kv_tokens: int) -> float:
         """A step of `prompts` chunks (as in `prefill_s`) beside `batch` decodes (as in `decode_s`)."""
         tokens = prompts * new_tokens
-        decode_attention_s = self._handle.mixed_step_breakdown(0, batch, decode_context_tokens, 2, 0)[3] / 1e3
         return (
             self.prefill_s(prompts, new_tokens, context_tokens)
             + (self.tokens_s(tokens + batch) - self.tokens_s(tokens))
-            + float(decode_attention_s)
+            + self.decode_attention_s(batch, kv_tokens)
         )
 
     def averaged_mixed_s(self, chunk_tokens: int, batch: int, prompt_tokens: int) -> float:
         """The library's own mixed step: an average chunk of a prompt beside decodes at the prompt's length."""
         return float(self._handle.mixed_step_latency(chunk_tokens, batch, prompt_tokens, 2, 0)) / 1e3
 
-    def data_sheet_links(self) -> dict[str, dict[str, float | str]]:
-        """Links of the system as its data sheet has them, in the form of a profile file."""
+    def data_sheet_links(self) -> dict[str, Link]:
+        """Links of one GPU of the system as its data sheet has them."""
         spec = self._system_spec["node"]
         source = f"{LIBRARY} {self.library_version} system file (data sheet, not measured)"
         return {
-            link: {
-                "latency_s": float(spec["p2p_latency"]),
-                "bandwidth_bytes_per_s": float(spec[f"{link}_bw"]),
-                "source": source,
-            }
-            for link in ("inter_node", "intra_node")
+            end: Link(float(spec["p2p_latency"]), float(spec[f"{end}_bw"]), source)
+            for end in ("inter_node", "intra_node")
         }
 
     def kv_size(self) -> KVSize:
@@ -148,6 +182,10 @@ class Estimator:
             f"{budget['kv_size_per_token_bytes']:,} KV bytes a token a GPU ({LIBRARY}'s memory model)"
         )
         return KVSize(int(whole.breakdown["kv_size_per_token_bytes"]), int(budget["total_kv_size_tokens"]), how)
+
+
+def _isl(batch: int, kv_tokens: int) -> int:
+    return max(1, kv_tokens // batch - 1)
 
 
 def _one_line(what: str, error: Exception) -> str:

@@ -1,131 +1,166 @@
-"""Fitting the step law to estimated steps: one non-negative least squares problem.
+"""Fitting the step law to a source of step times.
 
-F is written as its first value plus non-negative rises from knot to knot, so that a solution with no negative
-unknown is a monotone table. Errors are relative, and reweighted towards their absolute value (iteratively
-reweighted least squares), since the mean absolute relative error is what a law is judged by.
+What engines do most is taken over as it is: a prompt's first chunk alone in a step gives F (less what the rest of the
+law says of it), decode steps give D piece by piece. What remains is fitted, by non-negative least squares: c_ctx to
+chunks with context, c_self to several chunks in a step, cP to mixed steps. Errors are relative, and reweighted towards
+their absolute value (iteratively reweighted least squares), since the mean absolute relative error is what a law is
+judged by.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
+from scipy.optimize import isotonic_regression, nnls
 
-from hardware_profiles.estimator import Estimator
-from hardware_profiles.steps import DECODE_BATCHES, MAX_STEP_TOKENS, Kind, Step, estimated_s
+from hardware_profiles.schema import StepLawSection, rounded
+from hardware_profiles.sources import Kind, Step, StepSource, steps_s
+from hardware_profiles.tables import step_law
 
 Array = npt.NDArray[np.float64]
+Counts = Sequence[int]
 
-_ROUNDS = 12
+_ROUNDS = 15
 # Relative errors below this count as equal; without it the reweighting would chase single points.
-_FLOOR = 1e-2
-# A prefill step without context is worth so many with some: every prompt has one, and the estimator's attention
-# takes 0.4 ms more for a small chunk without context than with a little, which the law cannot express.
-_FRESH_WEIGHT = 6.0
-_KERNEL_KINDS: tuple[Kind, ...] = ("prefill", "decode", "mixed")
-_MIXED_KINDS: tuple[Kind, ...] = ("mixed", "averaged")
-# A bend of F's slope, relative to F, from which a token count is a knot of its own.
-_BEND = 1e-4
+_FLOOR = 1e-3
+# D is kept from turning negative from this mean context on; below, `tables` puts 0 where it would.
+_ORDINARY_CONTEXT = 256
+# Tables keep the knots that leave no value in between off by more than this.
+_KNOT_TOLERANCE = 2e-6
+# Mean contexts at which what a decode step takes beyond F and attention is averaged: NVIDIA's kernel tables jitter by
+# a microsecond from one context to the next. Long contexts are left out, where attention is not linear in the batch.
+_CONST_CONTEXTS = range(256, 1024, 11)
 
 
-class FittedLaw(NamedTuple):
-    """Knots and coefficients of a fitted step law, in the units of `step_law.StepLaw`.
+def fit(source: StepSource, steps: Mapping[Kind, Sequence[Step]]) -> StepLawSection:
+    """Fit the law to what the source says of `steps`, of single chunks without context and of decode steps.
 
-    Attributes:
-        tokens: knots of F, increasing from 1.
-        token_time_s: F there, shape (len(tokens),), never decreasing.
-        sequences: knots of cK, increasing from 1.
-        decode_kv_s: cK there, shape (len(sequences),).
-        constants: cP, c_ctx, c_self, cD, cB, shape (5,).
+    Args:
+        source: step times.
+        steps: prefill steps, and mixed ones, each kind of which weighs the same in all, whatever its number; without
+            mixed ones, cP is as small as it can be.
     """
+    fresh_s = np.array([source.prefill_s(1, n, 0) for n in range(1, source.max_tokens + 1)])
+    context_s, self_s = _fit_chunks(fresh_s, steps["prefill"], steps_s(source, steps["prefill"]))
+    counts = np.arange(1, len(fresh_s) + 1)
+    token_time_s = np.asarray(isotonic_regression(fresh_s - self_s * counts**2 / 2, weights=fresh_s**-2).x)
+    batches, contexts = source.decode_knots
+    attention = np.array([_attention(source, batch, contexts) for batch in batches])
+    const = _decode_const(source, batches, contexts, attention) - token_time_s[: batches[-1]]
 
-    tokens: list[int]
-    token_time_s: Array
-    sequences: list[int]
-    decode_kv_s: Array
-    constants: Array
+    def law(chunk_const_s: float) -> StepLawSection:
+        chunk = (chunk_const_s, context_s, self_s)
+        return _section(token_time_s - chunk_const_s, chunk, batches, const + chunk_const_s, contexts, attention)
 
-    def times_s(self, steps: list[Step]) -> Array:
-        """Seconds of each step by the law, shape (steps,)."""
-        rises = np.diff(self.token_time_s, prepend=0.0)
-        unknowns = np.concatenate([rises, self.constants, self.decode_kv_s])
-        return np.asarray(_design(steps, self.tokens, self.sequences) @ unknowns)
-
-
-def token_knots(estimator: Estimator) -> list[int]:
-    """Token counts where F gets a knot.
-
-    Every bend of the estimator's own table (it interpolates between measured shapes, so bends are few), and
-    eight to an octave, which lets F take up how the efficiency of attention grows with a chunk.
-    """
-    seconds = np.array([estimator.tokens_s(n) for n in range(1, MAX_STEP_TOKENS + 1)])
-    bends = np.flatnonzero(np.abs(np.diff(seconds, 2)) > _BEND * seconds[1:-1]) + 2
-    knots = {1, MAX_STEP_TOKENS, *bends.tolist()}
-    octave = 16
-    while octave < MAX_STEP_TOKENS:
-        knots.update(range(octave, min(2 * octave, MAX_STEP_TOKENS), max(octave // 8, 8)))
-        octave *= 2
-    return sorted(knots)
-
-
-def fit(estimator: Estimator, tokens: list[int], steps: dict[Kind, list[Step]]) -> FittedLaw:
-    """Fit the law, F with knots at `tokens`, to what the estimator says of `steps`.
-
-    Each kind of step weighs the same in all, whatever its number.
-    """
-    seconds = {kind: estimated_s(estimator, kind, group) for kind, group in steps.items()}
-    law = _fit_kernels(tokens, {kind: steps[kind] for kind in _KERNEL_KINDS}, seconds)
-    return _settle_constant(law, {kind: steps[kind] for kind in _MIXED_KINDS}, seconds)
-
-
-def _fit_kernels(tokens: list[int], steps: dict[Kind, list[Step]], seconds: dict[Kind, Array]) -> FittedLaw:
-    sequences = list(DECODE_BATCHES)
-    # In units of the estimate every step should come to 1.
-    design = np.vstack([_design(group, tokens, sequences) / seconds[kind][:, None] for kind, group in steps.items()])
-    scale = np.abs(design).max(axis=0)
-    design /= scale
-    share = np.sqrt(np.concatenate([_weights(group) for group in steps.values()]))
-    weight = share
-    unknowns = np.zeros(len(scale))
-    for _ in range(_ROUNDS):
-        # The triangular factor has the same least squares solutions and only as many rows as unknowns.
-        triangle = np.asarray(np.linalg.qr(np.column_stack([design * weight[:, None], weight]), mode="r"))
-        unknowns, _ = nnls(triangle[:, :-1], triangle[:, -1], maxiter=100 * len(unknowns))
-        error = np.abs(design @ unknowns - 1.0)
-        weight = share / np.sqrt(np.maximum(error, _FLOOR))
-    rises, constants, decode_kv_s = np.split(unknowns / scale, [len(tokens), len(tokens) + 5])
-    return FittedLaw(tokens, np.cumsum(rises), sequences, decode_kv_s, constants)
-
-
-def _weights(steps: list[Step]) -> Array:
-    """A weight for each step, 1 in sum; prefill without context weighs as much as several with some."""
-    fresh = [_FRESH_WEIGHT if not step.batch and not step.context_tokens else 1.0 for step in steps]
-    return np.array(fresh) / sum(fresh)
-
-
-def _settle_constant(law: FittedLaw, steps: dict[Kind, list[Step]], seconds: dict[Kind, Array]) -> FittedLaw:
-    """Move a constant from cP and cD into F, so that mixed steps in both readings fit best.
-
-    Pure steps cannot tell F + x, cP - x, cD - x from F, cP, cD; a mixed step, which has all three, gets x
-    shorter. The estimator pays the launch of attention twice where it adds up passes, and hardly at all in its
-    own mixed call; x is the least squares middle of the two, as far as neither constant turns negative.
-    """
+    # Pure steps cannot tell F - cP, cP, D + cP from F, 0, D; a mixed step, which has all three, is longer by cP. The
+    # estimator pays the launch of attention twice where it adds up passes, and hardly at all in its own mixed call; cP
+    # is the least squares middle of the two, but no less than what keeps D from turning negative.
+    ordinary = np.array(contexts) >= min(_ORDINARY_CONTEXT, contexts[-1])
+    least_s = -float((const[:, None] + _by_batch(batches, attention)[:, ordinary]).min())
+    most_s = float(token_time_s[0]) / 2
+    without = step_law(law(min(max(least_s, 0.0), most_s)))
     residual = square = 0.0
-    for kind, group in steps.items():
-        residual += float(np.mean((law.times_s(group) / seconds[kind] - 1.0) / seconds[kind]))
-        square += float(np.mean(seconds[kind] ** -2))
-    moved_s = min(max(residual / square, 0.0), law.constants[0], law.constants[3])
-    constants = law.constants - moved_s * np.array([1.0, 0.0, 0.0, 1.0, 0.0])
-    return law._replace(token_time_s=law.token_time_s + moved_s, constants=constants)
+    for group in [group for kind, group in steps.items() if kind != "prefill"]:
+        seconds = steps_s(source, group)
+        law_s = np.array([without.time_s(step.chunks, step.batch, step.kv_tokens) for step in group])
+        residual += float(np.mean((1.0 - law_s / seconds) / seconds))
+        square += float(np.mean(seconds**-2))
+    more_s = max(residual / square, 0.0) if square else 0.0
+    return law(min(without.chunk_const_s + more_s, most_s))
 
 
-def _design(steps: list[Step], tokens: list[int], sequences: list[int]) -> Array:
-    """One row a step, one column an unknown: rises of F, the five constants, cK at its knots."""
-    prompts, new, context, batch, decode_context = np.array(steps, dtype=np.float64).T
-    step_tokens = prompts * new + batch
-    knots = np.array(tokens, dtype=np.float64)
-    rises = np.clip((step_tokens[:, None] - knots[:-1]) / np.diff(knots), 0.0, 1.0)
-    constants = np.column_stack([prompts > 0, prompts * new * context, prompts * new**2 / 2, batch > 0, batch])
-    hats = np.array([np.interp(batch, sequences, hat) for hat in np.eye(len(sequences))]).T
-    decode_kv = hats * (batch * decode_context)[:, None]
-    return np.column_stack([np.ones(len(steps)), rises, constants, decode_kv])
+def _fit_chunks(fresh_s: Array, steps: Sequence[Step], seconds: Array) -> tuple[float, float]:
+    """c_ctx and c_self; `fresh_s` holds the time of one chunk without context by its tokens, from 1 on."""
+    prompts, new, context, *_ = np.array(steps, dtype=np.float64).T
+    target = 1.0 - fresh_s[(prompts * new).astype(int) - 1] / seconds
+    # Several chunks have fewer pairs of new tokens than one of as many tokens, which F was taken from.
+    pairs = (prompts * new) ** 2 / 2 - prompts * new**2 / 2
+    design = np.column_stack([prompts * new * context, -pairs]) / seconds[:, None]
+    weight = np.ones_like(seconds)
+    unknowns = np.zeros(2)
+    for _ in range(_ROUNDS):
+        root = np.sqrt(weight)
+        unknowns, _ = nnls(design * root[:, None], target * root)
+        weight = 1.0 / np.maximum(np.abs(design @ unknowns - target), _FLOOR)
+    return float(unknowns[0]), float(unknowns[1])
+
+
+def _attention(source: StepSource, batch: int, contexts: Counts) -> Array:
+    """Attention of a decode batch at each mean context of `contexts`, never falling (measurements have outliers).
+
+    A least squares fit of the piecewise linear function to steps at very many contexts: it has no bias on any piece,
+    where one through single readings would have their jitter, and a long run of steps would add that up.
+    """
+    sampled = _sampled_contexts(contexts[-1])
+    kv_tokens = batch * sampled + (batch - 1) // 2  # the middle of those whose mean is rounded down to this
+    whole_s = np.array([source.decode_s(batch, int(kv)) for kv in kv_tokens])
+    attention_s = np.array([source.decode_attention_s(batch, int(kv)) for kv in kv_tokens[::50]])
+    hats = np.array([np.interp(kv_tokens / batch, contexts, hat) for hat in np.eye(len(contexts))]).T
+    fitted, *_ = np.linalg.lstsq(hats, whole_s - np.mean(whole_s[::50] - attention_s))
+    return np.maximum(np.asarray(isotonic_regression(fitted).x), 0.0)
+
+
+def _sampled_contexts(last: int) -> npt.NDArray[np.int_]:
+    """Every context up to 1024, and ever fewer of those above."""
+    parts = [np.arange(2, 1024), np.arange(1024, 4096, 3), np.arange(4096, 16384, 11), np.arange(16384, last + 1, 61)]
+    sampled = np.concatenate(parts)
+    return sampled[sampled <= last]
+
+
+def _decode_const(source: StepSource, batches: Counts, contexts: Counts, attention: Array) -> Array:
+    """What a decode step takes beyond its attention, by batch from 1 on."""
+    means = np.array([mean for mean in _CONST_CONTEXTS if mean <= contexts[-1]] or contexts[1:])
+    const = []
+    for batch, row in enumerate(_by_batch(batches, attention), start=1):
+        kv_tokens = batch * means + (batch - 1) // 2
+        whole_s = [source.decode_s(batch, int(kv)) for kv in kv_tokens]
+        const.append(float(np.mean(whole_s - np.interp(kv_tokens / batch, contexts, row))))
+    return np.array(const)
+
+
+def _by_batch(batches: Counts, attention: Array) -> Array:
+    """Attention at every batch from 1 on, linear between those given; shape (batches, contexts)."""
+    every = np.arange(1, batches[-1] + 1)
+    return np.column_stack([np.interp(every, batches, column) for column in attention.T])
+
+
+def _section(
+    token_time_s: Array,
+    chunk: tuple[float, float, float],
+    batches: Counts,
+    const: Array,
+    contexts: Counts,
+    attention: Array,
+) -> StepLawSection:
+    """The law as a profile file holds it."""
+    tokens, sequences = _knots(token_time_s, token_time_s), _knots(const, token_time_s)
+    return StepLawSection.model_validate(
+        {
+            "token_time": {"tokens": tokens, "seconds": [rounded(token_time_s[n - 1]) for n in tokens]},
+            "chunk_const_s": rounded(chunk[0]),
+            "chunk_context_s": rounded(chunk[1]),
+            "chunk_self_s": rounded(chunk[2]),
+            "decode_const": {"sequences": sequences, "seconds": [rounded(const[n - 1]) for n in sequences]},
+            "decode_attention": {
+                "sequences": list(batches),
+                "context_tokens": list(contexts),
+                "seconds": [[rounded(s) for s in row] for row in attention],
+            },
+        }
+    )
+
+
+def _knots(values: Array, unit: Array) -> list[int]:
+    """Counts, from 1 on, between which `values` is linear within `_KNOT_TOLERANCE` of `unit`."""
+    tolerance = _KNOT_TOLERANCE * unit
+    kept = [0, len(values) - 1]
+    open_ends = [(0, len(values) - 1)]
+    while open_ends:
+        left, right = open_ends.pop()
+        inner = np.arange(left, right + 1)
+        off = np.abs(values[inner] - np.interp(inner, (left, right), (values[left], values[right])))
+        worst = left + int(np.argmax(off - tolerance[inner]))
+        if off[worst - left] > tolerance[worst]:
+            kept.append(worst)
+            open_ends += [(left, worst), (worst, right)]
+    return [index + 1 for index in sorted(kept)]

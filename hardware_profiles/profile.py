@@ -5,26 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hardware_profiles.connectors import Link, load_connector
 from hardware_profiles.errors import InputError
-from hardware_profiles.schema import LinkSection, dense_tables, read_profile_file
+from hardware_profiles.schema import LinkSection, ProfileFile, read_json_file
 from hardware_profiles.step_law import StepLaw
+from hardware_profiles.tables import step_law
 
 _FOLDER = Path(__file__).parent
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A link between two engines; moving n bytes over it alone takes latency_s + n / bandwidth_bytes_per_s.
-
-    Attributes:
-        latency_s: seconds before the first byte arrives.
-        bandwidth_bytes_per_s: bytes a second after that.
-        source: where the two were measured.
-    """
-
-    latency_s: float
-    bandwidth_bytes_per_s: float
-    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +44,18 @@ class Profile:
         """Seconds of kernel time for one step; arguments and errors as `StepLaw.time_s`."""
         return self.kernel_law.time_s(chunks, decode_batch, decode_kv_tokens)
 
+    def with_connector(self, name: str) -> "Profile":
+        """The same machine whose KV moves over another link between nodes: a name that `load_connector` knows.
+
+        It replaces `inter_node`, times the GPUs of a tensor-parallel group, and nothing else; `provenance` says so.
+
+        Raises:
+            InputError: no such connector.
+        """
+        link = load_connector(name).times(int(self.provenance.get("tp", 1)))
+        note = f"{name}, in place of inter_node: {self.inter_node.source}"
+        return replace(self, inter_node=link, provenance={**self.provenance, "connector": note})
+
 
 def profile_names() -> list[str]:
     """Names of the profiles that ship with the package."""
@@ -69,6 +68,15 @@ def load_profile(name_or_path: str | Path) -> Profile:
     Raises:
         InputError: no such profile, or a faulty file; one line naming the file and the key.
     """
+    return from_file(read_profile(name_or_path))
+
+
+def read_profile(name_or_path: str | Path) -> ProfileFile:
+    """The file of a profile, as `load_profile` finds it.
+
+    Raises:
+        InputError: as `load_profile`.
+    """
     text = str(name_or_path)
     if text in profile_names():
         path = _FOLDER / f"{text}.json"
@@ -76,32 +84,22 @@ def load_profile(name_or_path: str | Path) -> Profile:
         path = Path(text)
     else:
         raise InputError(f"no profile named {text!r}; there are {', '.join(profile_names())}, or give a path")
-    return _from_file(path)
+    return read_json_file(path, ProfileFile)
 
 
-def _from_file(path: Path) -> Profile:
-    file = read_profile_file(path)
-    law = file.step_law
-    token_time_s, decode_kv_s = dense_tables(law)
-    kernel_law = StepLaw(
-        token_time_s=token_time_s,
-        chunk_const_s=law.chunk_const_s,
-        chunk_context_s=law.chunk_context_s,
-        chunk_self_s=law.chunk_self_s,
-        decode_const_s=law.decode_const_s,
-        decode_seq_s=law.decode_seq_s,
-        decode_kv_s=decode_kv_s,
-    )
+def from_file(file: ProfileFile) -> Profile:
+    """The profile that a file holds."""
+    kernel_law = step_law(file.step_law)
     return Profile(
         name=file.name,
         model=file.model,
-        law=replace(kernel_law, decode_const_s=law.decode_const_s + file.decode_overhead.step_s),
+        law=kernel_law.with_overhead(decode_s=file.decode_overhead.step_s),
         kernel_law=kernel_law,
         kv_bytes_per_token=file.kv_bytes_per_token,
         kv_capacity_tokens=file.kv_capacity_tokens,
         inter_node=_link(file.links.inter_node),
         intra_node=_link(file.links.intra_node),
-        provenance=file.model_dump(include={"provenance"})["provenance"]
+        provenance=file.provenance.model_dump(exclude_none=True, exclude={"held_out": {"sample"}})
         | {"decode_overhead": file.decode_overhead.model_dump()},
     )
 

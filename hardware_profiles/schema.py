@@ -1,27 +1,34 @@
 """The profile file: what its JSON holds, and the one line a faulty file is answered with."""
 
+import json
+import os
+import re
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeVar
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hardware_profiles.errors import InputError
+from hardware_profiles.sources import Kind, Step
+from hardware_profiles.step_law import CONTEXT_GRAIN_TOKENS
 
 Text = Annotated[str, Field(min_length=1)]
+Whole = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class _Section(BaseModel):
-    """Part of a profile file: no unknown key, no missing key, no silent conversion."""
+class Section(BaseModel):
+    """Part of a file: no unknown key, no missing key, no silent conversion."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-class LinkSection(_Section):
+class LinkSection(Section):
     """A link between two engines: latency_s + bytes / bandwidth_bytes_per_s, and where that was measured."""
 
     latency_s: NonNegative
@@ -29,14 +36,14 @@ class LinkSection(_Section):
     source: Text
 
 
-class LinksSection(_Section):
+class LinksSection(Section):
     """The link between hosts (NICs) and the one inside a host (NVLink)."""
 
     inter_node: LinkSection
     intra_node: LinkSection
 
 
-class TokenTimeSection(_Section):
+class TokenTimeSection(Section):
     """F of the step law as knots: seconds for a step of so many tokens, linear between knots."""
 
     tokens: list[Count]
@@ -44,75 +51,162 @@ class TokenTimeSection(_Section):
 
     @model_validator(mode="after")
     def _is_a_monotone_table(self) -> Self:
-        _check_knots("tokens", self.tokens, self.seconds)
+        check_knots("tokens", self.tokens, self.seconds)
         for i in range(1, len(self.tokens)):
             if self.seconds[i] < self.seconds[i - 1]:
                 raise ValueError(f"seconds must not decrease, but do at tokens = {self.tokens[i]}")
         return self
 
 
-class DecodeKVSection(_Section):
-    """cK of the step law as knots: seconds per context token in a batch of so many sequences.
+class DecodeConstSection(Section):
+    """What a decode step takes beyond F and its attention, by batch, linear between knots.
 
-    Linear between knots, constant after the last.
+    Negative where F holds, for the sake of mixed steps, what a decode step does not take.
     """
 
     sequences: list[Count]
-    seconds: list[NonNegative]
+    seconds: list[Finite]
 
     @model_validator(mode="after")
     def _is_a_table(self) -> Self:
-        _check_knots("sequences", self.sequences, self.seconds)
+        check_knots("sequences", self.sequences, self.seconds)
         return self
 
 
-def _check_knots(key: str, counts: list[int], seconds: list[float]) -> None:
+class DecodeAttentionSection(Section):
+    """Attention of a decode step: seconds by batch (a row each) and mean context, linear between knots of both.
+
+    The first context is 0; beyond the last one the line goes on. Batches beyond the last one are refused.
+    """
+
+    sequences: list[Count]
+    context_tokens: list[Annotated[int, Field(ge=0, multiple_of=CONTEXT_GRAIN_TOKENS)]]
+    seconds: list[list[NonNegative]]
+
+    @model_validator(mode="after")
+    def _is_a_table(self) -> Self:
+        check_knots("sequences", self.sequences, self.seconds)
+        contexts = self.context_tokens
+        if len(contexts) < 2 or contexts[0] != 0:
+            raise ValueError("context_tokens must start at 0 and hold at least two")
+        _check_increases("context_tokens", contexts)
+        for batch, row in zip(self.sequences, self.seconds, strict=True):
+            if len(row) != len(contexts):
+                raise ValueError(f"{len(contexts)} context_tokens but {len(row)} seconds at sequences = {batch}")
+        return self
+
+
+def check_knots(key: str, counts: Sequence[int], seconds: Sequence[object]) -> None:
+    """Raise ValueError unless `counts` increases from 1 and has as many entries as `seconds`."""
     if len(counts) != len(seconds):
         raise ValueError(f"{len(counts)} {key} but {len(seconds)} seconds")
     if not counts or counts[0] != 1:
         raise ValueError(f"{key} must start at 1")
+    _check_increases(key, counts)
+
+
+def _check_increases(key: str, counts: Sequence[int]) -> None:
     for before, after in pairwise(counts):
         if after <= before:
             raise ValueError(f"{key} must increase, but {after} follows {before}")
 
 
-class StepLawSection(_Section):
+class StepLawSection(Section):
     """The step law as fitted to kernels alone; see `step_law.StepLaw` for each coefficient."""
 
     token_time: TokenTimeSection
     chunk_const_s: NonNegative
     chunk_context_s: NonNegative
     chunk_self_s: NonNegative
-    decode_const_s: NonNegative
-    decode_seq_s: NonNegative
-    decode_kv: DecodeKVSection
+    decode_const: DecodeConstSection
+    decode_attention: DecodeAttentionSection
 
 
-class OverheadSection(_Section):
+class OverheadSection(Section):
     """Seconds a decode step takes beyond the fitted kernels, and who says so."""
 
     step_s: NonNegative
     source: Text
 
 
-class HeldOutSection(_Section):
-    """Mean absolute relative error on random steps that the fit did not see, in percent, by kind of step.
+class StepReadings(Section):
+    """Whole steps as columns, `sources.Step`'s and seconds."""
 
-    `mixed` is a chunk at a stated context beside decodes, `averaged` the estimator's own mixed call.
+    prompts: list[Whole]
+    new_tokens: list[Whole]
+    context_tokens: list[Whole]
+    batch: list[Whole]
+    decode_context_tokens: list[Whole]
+    seconds: list[Positive]
+
+    @model_validator(mode="after")
+    def _are_steps(self) -> Self:
+        columns = self.model_dump()
+        for name, column in columns.items():
+            if len(column) != len(self.seconds):
+                raise ValueError(f"{len(self.seconds)} seconds but {len(column)} {name}")
+        for row, step in enumerate(self.each()):
+            has_chunk, has_decode = step.prompts > 0, step.batch > 0
+            whole = has_chunk == (step.new_tokens > 0) and has_decode == (step.decode_context_tokens > 0)
+            if not whole or not (has_chunk or has_decode):
+                raise ValueError(f"row {row} is neither a prefill nor a decode nor a mixed step")
+        return self
+
+    def each(self) -> list[Step]:
+        """The steps."""
+        columns = (self.prompts, self.new_tokens, self.context_tokens, self.batch, self.decode_context_tokens)
+        return [Step(*row) for row in zip(*columns, strict=True)]
+
+    def of_kind(self, kind: Kind) -> list[Step]:
+        """The steps of one kind."""
+        return [step for step in self.each() if step.kind == kind]
+
+
+def step_readings(steps: Sequence[Step], seconds: Sequence[float]) -> StepReadings:
+    """The section that holds these."""
+    columns = dict(zip(Step._fields[:-1], map(list, zip(*[step[:-1] for step in steps], strict=True)), strict=True))
+    return StepReadings.model_validate({**columns, "seconds": [rounded(s) for s in seconds]})
+
+
+def rounded(value: float) -> float:
+    """Eight digits: far below any error here, short in a file, and a monotone table stays one."""
+    return float(f"{value:.8g}")
+
+
+class SampleSection(Section):
+    """Some of the held-out steps of each kind."""
+
+    prefill: StepReadings
+    decode: StepReadings
+    mixed: StepReadings
+    averaged: StepReadings | None = None
+
+
+class HeldOutSection(Section):
+    """Mean absolute relative error on steps that the fit did not see, in percent, by kind of step.
+
+    `mixed` is a chunk at a stated context beside decodes, `averaged` aiconfigurator-core's own mixed call, which other
+    sources do not have. The first of the steps are kept as a sample, so that the law can be held against them anywhere.
     """
 
     steps_of_each_kind: Count
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0)] | None = None
     drawn: Text
     prefill_mape_percent: NonNegative
     decode_mape_percent: NonNegative
     mixed_mape_percent: NonNegative
-    averaged_mape_percent: NonNegative
+    averaged_mape_percent: NonNegative | None = None
+    sample: SampleSection
 
 
-class ProvenanceSection(_Section):
-    """Where the step law and the KV sizes come from."""
+class ProvenanceSection(Section):
+    """Where the step law and the KV sizes come from.
 
+    `nature` says in words what the numbers are: measured kernels, measured steps, or a composition that is neither.
+    `library` is the program or file that the step times were taken from.
+    """
+
+    nature: Text
     library: Text
     library_version: Text
     system: Text
@@ -126,7 +220,7 @@ class ProvenanceSection(_Section):
     held_out: HeldOutSection
 
 
-class ProfileFile(_Section):
+class ProfileFile(Section):
     """A whole profile file."""
 
     name: Text
@@ -139,8 +233,11 @@ class ProfileFile(_Section):
     decode_overhead: OverheadSection
 
 
-def read_profile_file(path: Path) -> ProfileFile:
-    """Read and check one profile file.
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def read_json_file(path: Path, model: type[Checked]) -> Checked:
+    """Read and check a JSON file.
 
     Raises:
         InputError: not readable, not JSON, or a key that is unknown, missing or holds a wrong value; the
@@ -152,7 +249,7 @@ def read_profile_file(path: Path) -> ProfileFile:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise InputError(f"{path}: {reason}") from None
     try:
-        return ProfileFile.model_validate_json(text)
+        return model.model_validate_json(text)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         first = problems[0]
@@ -161,14 +258,14 @@ def read_profile_file(path: Path) -> ProfileFile:
         raise InputError(f"{path}: {key + ': ' if key else ''}{first['msg']}{more}") from None
 
 
-def dense_tables(section: StepLawSection) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """F by tokens and cK by batch at every count from 0 to F's last knot, linear between knots.
-
-    Nothing takes no time: both are 0 at index 0.
-    """
-    counts = np.arange(1, section.token_time.tokens[-1] + 1)
-    token_time_s = np.interp(counts, section.token_time.tokens, section.token_time.seconds)
-    decode_kv_s = np.interp(counts, section.decode_kv.sequences, section.decode_kv.seconds)
-    # np.interp rounds each segment on its own; a table must not fall by a bit where two of them meet.
-    token_time_s = np.maximum.accumulate(token_time_s)
-    return (0.0, *token_time_s.tolist()), (0.0, *decode_kv_s.tolist())
+def write_json_file(path: Path, content: BaseModel) -> None:
+    """Write a file whole or not at all: to a temporary name, then renamed. Each list of numbers is one line."""
+    text = json.dumps(content.model_dump(exclude_none=True), indent=1)
+    # One number a line would make a file of thousands of lines.
+    text = re.sub(r"\[[^][{}]*\]", lambda match: " ".join(match[0].split()), text)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

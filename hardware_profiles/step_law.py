@@ -1,18 +1,42 @@
 """The step law: how long one step of a continuous-batching engine takes.
 
     T = F[n_tok] + (n > 0) * (cP + c_ctx * sum(n_i * ctx_i) + c_self * sum(n_i^2) / 2)
-                 + (B > 0) * (cD + cB * B + cK[B] * KV)
+                 + (B > 0) * D(B, KV)
 
 n_tok counts every token of the step (chunk tokens n = sum(n_i) and one for each of the B decoding
 sequences), n_i and ctx_i are the new and the context tokens of chunk i, KV is the summed context of the
 decoding sequences. F holds what every token passes through (matrix products, norms); the rest is attention.
-What a context token costs depends on how many sequences share the GPU's cores (Qwen3-8B on A100: 88 to 112 ps,
-highest for one sequence and for 32 to 56), hence cK by batch; a single cK is 2 to 3 % off in decode steps. Within
-a run of decode steps B is constant, so the closed form stays.
+
+D is linear in KV piece by piece, as the measured kernels are (a context token of Qwen3-8B on an A100 costs 80 to
+140 ns, by batch and by context; one straight line for each batch is up to 7 % off). A piece covers about a tenth of its
+mean context KV / B. Within a run of decode steps B is constant and the mean context grows by one token a step, so a
+run is closed as long as it stays on one piece, which it mostly does.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import NamedTuple
+
+CONTEXT_GRAIN_TOKENS = 16
+"""Pieces of D begin and end at multiples of this mean context, so that one is found by a division."""
+
+
+Line = tuple[float, float, float]
+"""A piece of D: base_s, kv_s and end; up to a summed context of `end` tokens D is base_s + kv_s * KV, seconds."""
+
+
+class DecodePieces(NamedTuple):
+    """D of the step law.
+
+    Attributes:
+        piece_at: which line holds where the mean context is in [i, i + 1) * `CONTEXT_GRAIN_TOKENS`, at index i; beyond,
+            the last line goes on.
+        lines: the lines of each batch (at index B; index 0 has none), in order of context; the last one's end is inf.
+    """
+
+    piece_at: tuple[int, ...]
+    lines: tuple[tuple[Line, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,24 +48,44 @@ class StepLaw:
         chunk_const_s: cP, seconds for having any prompt chunk in the step.
         chunk_context_s: c_ctx, seconds per (new token x context token) of a chunk.
         chunk_self_s: c_self, seconds per pair of new tokens of a chunk; a chunk of n has n^2 / 2 of them.
-        decode_const_s: cD, seconds for having any decode in the step.
-        decode_seq_s: cB, seconds per decoding sequence.
-        decode_kv_s: cK, dense: seconds per context token of the decoding sequences, at index B for a batch of
-            B; as long as `token_time_s`.
+        decode_const_s: see `decode_kv_s`.
+        decode_seq_s: see `decode_kv_s`.
+        decode_kv_s: dense, as long as `token_time_s`; the straight line decode_const_s + decode_seq_s * B +
+            decode_kv_s[B] * KV is D where there are no pieces, and else near D where contexts are ordinary.
+        pieces: D; None: D is that straight line.
     """
 
-    token_time_s: tuple[float, ...]
+    token_time_s: tuple[float, ...] = field(repr=False)
     chunk_const_s: float
     chunk_context_s: float
     chunk_self_s: float
     decode_const_s: float
     decode_seq_s: float
-    decode_kv_s: tuple[float, ...]
+    decode_kv_s: tuple[float, ...] = field(repr=False)
+    pieces: DecodePieces | None = field(default=None, repr=False, hash=False)
 
     @property
     def max_step_tokens(self) -> int:
         """The most tokens one step may hold."""
         return len(self.token_time_s) - 1
+
+    @property
+    def max_decode_batch(self) -> int:
+        """The most sequences that may decode in one step."""
+        return self.max_step_tokens if self.pieces is None else len(self.pieces.lines) - 1
+
+    def decode_line(self, decode_batch: int, decode_kv_tokens: float) -> Line:
+        """The piece of D that a batch is on.
+
+        Args:
+            decode_batch: decoding sequences, 1 to `max_decode_batch`.
+            decode_kv_tokens: their summed context.
+        """
+        if self.pieces is None:
+            return self.decode_const_s + self.decode_seq_s * decode_batch, self.decode_kv_s[decode_batch], inf
+        piece_at, lines = self.pieces
+        cell = int(decode_kv_tokens) // (decode_batch * CONTEXT_GRAIN_TOKENS)
+        return lines[decode_batch][piece_at[cell] if cell < len(piece_at) else -1]
 
     def time_s(self, chunks: Sequence[tuple[int, int]], decode_batch: int, decode_kv_tokens: float) -> float:
         """Seconds for one step.
@@ -52,7 +96,7 @@ class StepLaw:
             decode_kv_tokens: their summed context in tokens at the start of the step.
 
         Raises:
-            ValueError: the step holds more tokens than the table does, or a negative count.
+            ValueError: the step holds more tokens or sequences than the tables do, or a negative count.
         """
         new_tokens = 0
         context_work = 0
@@ -64,19 +108,21 @@ class StepLaw:
         tokens = new_tokens + decode_batch
         if decode_batch < 0 or not 0 <= tokens < len(self.token_time_s):
             raise ValueError(f"a step of {tokens} tokens is outside the table, 0 to {self.max_step_tokens}")
+        if decode_batch > self.max_decode_batch:
+            raise ValueError(f"a decode batch of {decode_batch} is outside the table, 0 to {self.max_decode_batch}")
         seconds = self.token_time_s[tokens]
         if new_tokens:
             seconds += self.chunk_const_s
             seconds += self.chunk_context_s * context_work + self.chunk_self_s * self_work / 2
         if decode_batch:
-            seconds += self.decode_const_s + self.decode_seq_s * decode_batch
-            seconds += self.decode_kv_s[decode_batch] * decode_kv_tokens
+            base_s, kv_s, _ = self.decode_line(decode_batch, decode_kv_tokens)
+            seconds += base_s + kv_s * decode_kv_tokens
         return seconds
 
     def decode_run_s(self, steps: int, decode_batch: int, decode_kv_tokens: float) -> float:
-        """Seconds for `steps` decode steps in a row at a constant batch, in closed form.
+        """Seconds for `steps` decode steps in a row at a constant batch, in closed form for each piece it crosses.
 
-        Each step adds one token to every sequence, so step i costs cK[B] * B * i more than the first.
+        Each step adds one token to every sequence, so on a piece step i costs kv_s * B * i more than the first.
 
         Args:
             steps: number of decode steps, >= 0.
@@ -86,6 +132,52 @@ class StepLaw:
         Raises:
             ValueError: as `time_s`.
         """
-        first_s = self.time_s((), decode_batch, decode_kv_tokens)
-        growth_s = self.decode_kv_s[decode_batch] * decode_batch
-        return steps * first_s + growth_s * (steps * (steps - 1) / 2)
+        seconds = 0.0
+        while steps > 0:
+            first_s = self.time_s((), decode_batch, decode_kv_tokens)
+            _, kv_s, end = self.decode_line(decode_batch, decode_kv_tokens)
+            on_piece = steps if end == inf else min(steps, int((end - decode_kv_tokens) // decode_batch) + 1)
+            seconds += on_piece * first_s + kv_s * decode_batch * (on_piece * (on_piece - 1) / 2)
+            decode_kv_tokens += on_piece * decode_batch
+            steps -= on_piece
+        return seconds
+
+    def with_overhead(self, step_s: float = 0.0, decode_s: float = 0.0, seq_s: float = 0.0) -> "StepLaw":
+        """The same law: every step `step_s` longer, decoding ones `decode_s` more and `seq_s` for each sequence."""
+        pieces = self.pieces
+        if pieces is not None:
+            lines = enumerate(pieces.lines)
+            pieces = pieces._replace(
+                lines=tuple(
+                    tuple([(base + decode_s + seq_s * batch, slope, end) for base, slope, end in of_batch])
+                    for batch, of_batch in lines
+                )
+            )
+        return replace(
+            self,
+            token_time_s=(0.0, *[seconds + step_s for seconds in self.token_time_s[1:]]),
+            decode_const_s=self.decode_const_s + decode_s,
+            decode_seq_s=self.decode_seq_s + seq_s,
+            pieces=pieces,
+        )
+
+    def scaled(self, factor: float) -> "StepLaw":
+        """The same law with every step `factor` times as long."""
+        pieces = self.pieces
+        if pieces is not None:
+            pieces = pieces._replace(
+                lines=tuple(
+                    tuple([(base * factor, slope * factor, end) for base, slope, end in of_batch])
+                    for of_batch in pieces.lines
+                )
+            )
+        return StepLaw(
+            token_time_s=tuple([seconds * factor for seconds in self.token_time_s]),
+            chunk_const_s=self.chunk_const_s * factor,
+            chunk_context_s=self.chunk_context_s * factor,
+            chunk_self_s=self.chunk_self_s * factor,
+            decode_const_s=self.decode_const_s * factor,
+            decode_seq_s=self.decode_seq_s * factor,
+            decode_kv_s=tuple([seconds * factor for seconds in self.decode_kv_s]),
+            pieces=pieces,
+        )

@@ -1,15 +1,12 @@
-"""The engine steps a law is fitted on (a grid) and held against (random draws), and what an estimator says."""
+"""The engine steps a law is fitted on (a grid) and held against (random draws), where any step can be asked for."""
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from hardware_profiles.estimator import Estimator
+from hardware_profiles.sources import Kind, Step
 
-Kind = Literal["prefill", "decode", "mixed", "averaged"]
 KINDS: tuple[Kind, ...] = ("prefill", "decode", "mixed", "averaged")
 
 MAX_CHUNK_TOKENS = 8192
@@ -17,80 +14,30 @@ MAX_CHUNK_CONTEXT_TOKENS = 32768
 MAX_PROMPTS = 8
 MAX_DECODE_BATCH = 256
 DECODE_CONTEXT_TOKENS = (16, 16384)
-# Where cK has its knots, and what decode steps of the grid are made of: attention kernels split their work by
-# batch, which makes its cost per context token jumpy up to a few dozen sequences and smooth above.
-DECODE_BATCHES = (*range(1, 65), *range(72, MAX_DECODE_BATCH + 1, 8))
 MIXED_CHUNK_TOKENS = (64, 2048)
 MAX_MIXED_BATCH = 128
 # A full chunk beside the largest batch that engines are commonly run with.
 MAX_STEP_TOKENS = MAX_CHUNK_TOKENS + 512
 
 
-class Step(NamedTuple):
-    """One engine step: equal prompt chunks beside a decode batch of equal contexts.
+def grid(kv_capacity_tokens: int) -> dict[Kind, list[Step]]:
+    """The prefill and mixed steps a law is fitted on: ladders crossed, decode contexts kept inside the KV capacity.
 
-    An averaged step is a mixed step as the library's own call has it: a chunk at the mean context of the chunks
-    of a prompt, which is as long as the contexts of the decodes (see `estimator`).
-
-    Attributes:
-        prompts: number of chunks, 0 in a decode step.
-        new_tokens: new tokens of each chunk.
-        context_tokens: context tokens of each chunk.
-        batch: decoding sequences, 0 in a prefill step.
-        decode_context_tokens: context tokens of each.
+    Single chunks without context and decode steps are not among them: the law has them as tables (`fit`).
     """
-
-    prompts: int
-    new_tokens: int
-    context_tokens: int
-    batch: int
-    decode_context_tokens: int
-
-    @property
-    def chunks(self) -> list[tuple[int, int]]:
-        """The chunks as `StepLaw.time_s` takes them."""
-        return [(self.new_tokens, self.context_tokens)] * self.prompts
-
-    @property
-    def kv_tokens(self) -> int:
-        """Summed context of the decoding sequences."""
-        return self.batch * self.decode_context_tokens
-
-
-def estimated_s(estimator: Estimator, kind: Kind, steps: Iterable[Step]) -> npt.NDArray[np.float64]:
-    """Seconds of each step by the estimator, shape (steps,)."""
-    of_kind: dict[Kind, Callable[[Step], float]] = {
-        "prefill": lambda step: estimator.prefill_s(*step[:3]),
-        "decode": lambda step: estimator.decode_s(*step[3:]),
-        "mixed": lambda step: estimator.mixed_s(*step),
-        "averaged": lambda step: estimator.averaged_mixed_s(step.new_tokens, *step[3:]),
-    }
-    return np.array([of_kind[kind](step) for step in steps])
-
-
-def grid(kv_capacity_tokens: int, token_knots: Iterable[int]) -> dict[Kind, list[Step]]:
-    """The steps a law is fitted on, by kind: ladders crossed, decode contexts kept inside the KV capacity.
-
-    Prefill steps take every token count of `token_knots` too, so that each of F's knots is seen.
-    """
-    contexts = [0, *_ladder(64, MAX_CHUNK_CONTEXT_TOKENS, 5, 4)]
+    contexts = [0, *ladder(64, MAX_CHUNK_CONTEXT_TOKENS, 5, 4)]
     prefill = [
         Step(prompts, tokens // prompts, context, 0, 0)
         for prompts in (1, 2, 4, MAX_PROMPTS)
-        for tokens in sorted({*_ladder(1, MAX_CHUNK_TOKENS, 16, 16), *token_knots})
+        for tokens in ladder(1, MAX_CHUNK_TOKENS, 16, 16)
         for context in contexts
-        if tokens >= prompts
-    ]
-    decode = [
-        Step(0, 0, 0, batch, context)
-        for batch in DECODE_BATCHES
-        for context in _ladder(*_decode_contexts(batch, kv_capacity_tokens), 18, 8)
+        if tokens >= prompts and prompts + context > 1
     ]
     chunks_beside_decodes = [
         (tokens, batch, decode_context)
-        for tokens in _ladder(*MIXED_CHUNK_TOKENS, 8, 8)
-        for batch in _ladder(1, MAX_MIXED_BATCH, 12, 12)
-        for decode_context in _ladder(*_decode_contexts(batch, kv_capacity_tokens), 3, 3)
+        for tokens in ladder(*MIXED_CHUNK_TOKENS, 8, 8)
+        for batch in ladder(1, MAX_MIXED_BATCH, 12, 12)
+        for decode_context in ladder(*_decode_contexts(batch, kv_capacity_tokens), 3, 3)
     ]
     mixed = [
         Step(prompts, tokens // prompts, context, batch, decode_context)
@@ -102,13 +49,14 @@ def grid(kv_capacity_tokens: int, token_knots: Iterable[int]) -> dict[Kind, list
         for tokens, batch, decode_context in chunks_beside_decodes
         if decode_context >= tokens
     ]
-    return {"prefill": prefill, "decode": decode, "mixed": mixed, "averaged": averaged}
+    return {"prefill": prefill, "mixed": mixed, "averaged": averaged}
 
 
-def grid_description(steps: dict[Kind, list[Step]]) -> str:
+def grid_description(steps: Mapping[Kind, Sequence[Step]]) -> str:
     """One line saying what `grid` made."""
     counts = ", ".join(f"{len(group)} {kind}" for kind, group in steps.items())
-    return f"ladders, half even and half geometric: {counts} steps; {_ranges()}"
+    ladders = f"ladders, half even and half geometric: {counts} steps"
+    return f"{ladders}; single fresh chunks and decode steps by table; {_ranges()}"
 
 
 def draw(kind: Kind, count: int, kv_capacity_tokens: int, rng: np.random.Generator) -> list[Step]:
@@ -157,7 +105,7 @@ def _ranges() -> str:
 
 
 def _averaged(tokens: int, batch: int, prompt_tokens: int) -> Step:
-    return Step(1, tokens, (prompt_tokens - tokens) // 2, batch, prompt_tokens)
+    return Step(1, tokens, (prompt_tokens - tokens) // 2, batch, prompt_tokens, averaged=True)
 
 
 def _decode_contexts(batch: int, kv_capacity_tokens: int) -> tuple[int, int]:
@@ -165,7 +113,7 @@ def _decode_contexts(batch: int, kv_capacity_tokens: int) -> tuple[int, int]:
     return low, max(low, min(high, kv_capacity_tokens // batch))
 
 
-def _ladder(low: int, high: int, even: int, geometric: int) -> list[int]:
+def ladder(low: int, high: int, even: int, geometric: int) -> list[int]:
     """Counts from low to high: so many evenly and so many geometrically spaced, doubles left out."""
     rungs = (*np.linspace(low, high, even), *np.geomspace(low, high, geometric))
     return sorted({round(float(rung)) for rung in rungs})

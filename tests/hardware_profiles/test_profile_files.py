@@ -27,10 +27,14 @@ def at(content: Any, key: str) -> Any:
     return content
 
 
+# What only some sources of step times have.
+OPTIONAL = ("held_out.seed", "held_out.averaged_mape_percent", "sample.averaged")
+
+
 def every_key(content: Any, prefix: str = "") -> list[str]:
     if not isinstance(content, dict):
         return []
-    keys = [f"{prefix}{key}" for key in content]
+    keys = [f"{prefix}{key}" for key in content if not f"{prefix}{key}".endswith(OPTIONAL)]
     return keys + [inner for key in content for inner in every_key(content[key], f"{prefix}{key}.")]
 
 
@@ -88,6 +92,21 @@ def drop_one_second(table: dict[str, list[Any]]) -> None:
     del table["seconds"][-1]
 
 
+def shorten_a_row(table: dict[str, list[Any]]) -> None:
+    del table["seconds"][2][-1]
+
+
+def swap_contexts(table: dict[str, list[Any]]) -> None:
+    contexts = table["context_tokens"]
+    contexts[3], contexts[4] = contexts[4], contexts[3]
+
+
+def drop_no_context(table: dict[str, list[Any]]) -> None:
+    del table["context_tokens"][0]
+    for row in table["seconds"]:
+        del row[0]
+
+
 def empty(table: dict[str, list[Any]]) -> None:
     for column in table.values():
         column.clear()
@@ -101,9 +120,14 @@ def empty(table: dict[str, list[Any]]) -> None:
         ("token_time", drop_first, "tokens must start at 1"),
         ("token_time", drop_one_second, "seconds"),
         ("token_time", empty, "tokens must start at 1"),
-        ("decode_kv", swap_counts, "sequences must increase"),
-        ("decode_kv", drop_first, "sequences must start at 1"),
-        ("decode_kv", drop_one_second, "seconds"),
+        ("decode_const", swap_counts, "sequences must increase"),
+        ("decode_const", drop_first, "sequences must start at 1"),
+        ("decode_const", drop_one_second, "seconds"),
+        ("decode_attention", swap_counts, "sequences must increase"),
+        ("decode_attention", drop_one_second, "seconds"),
+        ("decode_attention", shorten_a_row, "context_tokens but"),
+        ("decode_attention", swap_contexts, "context_tokens must increase"),
+        ("decode_attention", drop_no_context, "context_tokens must start at 0"),
     ],
 )
 def test_a_table_that_is_none_is_named(

@@ -1,16 +1,16 @@
 """The profiles that ship: where they come from, how well they fit, and readings they must reproduce."""
 
-import csv
-import gzip
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hardware_profiles import Link, Profile, load_profile, profile_names
+from hardware_profiles.checks import fitted_link, link_readings
 
-BARS_PERCENT = {"prefill": 1.0, "decode": 1.5, "mixed": 2.5}
-HELD_TO_THE_BARS = ("a100-qwen3-8b", "a100-llama31-8b")
+BARS_PERCENT = {"prefill": 1.0, "decode": 0.2, "mixed": 1.5}
+HELD_TO_THE_BARS = ("a100-qwen3-8b", "a100-llama31-8b", "a100x4-llama31-70b")
+DEEPSEEK = ("a100-deepseek-v2-lite", "a100-deepseek-v2-lite-paper")
 MEASUREMENTS = Path(__file__).parents[3] / "shared" / "data" / "calibration"
 
 # Readings of aiconfigurator-core 0.12 for Qwen3-8B on a100_sxm, vllm, TP1, in ms: tokens or batch to time.
@@ -31,8 +31,8 @@ def test_a_profile_says_where_it_comes_from(name: str) -> None:
     provenance = profile.provenance
     assert profile.name == name
     assert f"--name {name}" in provenance["command"]
-    assert f"--model {profile.model}" in provenance["command"]
-    for key in ("library", "library_version", "system", "backend", "backend_version", "date", "grid"):
+    assert f"--model {profile.model}" in provenance["command"] or "--readings" in provenance["command"]
+    for key in ("nature", "library", "library_version", "system", "backend", "backend_version", "date", "grid"):
         assert provenance[key]
     assert profile.inter_node.source
     assert profile.intra_node.source
@@ -52,6 +52,17 @@ def test_tables_are_dense_and_token_time_never_falls(name: str) -> None:
     assert np.all(np.diff(law.token_time_s) >= 0.0)
     assert min(law.token_time_s[1:]) > 0.0
     assert min(law.decode_kv_s[1:]) > 0.0
+    assert law.max_decode_batch == 512
+    assert law.pieces is not None
+    assert min(kv_s for lines in law.pieces.lines for _, kv_s, _ in lines) >= 0.0
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_adding_a_decode_never_makes_a_step_shorter(name: str) -> None:
+    law = load_profile(name).kernel_law
+    for batch in range(1, law.max_decode_batch + 1):
+        base_s, kv_s, _ = law.decode_line(batch, batch)
+        assert base_s + kv_s * batch >= -1e-12
 
 
 @pytest.mark.parametrize(
@@ -59,6 +70,8 @@ def test_tables_are_dense_and_token_time_never_falls(name: str) -> None:
     [
         ("a100-qwen3-8b", 36 * 2 * 8 * 128 * 2, 390_000),  # layers, K and V, KV heads, head size, bytes
         ("a100-llama31-8b", 32 * 2 * 8 * 128 * 2, 445_000),
+        ("a100-deepseek-v2-lite", 27 * (512 + 64) * 2, 1_380_000),  # layers, latent and rotary key, bytes
+        ("a100-deepseek-v2-lite-paper", 27 * (512 + 64) * 2, 1_380_000),
     ],
 )
 def test_kv_sizes_follow_from_the_model_and_the_card(
@@ -71,7 +84,7 @@ def test_kv_sizes_follow_from_the_model_and_the_card(
 
 def test_the_engine_runs_by_the_kernels_plus_the_decode_overhead(qwen: Profile) -> None:
     overhead_s = qwen.provenance["decode_overhead"]["step_s"]
-    assert overhead_s == pytest.approx(0.951e-3)
+    assert overhead_s == pytest.approx(0.951394e-3)
     assert qwen.law.time_s((), 32, 32768) == pytest.approx(qwen.step_time_s((), 32, 32768) + overhead_s)
     assert qwen.law.time_s([(512, 0)], 0, 0) == qwen.step_time_s([(512, 0)], 0, 0)
     llama = load_profile("a100-llama31-8b")
@@ -101,22 +114,47 @@ def test_mixed_readings(qwen: Profile, chunk: int, ms: float) -> None:
     assert qwen.step_time_s(chunks, 32, 32 * (1024 + 128)) * 1e3 == pytest.approx(ms, rel=0.04)
 
 
-def fitted_link(path: Path) -> tuple[float, float]:
-    """Latency (s) and bandwidth (bytes/s) that fit the medians of send/recv best in relative error."""
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        rows = [(float(row["bytes_sent_per_rank"]), float(row["ms_median"]) / 1e3) for row in csv.DictReader(file)]
-    sent, seconds = np.array([row for row in rows if row[0] > 0]).T
-    design = np.column_stack([np.ones_like(sent), sent]) / seconds[:, None]
-    (latency_s, seconds_per_byte), *_ = np.linalg.lstsq(design, np.ones_like(sent))
-    return float(latency_s), float(1 / seconds_per_byte)
+@pytest.mark.parametrize("name", DEEPSEEK)
+def test_the_composed_profiles_say_that_they_are_no_measurement(name: str) -> None:
+    assert load_profile(name).provenance["nature"].startswith("NOT a measurement of this model")
+
+
+@pytest.mark.parametrize(
+    ("batch", "context", "ms"),
+    [(1, 512, 6.4), (32, 2048, 24.0), (128, 2048, 33.9)],
+)
+def test_decode_steps_of_the_composite(batch: int, context: int, ms: float) -> None:
+    composite = load_profile("a100-deepseek-v2-lite")
+    assert composite.step_time_s((), batch, batch * context) * 1e3 == pytest.approx(ms, rel=0.01)
+
+
+def chunk_adds_ms(name: str, chunk: int, context: int, batch: int = 32) -> float:
+    law = load_profile(name).kernel_law
+    kv = batch * 2048
+    return (law.time_s([(chunk, context)], batch, kv) - law.time_s((), batch, kv)) * 1e3
+
+
+@pytest.mark.parametrize(("chunk", "context", "ms"), [(512, 0, 16), (512, 4096, 22), (2048, 0, 68), (2048, 4096, 85)])
+def test_what_a_chunk_adds_in_the_composite(chunk: int, context: int, ms: float) -> None:
+    assert chunk_adds_ms("a100-deepseek-v2-lite", chunk, context) == pytest.approx(ms, rel=0.07)
+
+
+def test_what_a_chunk_adds_in_the_anchored_profile_keeps_to_the_papers_two_points() -> None:
+    for chunk in (64, 128, 256, 512):
+        assert chunk_adds_ms(DEEPSEEK[1], chunk, 0) <= 30.0
+    assert chunk_adds_ms(DEEPSEEK[1], 512, 0) == pytest.approx(28.0, rel=1e-3)
+    assert chunk_adds_ms(DEEPSEEK[1], 2048, 0) == pytest.approx(205.0, rel=1e-3)
+    for batch in (16, 32, 64):
+        assert chunk_adds_ms(DEEPSEEK[1], 512, 0, batch) <= 31.0
+        assert chunk_adds_ms(DEEPSEEK[1], 2048, 0, batch) > 200.0
 
 
 @pytest.mark.parametrize("link", ["inter_node", "intra_node"])
 def test_links_are_what_a_fit_of_the_measurements_gives(qwen: Profile, link: str) -> None:
-    path = MEASUREMENTS / f"p2p_{link}.csv.gz"
-    if not path.exists():
-        pytest.skip(f"no measurements at {path}")
+    if not MEASUREMENTS.is_dir():
+        pytest.skip(f"no measurements at {MEASUREMENTS}")
     shipped: Link = getattr(qwen, link)
-    latency_s, bandwidth_bytes_per_s = fitted_link(path)
+    connector = {"inter_node": "rdma", "intra_node": "nvlink"}[link]
+    latency_s, bandwidth_bytes_per_s = fitted_link(*link_readings(MEASUREMENTS, connector))
     assert shipped.latency_s == pytest.approx(latency_s, rel=0.05)
     assert shipped.bandwidth_bytes_per_s == pytest.approx(bandwidth_bytes_per_s, rel=0.01)

@@ -1,5 +1,6 @@
 """The step law's laws: closed form, monotonicity, additivity, and errors outside its table."""
 
+import functools
 import math
 
 import pytest
@@ -57,10 +58,12 @@ def test_an_empty_step_takes_no_time(law: StepLaw) -> None:
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
 def test_a_hand_computed_step(law: StepLaw) -> None:
+    base_s, kv_s, end = law.decode_line(3, 999)
+    assert end > 999
     expected = (
         law.token_time_s[100 + 50 + 3]
         + (law.chunk_const_s + law.chunk_context_s * (100 * 7 + 50 * 0) + law.chunk_self_s * (100**2 + 50**2) / 2)
-        + (law.decode_const_s + law.decode_seq_s * 3 + law.decode_kv_s[3] * 999)
+        + (base_s + kv_s * 999)
     )
     assert law.time_s([(100, 7), (50, 0)], 3, 999) == pytest.approx(expected, rel=1e-12)
 
@@ -72,3 +75,53 @@ def test_a_step_outside_the_table_is_an_error(law: StepLaw) -> None:
         law.time_s([(law.max_step_tokens, 0)], 1, 0)
     with pytest.raises(ValueError, match="outside the table"):
         law.time_s([(8, 0)], -1, 0)
+    with pytest.raises(ValueError, match="outside the table"):
+        law.time_s((), law.max_decode_batch + 1, 0)
+
+
+@given(law=laws, batch=batches, kv=kv_counts)
+def test_a_line_holds_to_its_end_and_the_next_one_begins_there(law: StepLaw, batch: int, kv: int) -> None:
+    base_s, kv_s, end = law.decode_line(batch, kv)
+    assert kv < end
+    if end < math.inf:
+        next_base_s, next_kv_s, next_end = law.decode_line(batch, end)
+        assert next_end > end
+        assert next_base_s + next_kv_s * end == pytest.approx(base_s + kv_s * end, rel=1e-9)
+
+
+def test_without_pieces_the_law_is_its_straight_line() -> None:
+    law = StepLaw((0.0, 1.0, 1.5, 2.0), 0.1, 0.0, 0.0, 0.25, 0.125, (0.0, 0.5, 0.25, 0.25))
+    assert law.time_s((), 2, 10) == 1.5 + 0.25 + 0.125 * 2 + 0.25 * 10
+    assert law.max_decode_batch == 3
+    assert law.decode_run_s(3, 2, 10) == sum(law.time_s((), 2, 10 + 2 * i) for i in range(3))
+
+
+@given(law=laws, chunks=chunk_lists, batch=st.integers(0, 256), kv=kv_counts, factor=st.floats(0.1, 10.0))
+def test_a_scaled_law_takes_so_many_times_as_long(
+    law: StepLaw, chunks: list[tuple[int, int]], batch: int, kv: int, factor: float
+) -> None:
+    assert scaled(law, factor).time_s(chunks, batch, kv) == pytest.approx(factor * law.time_s(chunks, batch, kv))
+
+
+@functools.lru_cache(maxsize=4)
+def scaled(law: StepLaw, factor: float) -> StepLaw:
+    return law.scaled(factor)
+
+
+@given(law=laws, chunks=chunk_lists, batch=st.integers(0, 256), kv=kv_counts)
+def test_overheads_are_added_to_the_steps_they_are_of(
+    law: StepLaw, chunks: list[tuple[int, int]], batch: int, kv: int
+) -> None:
+    extra_s = with_overhead(law).time_s(chunks, batch, kv) - law.time_s(chunks, batch, kv)
+    expected_s = (0.5 if chunks or batch else 0.0) + (0.25 + 0.125 * batch if batch else 0.0)
+    assert extra_s == pytest.approx(expected_s)
+
+
+@functools.lru_cache
+def with_overhead(law: StepLaw) -> StepLaw:
+    return law.with_overhead(step_s=0.5, decode_s=0.25, seq_s=0.125)
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_a_law_prints_short(law: StepLaw) -> None:
+    assert len(repr(law)) < 400
