@@ -43,7 +43,8 @@ class Candidate(NamedTuple):
 
 def decode_step_s(law: StepLaw, batch: int, kv_tokens: int) -> float:
     """Duration of a plain decode step, seconds."""
-    return law.token_time_s[batch] + law.decode_const_s + law.decode_seq_s * batch + law.decode_kv_s[batch] * kv_tokens
+    base_s, kv_s, _ = law.decode_line(batch, kv_tokens)
+    return law.token_time_s[batch] + base_s + kv_s * kv_tokens
 
 
 def _boundary_wait_s(law: StepLaw, report: NodeReport) -> float:

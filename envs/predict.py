@@ -88,13 +88,8 @@ def plan_chunks(
     table = law.token_time_s
     context_s = law.chunk_context_s
     half_self_s = 0.5 * law.chunk_self_s
-    kv_growth_s = 0.0
     base_s = law.chunk_const_s
-    if decode_batch:
-        base_s += (
-            law.decode_const_s + law.decode_seq_s * decode_batch + law.decode_kv_s[decode_batch] * decode_kv_tokens
-        )
-        kv_growth_s = law.decode_kv_s[decode_batch] * decode_batch
+    line_s = kv_s = line_end = 0.0
     chunks: list[int] = []
     total_s = 0.0
     longest_s = 0.0
@@ -103,6 +98,11 @@ def plan_chunks(
     last = len(candidates) - 1
     room = token_budget - decode_batch
     while done < prompt_tokens:
+        if decode_batch:
+            if decode_kv_tokens >= line_end:
+                line_s, kv_s, line_end = law.decode_line(decode_batch, decode_kv_tokens)
+            base_s = law.chunk_const_s + line_s + kv_s * decode_kv_tokens
+            decode_kv_tokens += decode_batch
         remaining = prompt_tokens - done
         if pick and candidates[pick] < remaining < candidates[pick - 1]:
             pick -= 1  # shortened to what remains it may fit
@@ -125,5 +125,4 @@ def plan_chunks(
         if step_s > longest_s:
             longest_s = step_s
         done += n
-        base_s += kv_growth_s
     return ChunkPlan(tuple(chunks), total_s, budget_s - longest_s)

@@ -83,8 +83,11 @@ def csv_rows(path: Path, text: str, required: Sequence[str], optional: Sequence[
     return Rows(columns, rows())
 
 
-def json_rows(path: Path, text: str, required: Sequence[str]) -> Rows:
-    """Return the rows of a file of one JSON object a line; other keys and blank lines are ignored."""
+def json_rows(path: Path, text: str, required: Sequence[str], optional: Sequence[str] = ()) -> Rows:
+    """Return the rows of a file of one JSON object a line; other keys and blank lines are ignored.
+
+    Every optional key is a column; where a row has none, its field is None.
+    """
 
     def rows() -> Iterator[Row]:
         for line, content in enumerate(text.split("\n"), start=1):
@@ -99,6 +102,7 @@ def json_rows(path: Path, text: str, required: Sequence[str]) -> Rows:
             missing = [name for name in required if name not in row]
             if missing:
                 raise row_error(path, line, f"no {', '.join(missing)}; needs the keys {', '.join(required)}")
-            yield line, [row[name] for name in required]
+            yield line, [row.get(name) for name in columns]
 
-    return Rows(tuple(required), rows())
+    columns = (*required, *optional)
+    return Rows(columns, rows())

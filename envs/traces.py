@@ -5,15 +5,18 @@
 | azure    | CSV        | TIMESTAMP, ContextTokens, GeneratedTokens         | dates; 0 is the first of them  |
 | vidur    | CSV        | arrived_at, num_prefill_tokens, num_decode_tokens | seconds                        |
 | mooncake | JSON lines | timestamp, input_length, output_length            | milliseconds                   |
-|          | or CSV     | (timestamp_ms in the CSV)                         |                                |
+|          |            | and, where a row has them, hash_ids               |                                |
+|          | or CSV     | (timestamp_ms in the CSV, no hash_ids)            |                                |
 | burstgpt | CSV        | Timestamp, Request tokens, Response tokens        | seconds                        |
 | native   | CSV        | arrival_s, prompt_tokens, output_tokens           | seconds                        |
-|          |            | and, where wanted, ttft_slo_s, tbt_slo_s          |                                |
+|          |            | and, where wanted, ttft_slo_s, tbt_slo_s,         |                                |
+|          |            | hash_ids (with spaces between)                    |                                |
 
-Other columns are ignored (Mooncake's hash_ids among them: the cluster has no prefix cache). Files are plain or
-gzip. A row that makes no sense stops the reading with `file:line: reason`. A request generates at least one token, so
-zero tokens are such a row, but for BurstGPT, which records failed requests that way: they are dropped, and
-counted in the label. Rows out of order are sorted, equal stamps staying in file order, and the label says so.
+hash_ids are the block hashes of `Workload`; those beyond the prompt's length are dropped. Other columns are ignored.
+Files are plain or gzip. A row that makes no sense stops the reading with `file:line: reason`. A request generates at
+least one token, so zero tokens are such a row, but for BurstGPT, which records failed requests that way: they are
+dropped, and counted in the label. Rows out of order are sorted, equal stamps staying in file order, and the label says
+so.
 """
 
 import gzip
@@ -29,12 +32,13 @@ import numpy as np
 
 from envs.streams import stream
 from envs.trace_rows import Rows, csv_rows, json_rows, row_error, shown, text_of
-from envs.workload import TBT_SLO_S, TTFT_SLO_S, FloatArray, Workload
+from envs.workload import HASH_BLOCK_TOKENS, TBT_SLO_S, TTFT_SLO_S, FloatArray, Workload
 from hardware_profiles.errors import InputError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_TOKENS = 10**9  # of one request; a number above it is a slip, not a length
 _SLO_COLUMNS = ("ttft_slo_s", "tbt_slo_s")
+_HASH_COLUMN = "hash_ids"
 _TICK_STREAM = 101
 
 # What parsing a field that is no good raises; OverflowError is a whole number too big for a float.
@@ -44,7 +48,7 @@ _NOT_ONE = (TypeError, ValueError, OverflowError)
 class _Kind(NamedTuple):
     """A kind of value: how to read it (one of _NOT_ONE if it is not one), and what is right."""
 
-    parse: Callable[[Any], float]
+    parse: Callable[[Any], Any]
     right: str
 
 
@@ -74,6 +78,13 @@ def _number(low: float, high: float, *, whole: bool) -> Callable[[Any], float]:
     return parse
 
 
+def _hash_ids(value: Any) -> tuple[int, ...]:
+    numbers = value.split() if isinstance(value, str) else [] if value is None else value
+    if not isinstance(numbers, list) or any(isinstance(number, (bool, float)) for number in numbers):
+        raise TypeError
+    return tuple([int(number) for number in numbers])
+
+
 _TOKENS = _Kind(_number(1, _MAX_TOKENS, whole=True), f"a whole number of tokens from 1 to {_MAX_TOKENS}")
 _TOKENS_OR_FAILED = _Kind(
     _number(0, _MAX_TOKENS, whole=True),
@@ -82,7 +93,10 @@ _TOKENS_OR_FAILED = _Kind(
 _DATE = _Kind(_date_us, "a date and time such as 2023-11-16 18:17:03.9799600")
 _SECONDS = _Kind(_number(0, inf, whole=False), "finite seconds, 0 or more")
 _MILLISECONDS = _Kind(_number(0, inf, whole=False), "finite milliseconds, 0 or more")
-_SLO = _Kind(_number(np.nextafter(0.0, 1.0), inf, whole=False), "finite seconds above 0")
+_OPTIONAL = {
+    **dict.fromkeys(_SLO_COLUMNS, _Kind(_number(np.nextafter(0.0, 1.0), inf, whole=False), "finite seconds above 0")),
+    _HASH_COLUMN: _Kind(_hash_ids, "a list of whole numbers"),
+}
 
 _FORMATS = {
     "azure": _Format(("TIMESTAMP", "ContextTokens", "GeneratedTokens"), _DATE, 1e6, _TOKENS),
@@ -154,6 +168,10 @@ def write_native(workload: Workload, path: str | os.PathLike[str]) -> None:
     columns = (*_FORMATS["native"].columns, *_SLO_COLUMNS)
     rows = zip(*(getattr(workload, column).tolist() for column in columns), strict=True)
     lines = [",".join(columns), *(",".join(map(repr, row)) for row in rows)]
+    if workload.block_hashes:
+        lines[0] += f",{_HASH_COLUMN}"
+        for i, hashes in enumerate(workload.block_hashes, start=1):
+            lines[i] += f",{' '.join(map(str, hashes))}"
     raw = "\n".join([*lines, ""]).encode()
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
@@ -167,17 +185,21 @@ def write_native(workload: Workload, path: str | os.PathLike[str]) -> None:
 def _read(path: Path, name: str, seed: int, ttft_slo_s: float, tbt_slo_s: float) -> Workload:
     form = _FORMATS[name]
     found = _rows(path, name)
-    table = _numbers(path, found, (form.clock, form.tokens, form.tokens, _SLO, _SLO))
+    kinds = (form.clock, form.tokens, form.tokens, *(_OPTIONAL[column] for column in found.columns[3:]))
+    table, hashes = _numbers(path, found, kinds)
     notes = []
 
     failed = (table[:, 1:3] == 0).any(axis=1)
     if failed.any():
+        hashes = [mine for mine, drop in zip(hashes, failed, strict=False) if not drop]
         table = table[~failed]
         notes.append(f"{failed.sum()} failed requests of zero tokens dropped")
     if not len(table):
         raise InputError(f"{path}: holds no requests; needs at least one row with tokens")
     if (np.diff(table[:, 0]) < 0).any():
-        table = table[np.argsort(table[:, 0], kind="stable")]
+        order = np.argsort(table[:, 0], kind="stable")
+        table = table[order]
+        hashes = [hashes[row] for row in order] if hashes else []
         notes.append("rows sorted by arrival")
     if name == "azure":
         table[:, 0] -= table[0, 0]
@@ -189,7 +211,9 @@ def _read(path: Path, name: str, seed: int, ttft_slo_s: float, tbt_slo_s: float)
     slo_s = {"ttft_slo_s": ttft_slo_s, "tbt_slo_s": tbt_slo_s} | {
         column: table[:, i] for i, column in enumerate(found.columns) if column in _SLO_COLUMNS
     }
-    recorded = Workload.of(arrival_s, table[:, 1], table[:, 2], label="", **slo_s)
+    blocks = np.ceil(table[:, 1] / HASH_BLOCK_TOKENS).astype(int).tolist()
+    block_hashes = tuple([mine[:count] for mine, count in zip(hashes, blocks, strict=True)]) if any(hashes) else ()
+    recorded = Workload.of(arrival_s, table[:, 1], table[:, 2], label="", block_hashes=block_hashes, **slo_s)
     what = f"{name} trace {path.name}, recorded at {recorded.rate_rps:.3g} req/s"
     return replace(recorded, label=", ".join([what, *notes]))
 
@@ -200,31 +224,33 @@ def _rows(path: Path, name: str) -> Rows:
     if not text.strip():
         raise InputError(f"{path}: empty file; needs rows of {', '.join(columns)}")
     if name == "native":
-        return csv_rows(path, text, columns, _SLO_COLUMNS)
+        return csv_rows(path, text, columns, tuple(_OPTIONAL))
     if name != "mooncake":
         return csv_rows(path, text, columns)
     # Its conversation trace also goes round as a CSV.
     if text.startswith("timestamp_ms,"):
         return csv_rows(path, text, ("timestamp_ms", *columns[1:]))
-    return json_rows(path, text, columns)
+    return json_rows(path, text, columns, (_HASH_COLUMN,))
 
 
-def _numbers(path: Path, found: Rows, kinds: Sequence[_Kind]) -> FloatArray:
-    # Returns (rows, columns found); without the optional ones there are fewer columns than kinds.
-    parsers = [kind.parse for kind, _ in zip(kinds, found.columns, strict=False)]
+def _numbers(path: Path, found: Rows, kinds: Sequence[_Kind]) -> tuple[FloatArray, list[tuple[int, ...]]]:
+    # Returns (rows, columns of numbers) and each row's hashes, which come last, if there are any.
+    parsers = [kind.parse for kind in kinds]
     table = []
     for line, fields in found.rows:
         try:
             table.append([parse(field) for parse, field in zip(parsers, fields, strict=True)])
         except _NOT_ONE:
             raise _bad_field(path, line, found.columns, fields, kinds) from None
-    return np.array(table, dtype=np.float64).reshape(len(table), len(parsers))
+    hashes = [row.pop() for row in table] if found.columns[-1] == _HASH_COLUMN else []
+    width = len(parsers) - (found.columns[-1] == _HASH_COLUMN)
+    return np.array(table, dtype=np.float64).reshape(len(table), width), hashes
 
 
 def _bad_field(
     path: Path, line: int, columns: Sequence[str], fields: Sequence[Any], kinds: Sequence[_Kind]
 ) -> InputError:
-    for column, field, kind in zip(columns, fields, kinds, strict=False):
+    for column, field, kind in zip(columns, fields, kinds, strict=True):
         try:
             kind.parse(field)
         except _NOT_ONE:

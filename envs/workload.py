@@ -20,6 +20,9 @@ IntArray = NDArray[np.int64]
 TTFT_SLO_S = 2.0
 TBT_SLO_S = 0.1
 
+# Tokens of a block that a hash stands for, as in the Mooncake traces (FAST'25).
+HASH_BLOCK_TOKENS = 512
+
 # The key of the stream that thins a workload; the readers and the generators have keys of their own.
 _THINNING_STREAM = 100
 
@@ -35,6 +38,9 @@ class Workload:
         ttft_slo_s: (n,) promised time to first token, seconds, > 0.
         tbt_slo_s: (n,) promised time between tokens, seconds, > 0.
         label: how it came to be, a fragment of a sentence: source, arrival process, what was done since.
+        block_hashes: a tuple for each request, or () where nothing is known. Number i of a request's names block i of
+            its prompt (512 tokens, the last one fewer) and all before it: prompts with the same number begin alike up
+            to there. At most as many as the prompt has blocks; what is beyond them is like no other prompt.
 
     Raises:
         InputError: an array breaks what is said of it above, lengths differ, or there is no request.
@@ -46,6 +52,7 @@ class Workload:
     ttft_slo_s: FloatArray
     tbt_slo_s: FloatArray
     label: str
+    block_hashes: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("arrival_s", "ttft_slo_s", "tbt_slo_s"):
@@ -72,6 +79,14 @@ class Workload:
         for name in ("ttft_slo_s", "tbt_slo_s"):
             slo_s = getattr(self, name)
             _demand(name, np.isfinite(slo_s) & (slo_s > 0), "must be finite seconds above 0")
+        if self.block_hashes:
+            if len(self.block_hashes) != len(self):
+                raise InputError(f"block_hashes: must hold one tuple for each of the {len(self)} arrivals")
+            _demand(
+                "block_hashes",
+                np.array([len(hashes) for hashes in self.block_hashes]) <= -(-self.prompt_tokens // HASH_BLOCK_TOKENS),
+                f"has more blocks than its prompt, of {HASH_BLOCK_TOKENS} tokens each",
+            )
 
     @classmethod
     def of(
@@ -83,6 +98,7 @@ class Workload:
         label: str,
         ttft_slo_s: ArrayLike = TTFT_SLO_S,
         tbt_slo_s: ArrayLike = TBT_SLO_S,
+        block_hashes: tuple[tuple[int, ...], ...] = (),
     ) -> Self:
         """Make a workload of anything array-like; an SLO may be one number for all requests."""
         arrivals = np.asarray(arrival_s, dtype=np.float64)
@@ -93,6 +109,7 @@ class Workload:
             _for_each("ttft_slo_s", ttft_slo_s, arrivals),
             _for_each("tbt_slo_s", tbt_slo_s, arrivals),
             label,
+            block_hashes,
         )
 
     def __len__(self) -> int:
@@ -169,6 +186,9 @@ class Workload:
         object.__setattr__(self, name, values)
 
     def _rows(self, rows: slice | IntArray, did: str) -> Self:
+        hashes = self.block_hashes
+        if hashes:
+            hashes = hashes[rows] if isinstance(rows, slice) else tuple([hashes[row] for row in rows.tolist()])
         return replace(
             self,
             arrival_s=self.arrival_s[rows],
@@ -177,6 +197,7 @@ class Workload:
             ttft_slo_s=self.ttft_slo_s[rows],
             tbt_slo_s=self.tbt_slo_s[rows],
             label=f"{self.label}, {did}",
+            block_hashes=hashes,
         )
 
 

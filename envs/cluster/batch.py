@@ -95,15 +95,9 @@ class DecodeBatch:
         if slo < self.tbt_slo_s:
             self.tbt_slo_s = slo
 
-    def take_finished(self) -> list[tuple[Sequence, int]]:
-        """Take out the members that have given their last token; each with the KV it held."""
-        members = self.members
-        step = self.step
-        taken = []
-        while members and members[0][0] == step:
-            seq = heappop(members)[2]
-            taken.append((seq, self._leave(seq)))
-        return taken
+    def take_first(self) -> int:
+        """Take out the member that finishes first, at the end of the step it finishes at; returns the KV it held."""
+        return self._leave(heappop(self.members)[2])
 
     def take_youngest(self, now_s: float) -> tuple[Sequence, int]:
         """Take out the member that joined last; returns it with the KV it held."""

@@ -13,8 +13,9 @@ from envs.cluster.engine import Engine
 from envs.cluster.gaps import GapLog
 from envs.cluster.network import Network
 from envs.cluster.placement import Placement
+from envs.cluster.prefix_cache import PrefixCache
 from envs.cluster.request import RequestRecord, Sequence
-from envs.cluster.topology import ClusterConfig, Topology, scaled
+from envs.cluster.topology import ClusterConfig, Topology
 from envs.cluster.view import ClusterView, Counters
 from envs.cluster.waiting import WaitingCost
 from hardware_profiles import InputError
@@ -28,6 +29,12 @@ class Cluster:
     the decode batch at the first step boundary after the transfer; its first token comes out of that step. A deflected
     prompt is prefilled in chunks on the decode node itself; its first token comes out of the last chunk's step.
 
+    With a prefix cache (`ClusterConfig.prefix_cache`) a prompt's first chunk starts after the blocks that its node has
+    when it is scheduled, and those that the decode node has when it reserves KV are not sent. A node's cache takes a
+    prompt's blocks when they are computed or have arrived there. With KV streaming (`ClusterConfig.kv_streaming`) the
+    decode node is asked for KV when the first chunk is computed; what is computed by then, and after each chunk what
+    has come since, is sent as one part, one part after the other, each with the link's latency.
+
     Attributes:
         clock: simulated time.
         topology: what never changes.
@@ -35,6 +42,7 @@ class Cluster:
         in_flight: submitted and unfinished sequences by index.
         waiting: requests that wait for their first token, and what waiting has cost.
         displaced: requests placed again because their node was lost.
+        prefix_hit_tokens: tokens that came out of a prefix cache and were not computed.
 
     Args:
         config: the cluster.
@@ -45,8 +53,12 @@ class Cluster:
 
     __slots__ = (
         "_awaiting_kv",
+        "_by_parts",
+        "_caches",
         "_on_displaced",
         "_on_record",
+        "_sent_tokens",
+        "_streaming",
         "_view",
         "clock",
         "config",
@@ -58,6 +70,7 @@ class Cluster:
         "in_flight",
         "kv_bytes_moved",
         "network",
+        "prefix_hit_tokens",
         "topology",
         "waiting",
     )
@@ -98,7 +111,19 @@ class Cluster:
             config.profile.intra_node,
             self._transferred,
         )
-        self._view = ClusterView(self.clock, topology, self.counters, self.engines, config.report_age_s)
+        self._streaming = config.kv_streaming
+        for engine in self.engines:
+            engine.streams = config.kv_streaming
+        self._caches = (
+            [PrefixCache(tokens, config.report_age_s) for tokens in topology.prefix_cache_tokens]
+            if config.prefix_cache
+            else []
+        )
+        self.prefix_hit_tokens = 0
+        self._by_parts = config.prefix_cache or config.kv_streaming
+        # By parts: of sequences for which KV is reserved, the first tokens that are on the decode node or on their way.
+        self._sent_tokens: dict[Sequence, int] = {}
+        self._view = ClusterView(self.clock, topology, self.counters, self.engines, config.report_age_s, self._caches)
         self._on_record = on_record
         self._on_displaced = on_displaced if on_displaced is not None else self._default_placement
         self._awaiting_kv: list[deque[Sequence]] = [deque() for _ in range(topology.nodes)]
@@ -131,6 +156,9 @@ class Cluster:
             engine_twin.copy_work(engine, twins)
             owners[engine] = engine_twin
         twin.network.copy_transfers(self.network, twins)
+        twin._caches[:] = [cache.copy() for cache in self._caches]  # the view's too
+        twin.prefix_hit_tokens = self.prefix_hit_tokens
+        twin._sent_tokens = {twins[seq]: tokens for seq, tokens in self._sent_tokens.items()}
         twin._awaiting_kv = [deque([twins[seq] for seq in waiting]) for waiting in self._awaiting_kv]
         twin.clock.copy_calls(self.clock, owners, twins)
         return twin
@@ -202,11 +230,47 @@ class Cluster:
     def prefilled(self, seq: Sequence) -> None:
         """A prompt is computed on a node that does not decode it."""
         self._dequeue(seq)
-        self._call_for_pull(seq)
+        if self._caches:
+            self._caches[seq.prefill_node].use(seq.block_hashes, self.clock._now)
+        if self._streaming:
+            self.chunk_computed(seq)
+        else:
+            self._call_for_pull(seq)
 
     def prefilled_here(self, seq: Sequence) -> None:
         """A prompt is computed on the node that decodes it."""
         self._dequeue(seq)
+        if self._caches:
+            self._caches[seq.decode_node].use(seq.block_hashes, self.clock._now)
+
+    def cached_prefix(self, seq: Sequence, node: int) -> int:
+        """Start a prompt after the tokens that the node's prefix cache has; returns how many.
+
+        The chunks of its plan that these cover are dropped: those left were planned for the context they get.
+        """
+        if not self._caches:
+            return 0
+        seq.hit_tokens = seq.prefilled_tokens = hit = self._hit_tokens(seq, node)
+        self.prefix_hit_tokens += hit
+        plan = seq.chunk_plan
+        planned = 0
+        while planned < hit and len(plan) > 1:
+            planned += plan[0]
+            plan = plan[1:]
+        seq.chunk_plan = plan
+        return hit
+
+    def _hit_tokens(self, seq: Sequence, node: int) -> int:
+        """Tokens of a sequence that a node's prefix cache has; never all of them, as the last one gives the next."""
+        cached = self._caches[node].prefix_tokens(seq.block_hashes)
+        return min(cached, seq.prompt_tokens, seq.target_tokens - 1)
+
+    def chunk_computed(self, seq: Sequence) -> None:
+        """Streaming: there is more KV to send."""
+        if isnan(seq.pull_s):
+            self._call_for_pull(seq)
+        elif seq in self._sent_tokens:  # else it still waits for room
+            self._send_part(seq)
 
     def _call_for_pull(self, seq: Sequence) -> None:
         """Have the decode node pull a sequence's KV when its scheduler runs, which it does between steps only."""
@@ -234,11 +298,40 @@ class Cluster:
         engine = self.engines[decode_node]
         while waiting and engine.reserve(waiting[0].target_tokens):
             seq = waiting.popleft()
+            if self._by_parts:
+                held = self._hit_tokens(seq, decode_node) if self._caches else 0
+                self._sent_tokens[seq] = self.topology.whole_blocks(held)
+                self._send_part(seq)
+                continue
             kv_bytes = self.topology.kv_bytes(seq.target_tokens)
             self.kv_bytes_moved += kv_bytes
             self.network.start(seq, seq.prefill_node, decode_node, kv_bytes)
 
+    def _send_part(self, seq: Sequence) -> None:
+        """Send the whole blocks that are computed and not sent yet, unless others are under way."""
+        sent = self._sent_tokens[seq]
+        computed = seq.prefilled_tokens
+        if computed < seq.target_tokens:
+            computed = self.topology.whole_blocks(computed)
+        if computed > sent and not self.network.sends(seq):
+            kv_bytes = self.topology.kv_bytes(computed) - self.topology.kv_bytes(sent)
+            self._sent_tokens[seq] = computed
+            self.kv_bytes_moved += kv_bytes
+            self.network.start(seq, seq.prefill_node, seq.decode_node, kv_bytes)
+
+    def _part_arrived(self, seq: Sequence) -> bool:
+        """Send what has been computed since, if any; returns whether all of it has arrived."""
+        if self._sent_tokens[seq] < seq.target_tokens:
+            self._send_part(seq)
+            return False
+        del self._sent_tokens[seq]
+        if self._caches:
+            self._caches[seq.decode_node].use(seq.block_hashes, self.clock._now)
+        return True
+
     def _transferred(self, seq: Sequence) -> None:
+        if self._by_parts and not self._part_arrived(seq):
+            return
         if isnan(seq.kv_ready_s):
             seq.kv_ready_s = self.clock._now
         self.engines[seq.prefill_node].release(seq.target_tokens)
@@ -269,7 +362,7 @@ class Cluster:
         assert disturbance is not None
         node = disturbance.node
         if disturbance.kind == "speed":
-            self.engines[node].change_law(scaled(self.topology.laws[node], disturbance.factor))
+            self.engines[node].change_law(self.topology.laws[node].scaled(1.0 / disturbance.factor))
         elif disturbance.kind == "link":
             self.network.degrade(node, disturbance.factor)
         else:
@@ -285,20 +378,27 @@ class Cluster:
         topology.lose(node)
         if not (topology.prefill_nodes and topology.decode_nodes):
             raise InputError(f"disturbance at {self.clock.now:g} s: node {node} was the last of its kind")
+        if self._caches:
+            self._caches[node].clear()
         lost = self.engines[node].halt()
+        freed: set[int] = set()
         for seq in self.in_flight.values():
-            if seq in lost or node not in (seq.prefill_node, seq.decode_node):
+            if node not in (seq.prefill_node, seq.decode_node):
                 continue
             sending = self.network.cancel(seq)
+            reserved = self._sent_tokens.pop(seq, None) is not None or sending
             waiting = seq in self._awaiting_kv[seq.decode_node]
             if waiting:
                 self._awaiting_kv[seq.decode_node].remove(seq)
-            if seq.prefill_node == node and (sending or waiting or seq.pull_s >= self.clock.now):
+            gone = seq in lost
+            if gone or (seq.prefill_node == node and (reserved or waiting or seq.pull_s >= self.clock.now)):
                 # Computed there and not all sent yet. What was reserved for it is free again.
                 seq.pull_s = nan
-                if sending:
+                if reserved:
                     self.engines[seq.decode_node].unreserve(seq.target_tokens)
-                lost.append(seq)
+                    freed.add(seq.decode_node)
+                if not gone:
+                    lost.append(seq)
             elif seq.decode_node == node:
                 # Still to be computed, or computed and safe on its prefill node: it decodes elsewhere.
                 self.counters.decode_requests[node] -= 1
@@ -306,7 +406,7 @@ class Cluster:
                 seq.decode_node = self._view.least_loaded_decode_node()
                 self.counters.decode_requests[seq.decode_node] += 1
                 self.counters.decode_prompt_tokens[seq.decode_node] += seq.prompt_tokens
-                if sending or waiting:
+                if reserved or waiting:
                     self._call_for_pull(seq)
         for seq in sorted(lost, key=lambda seq: seq.index):
             self._dequeue(seq)
@@ -320,6 +420,8 @@ class Cluster:
             placement = self._on_displaced(seq)
             self._check(seq, *placement)
             self._place(seq, *placement)
+        for decode_node in freed:  # nobody else tells those that wait there
+            self._send(decode_node)
 
     def _default_placement(self, _: Sequence) -> Placement:
         tokens = self.counters.queued_prompt_tokens

@@ -15,11 +15,13 @@ from math import inf, isnan
 from typing import Protocol
 
 from envs.cluster.batch import DecodeBatch
-from envs.cluster.clock import Clock
+from envs.cluster.clock import Call, Clock
 from envs.cluster.gaps import GapLog
 from envs.cluster.request import Sequence
 from envs.cluster.spans import Snapshot, steps_up_to, steps_within, whole_steps_within
 from hardware_profiles import StepLaw
+
+_HISTORY = 32  # snapshots between two prunings of those that are too old to be asked for
 
 _PLAIN_STATE = (
     "_announce_room",
@@ -57,6 +59,12 @@ class Listener(Protocol):
     def finished(self, seq: Sequence) -> None:
         """The last token is out, the KV freed."""
 
+    def cached_prefix(self, seq: Sequence, node: int) -> int:
+        """How many tokens of a prompt with block hashes, about to be computed, the node's prefix cache spares it."""
+
+    def chunk_computed(self, seq: Sequence) -> None:
+        """A chunk of a prompt that decodes elsewhere is computed; only where `Engine.streams`."""
+
     def kv_room(self, node: int) -> None:
         """`Engine.reserve` refused for a reason that may have passed."""
 
@@ -89,6 +97,7 @@ class Engine:
         "_listener",
         "_start_s",
         "_steps",
+        "_wake_call",
         "_wake_s",
         "_watermark_tokens",
         "batch",
@@ -109,6 +118,7 @@ class Engine:
         "preemptions",
         "prompts",
         "ready",
+        "streams",
         "token_budget",
     )
 
@@ -136,6 +146,7 @@ class Engine:
         self.max_prompts = max_prompts
         self.history_s = history_s
         self._listener = listener
+        self.streams = False  # tell of each chunk that is computed for another node, not of whole prompts only
 
         # Work: prompts in order, transferred sequences that wait to join, and the sequences that decode.
         self.prompts: deque[Sequence] = deque()
@@ -152,6 +163,7 @@ class Engine:
         self._growth_s = 0.0
         self._end_s = 0.0
         self._wake_s = inf
+        self._wake_call = Call(self._wake)
         self._chunks: list[tuple[Sequence, int]] = []
         self._chunk_tokens = 0
         self._announce_room = False
@@ -325,9 +337,12 @@ class Engine:
         first = growth = 0.0
         if batch:
             steps = members[0][0] - decodes.step
-            kv_s = law.decode_kv_s[batch]
-            first = law.decode_const_s + law.decode_seq_s * batch + kv_s * decodes.kv_tokens
+            kv_tokens = decodes.kv_tokens
+            base_s, kv_s, line_end = law.decode_line(batch, kv_tokens)
+            first = base_s + kv_s * kv_tokens
             growth = kv_s * batch
+            if kv_tokens + steps * batch > line_end:
+                steps = int((line_end - kv_tokens) // batch) + 1  # from there on the law has another slope
         if self.prompts and (chunk_steps := self._choose_chunks(batch)):
             if not batch or chunk_steps < steps:
                 steps = chunk_steps
@@ -355,7 +370,7 @@ class Engine:
             self._end_s = end = start + (steps * first + growth * (steps * (steps - 1) // 2))
             if end < self._wake_s:
                 self._wake_s = end
-                self.clock.call_at(end, self._wake)
+                self.clock.call_at(end, self._wake_call)
         history = self.history
         if history[-1][0] >= start:
             history.pop()  # composed anew for the same instant
@@ -373,9 +388,10 @@ class Engine:
                 decodes.tbt_slo_s,
             )
         )
-        horizon = self.clock._now - self.history_s
-        while len(history) > 1 and history[1][0] <= horizon:
-            history.popleft()
+        if len(history) > _HISTORY:
+            horizon = self.clock._now - self.history_s
+            while len(history) > 1 and history[1][0] <= horizon:
+                history.popleft()
 
     def _plan_at(self, start: float) -> None:
         """Let the step in progress end at `start` and compose only then."""
@@ -383,7 +399,7 @@ class Engine:
         self._steps = 0
         if start < self._wake_s:
             self._wake_s = start
-            self.clock.call_at(start, self._wake)
+            self.clock.call_at(start, self._wake_call)
 
     def _choose_chunks(self, batch: int) -> int:
         """Choose the chunks of the next step; returns for how many steps the same choice holds (0: no chunk).
@@ -404,6 +420,9 @@ class Engine:
                     break
                 seq.kv_tokens = seq.target_tokens
                 self.kv_used_tokens += seq.target_tokens
+                if seq.block_hashes:
+                    self.computed_tokens += self._listener.cached_prefix(seq, self.index)
+                    plan = seq.chunk_plan
             remaining = seq.target_tokens - seq.prefilled_tokens
             if plan:
                 n = min(plan[0], remaining, budget)
@@ -425,6 +444,8 @@ class Engine:
                 break
         self._chunks = chunks
         self._chunk_tokens = chunks[0][1] if len(chunks) == 1 else sum([n for _, n in chunks])
+        if self.streams and steps > 1 and chunks[0][0].decode_node != self.index:
+            return 1  # each step's end is an event: it has KV to send
         return steps if chunks else 0
 
     def _commit(self, steps: int) -> float:
@@ -443,7 +464,7 @@ class Engine:
         if chunks:
             self.computed_tokens += steps * self._chunk_tokens
             for seq, n in chunks:
-                if seq.prefilled_tokens == 0 and isnan(seq.prefill_start_s):
+                if seq.prefilled_tokens == seq.hit_tokens and isnan(seq.prefill_start_s):
                     seq.prefill_start_s = start
                 seq.prefilled_tokens += steps * n
                 if len(seq.chunk_plan) > 1:
@@ -462,7 +483,7 @@ class Engine:
         if now < max(self._start_s, self._end_s if self._steps else 0.0):
             # What was planned for now has been put off since.
             self._wake_s = self._end_s if self._steps else self._start_s
-            self.clock.call_at(self._wake_s, self._wake)
+            self.clock.call_at(self._wake_s, self._wake_call)
             return
         self._at_boundary = True  # what the listener does now is planned below, once
         if self._steps:
@@ -478,8 +499,11 @@ class Engine:
         self._commit(self._steps)
         self._steps = 0
         self._start_s = now
-        for seq, kv_tokens in self.batch.take_finished():
-            self.kv_used_tokens -= kv_tokens
+        decodes = self.batch
+        members = decodes.members
+        while members and members[0][0] == decodes.step:
+            seq = members[0][2]
+            self.kv_used_tokens -= decodes.take_first()
             seq.generated_tokens = seq.output_tokens
             seq.last_token_s = now
             self._listener.finished(seq)
@@ -489,6 +513,8 @@ class Engine:
             self._chunk_tokens = 0
             while prompts and prompts[0].prefilled_tokens == prompts[0].target_tokens:
                 self._prompt_done(prompts.popleft(), now)
+            if self.streams and prompts and prompts[0].prefilled_tokens and prompts[0].decode_node != self.index:
+                self._listener.chunk_computed(prompts[0])
 
     # ---- sequences ----------------------------------------------------------------------------------------------
 

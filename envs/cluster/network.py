@@ -9,7 +9,7 @@ that a lone transfer takes exactly latency + bytes / bandwidth.
 from collections.abc import Callable, Mapping
 from math import inf
 
-from envs.cluster.clock import Clock
+from envs.cluster.clock import Call, Clock
 from envs.cluster.request import Sequence
 from hardware_profiles import Link
 
@@ -54,6 +54,7 @@ class Network:
         "_nvlinks",
         "_on_done",
         "_sharing",
+        "_wake_call",
         "_wake_s",
         "active",
     )
@@ -80,6 +81,7 @@ class Network:
         self._sharing = [0] * ends
         self._factors = [1.0] * ends  # of the undisturbed bandwidth
         self._wake_s = inf
+        self._wake_call = Call(self._wake)
 
     def copy_transfers(self, other: "Network", twins: Mapping[Sequence, Sequence]) -> None:
         """Take over another network's transfers, of the sequences that `twins` gives for its own."""
@@ -116,7 +118,7 @@ class Network:
             transfer.done_s = done_s = now + transfer.remaining_bytes / rate
             if done_s < self._wake_s:
                 self._wake_s = done_s
-                self._clock.call_at(done_s, self._wake)
+                self._clock.call_at(done_s, self._wake_call)
             return
         self._share(sender, receiver, now)
         self._arm()
@@ -128,6 +130,10 @@ class Network:
             self._factors[sender] = self._factors[sender + 1] = factor
             self._share(sender, sender + 1, now)
         self._arm()
+
+    def sends(self, seq: Sequence) -> bool:
+        """Whether a transfer of a sequence is under way."""
+        return any(transfer.seq is seq for transfer in self.active)
 
     def cancel(self, seq: Sequence) -> bool:
         """Stop a sequence's transfer; False where there is none."""
@@ -160,7 +166,7 @@ class Network:
         soonest = min([transfer.done_s for transfer in self.active], default=inf)
         if soonest < self._wake_s:
             self._wake_s = soonest
-            self._clock.call_at(soonest, self._wake)
+            self._clock.call_at(soonest, self._wake_call)
 
     def _wake(self, _event: object) -> None:
         now = self._clock._now

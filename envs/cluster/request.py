@@ -12,6 +12,7 @@ class RequestView(NamedTuple):
     prompt_tokens: int
     ttft_slo_s: float
     tbt_slo_s: float
+    block_hashes: tuple[int, ...] = ()  # of its prompt, where the workload has them; see `Workload`
 
 
 class RequestRecord(NamedTuple):
@@ -45,12 +46,14 @@ class Sequence:
 
     __slots__ = (
         "arrival_s",
+        "block_hashes",
         "chunk_plan",
         "decode_node",
         "finish_step",
         "first_gap_step",
         "first_token_s",
         "generated_tokens",
+        "hit_tokens",
         "index",
         "kv_ready_s",
         "kv_tokens",
@@ -78,6 +81,7 @@ class Sequence:
         output_tokens: int,
         ttft_slo_s: float,
         tbt_slo_s: float,
+        block_hashes: tuple[int, ...] = (),
     ) -> None:
         self.index = index
         self.arrival_s = arrival_s
@@ -85,11 +89,13 @@ class Sequence:
         self.output_tokens = output_tokens
         self.ttft_slo_s = ttft_slo_s
         self.tbt_slo_s = tbt_slo_s
+        self.block_hashes = block_hashes
         self.prefill_node = -1
         self.decode_node = -1
         self.chunk_plan: tuple[int, ...] = ()
         # Prefill: tokens computed of the tokens to compute (a preempted sequence recomputes its own output too).
         self.prefilled_tokens = 0
+        self.hit_tokens = 0  # of them those that came out of the node's prefix cache
         self.target_tokens = prompt_tokens
         self.queued = False  # counted among the queued prompts of its prefill node
         self.pull_s = nan  # when its decode node's scheduler is to look at it

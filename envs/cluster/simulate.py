@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import repeat
 from math import inf
 from time import perf_counter
 from typing import Protocol
@@ -39,6 +40,7 @@ class RunCounters:
         chunk_steps_over_slo: those of them that lasted longer than the strictest TBT SLO in the batch.
         kv_bytes_moved: bytes of KV transferred between nodes.
         busy_s: time each node spent in steps, seconds.
+        prefix_hit_tokens: tokens that came out of a prefix cache and were not computed.
     """
 
     events: int
@@ -48,6 +50,7 @@ class RunCounters:
     chunk_steps_over_slo: int
     kv_bytes_moved: int
     busy_s: tuple[float, ...]
+    prefix_hit_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,9 @@ def simulate(
     records: list[RequestRecord] = []
 
     def place_again(seq: Sequence) -> Placement:
-        request = RequestView(seq.index, seq.arrival_s, seq.target_tokens, seq.ttft_slo_s, seq.tbt_slo_s)
+        request = RequestView(
+            seq.index, seq.arrival_s, seq.target_tokens, seq.ttft_slo_s, seq.tbt_slo_s, seq.block_hashes
+        )
         return policy.place(request, cluster.view())
 
     keep = on_record if on_record is not None else records.append
@@ -108,23 +113,24 @@ def simulate(
     decision_s: list[float] = []
     events = 0
     index = 0
-    for arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s in zip(
+    for arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, hashes in zip(
         workload.arrival_s.tolist(),
         workload.prompt_tokens.tolist(),
         workload.output_tokens.tolist(),
         workload.ttft_slo_s.tolist(),
         workload.tbt_slo_s.tolist(),
+        workload.block_hashes or repeat((), len(workload)),
         strict=True,
     ):
         events += clock.advance_to(arrival_s)
-        request = RequestView(index, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s)
+        request = RequestView(index, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s, hashes)
         if time_decisions:
             began = perf_counter()
             placement = place(request, view)
             decision_s.append(perf_counter() - began)
         else:
             placement = place(request, view)
-        submit(Sequence(index, arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s), placement)
+        submit(Sequence(index, arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, hashes), placement)
         index += 1
     events += clock.drain(clock.now + drain_s)
     for engine in cluster.engines:
@@ -144,6 +150,7 @@ def simulate(
             chunk_steps_over_slo=sum([engine.chunk_steps_over_slo for engine in engines]),
             kv_bytes_moved=cluster.kv_bytes_moved,
             busy_s=tuple([engine.busy_s for engine in engines]),
+            prefix_hit_tokens=cluster.prefix_hit_tokens,
         ),
         np.array(decision_s),
         clock.now,

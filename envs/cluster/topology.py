@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 
 from envs.cluster.disturbance import Disturbance
@@ -43,6 +43,12 @@ class ClusterConfig:
         node_profiles: profile of each node, of one model; None: `profile` everywhere. Routers know it.
         node_speeds: speed of each node relative to its profile; None: 1 everywhere. Routers know it.
         nics: NIC of each node; nodes that name the same one share it. None: a NIC a node.
+        prefix_cache: nodes keep the KV of prompts they have had: what a prompt shares with an earlier one (block hashes
+            of the workload say what) is not computed again, and not sent to a decode node that has it.
+        prefix_cache_share: share of each node's KV capacity that its prefix cache has to itself.
+        prefix_cache_host_tokens: KV that each node's prefix cache holds in host memory besides; loading it is free.
+        kv_streaming: the KV of each chunk is sent when its step ends, while later chunks are computed; the decode node
+            reserves room for the whole prompt at the first. False: all of it once the prompt is computed.
         disturbances: what goes wrong while the cluster runs.
 
     Raises:
@@ -63,6 +69,10 @@ class ClusterConfig:
     node_profiles: tuple[Profile, ...] | None = None
     node_speeds: tuple[float, ...] | None = None
     nics: tuple[int, ...] | None = None
+    prefix_cache: bool = False
+    prefix_cache_share: float = 0.3
+    prefix_cache_host_tokens: int = 0
+    kv_streaming: bool = False
     disturbances: tuple[Disturbance, ...] = ()
 
     def __post_init__(self) -> None:
@@ -83,6 +93,10 @@ class ClusterConfig:
                 )
         if not 0.0 <= self.kv_watermark < 1.0:
             raise InputError(f"kv_watermark must be from 0 to below 1, not {self.kv_watermark}")
+        if not 0.0 <= self.prefix_cache_share < 1.0:
+            raise InputError(f"prefix_cache_share must be from 0 to below 1, not {self.prefix_cache_share}")
+        if self.prefix_cache_host_tokens < 0:
+            raise InputError(f"prefix_cache_host_tokens must be 0 or more, not {self.prefix_cache_host_tokens}")
         if min(self.host_overhead_s, self.host_overhead_per_seq_s) < 0.0:
             raise InputError("host_overhead_s and host_overhead_per_seq_s must be 0 or more")
         if not 0.0 <= self.report_age_s < inf:
@@ -92,37 +106,17 @@ class ClusterConfig:
         if not self.max_seqs < self.token_budget:
             raise InputError(f"token budget {self.token_budget} must be larger than max_seqs, {self.max_seqs}")
         for profile in (self.profile, *(self.node_profiles or ())):
+            if self.max_seqs > profile.law.max_decode_batch:
+                raise InputError(
+                    f"max_seqs {self.max_seqs} is beyond the {profile.law.max_decode_batch} sequences a step of profile"
+                    f" {profile.name} covers"
+                )
             largest = profile.law.max_step_tokens
             if self.token_budget > largest:
                 raise InputError(
                     f"token budget {self.token_budget} is beyond the {largest} tokens a step of profile"
                     f" {profile.name} covers"
                 )
-
-
-def scaled(law: StepLaw, speed: float) -> StepLaw:
-    """The law of a node that is `speed` times as fast: every step takes 1 / speed times as long."""
-    if speed == 1.0:
-        return law
-    return StepLaw(
-        token_time_s=tuple([seconds / speed for seconds in law.token_time_s]),
-        chunk_const_s=law.chunk_const_s / speed,
-        chunk_context_s=law.chunk_context_s / speed,
-        chunk_self_s=law.chunk_self_s / speed,
-        decode_const_s=law.decode_const_s / speed,
-        decode_seq_s=law.decode_seq_s / speed,
-        decode_kv_s=tuple([seconds / speed for seconds in law.decode_kv_s]),
-    )
-
-
-def _with_overhead(law: StepLaw, config: ClusterConfig) -> StepLaw:
-    if not (config.host_overhead_s or config.host_overhead_per_seq_s):
-        return law
-    return replace(
-        law,
-        token_time_s=tuple([seconds + config.host_overhead_s for seconds in law.token_time_s]),
-        decode_seq_s=law.decode_seq_s + config.host_overhead_per_seq_s,
-    )
 
 
 class Topology:
@@ -135,7 +129,8 @@ class Topology:
         hosts: host of each node.
         nics: NIC of each node.
         laws: step law of each node.
-        kv_capacity_tokens: KV that fits, per node.
+        kv_capacity_tokens: KV that sequences may hold, per node.
+        prefix_cache_tokens: KV that the prefix cache may hold, per node.
         kv_bytes_per_token: bytes of KV a token.
         token_budget: tokens of an engine's step.
         max_seqs: sequences of an engine's step.
@@ -154,11 +149,19 @@ class Topology:
         made: dict[tuple[str, float], StepLaw] = {}  # nodes that are alike share their tables
         for profile, speed in zip(profiles, speeds, strict=True):
             if (profile.name, speed) not in made:
-                made[profile.name, speed] = _with_overhead(scaled(profile.law, speed), config)
+                law = profile.law if speed == 1.0 else profile.law.scaled(1.0 / speed)
+                if config.host_overhead_s or config.host_overhead_per_seq_s:
+                    law = law.with_overhead(step_s=config.host_overhead_s, seq_s=config.host_overhead_per_seq_s)
+                made[profile.name, speed] = law
         self.laws: Sequence[StepLaw] = tuple(
             [made[profile.name, speed] for profile, speed in zip(profiles, speeds, strict=True)]
         )
-        self.kv_capacity_tokens: Sequence[int] = tuple([profile.kv_capacity_tokens for profile in profiles])
+        share = config.prefix_cache_share if config.prefix_cache else 0.0
+        set_aside = [int(share * profile.kv_capacity_tokens) for profile in profiles]
+        self.prefix_cache_tokens = tuple([tokens + config.prefix_cache_host_tokens for tokens in set_aside])
+        self.kv_capacity_tokens: Sequence[int] = tuple(
+            [profile.kv_capacity_tokens - tokens for profile, tokens in zip(profiles, set_aside, strict=True)]
+        )
         self.kv_bytes_per_token = config.profile.kv_bytes_per_token
         self.token_budget = config.token_budget
         self.max_seqs = config.max_seqs
@@ -184,6 +187,10 @@ class Topology:
         """Bytes that move when the KV of `tokens` tokens is transferred, in whole blocks."""
         block = self._block_tokens
         return -(-tokens // block) * block * self.kv_bytes_per_token
+
+    def whole_blocks(self, tokens: int) -> int:
+        """How many of `tokens` first tokens fill whole blocks."""
+        return tokens - tokens % self._block_tokens
 
     def transfer_s(self, source: int, target: int, tokens: int) -> float:
         """Seconds that the transfer of `tokens` tokens of KV takes alone on its link."""

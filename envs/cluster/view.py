@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from envs.cluster.clock import Clock
 from envs.cluster.engine import Engine
+from envs.cluster.prefix_cache import PrefixCache
+from envs.cluster.request import RequestView
 from envs.cluster.spans import whole_steps_within
 from envs.cluster.topology import Topology
 
@@ -110,16 +112,23 @@ class ClusterView:
         counters: the router's own counts, fresh.
     """
 
-    __slots__ = ("_clock", "_engines", "_report_age_s", "counters", "topology")
+    __slots__ = ("_caches", "_clock", "_engines", "_report_age_s", "counters", "topology")
 
     def __init__(
-        self, clock: Clock, topology: Topology, counters: Counters, engines: Sequence[Engine], report_age_s: float
+        self,
+        clock: Clock,
+        topology: Topology,
+        counters: Counters,
+        engines: Sequence[Engine],
+        report_age_s: float,
+        caches: Sequence[PrefixCache] = (),
     ) -> None:
         self._clock = clock
         self.topology = topology
         self.counters = counters
         self._engines = engines
         self._report_age_s = report_age_s
+        self._caches = caches
 
     @property
     def now_s(self) -> float:
@@ -129,6 +138,17 @@ class ClusterView:
     def report(self, node: int) -> NodeReport:
         """The latest report of a node that has reached the router."""
         return read_report(self._engines[node], self._clock._now - self._report_age_s)
+
+    def prefix_hit_tokens(self, request: RequestView, node: int) -> int:
+        """Prompt tokens of a request that a node's prefix cache held at the time of its latest report; 0 without one.
+
+        What the request would save there: prefill on a prefill node, transfer on a decode node, on which less and more
+        may come to be cached until it gets to it.
+        """
+        if not self._caches:
+            return 0
+        cached = self._caches[node].reported_prefix_tokens(request.block_hashes, self._clock._now)
+        return min(cached, request.prompt_tokens - 1)
 
     def least_loaded_decode_node(self) -> int:
         """The decode node with the fewest unfinished requests; the first of equals."""

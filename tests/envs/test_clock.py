@@ -6,7 +6,7 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.cluster.clock import Clock
+from envs.cluster.clock import Call, Clock
 
 times = st.floats(0, 1e6)
 
@@ -28,7 +28,7 @@ def test_calls_come_in_order_at_exactly_their_times_and_equal_ones_as_they_were_
     clock = Clock()
     log = Log(clock)
     for number, time_s in enumerate(times_s):
-        clock.call_at(time_s, log.note(number))
+        clock.call_at(time_s, Call(log.note(number)))
     assert clock.drain(inf) == len(times_s)
     assert log.calls == sorted((time_s, number) for number, time_s in enumerate(times_s))
 
@@ -39,7 +39,7 @@ def test_a_time_is_kept_to_the_last_bit_wherever_it_is_asked_from(start_s: float
     clock = Clock()
     log = Log(clock)
     target_s = start_s + gap_s
-    clock.call_at(start_s, lambda _event: clock.call_at(target_s, log.note("there")))
+    clock.call_at(start_s, Call(lambda _event: clock.call_at(target_s, Call(log.note("there")))))
     clock.drain(inf)
     assert log.calls == [(target_s, "there")]
 
@@ -47,9 +47,9 @@ def test_a_time_is_kept_to_the_last_bit_wherever_it_is_asked_from(start_s: float
 def test_what_comes_first_comes_before_the_others_of_its_instant_and_carries_its_value() -> None:
     clock = Clock()
     log = Log(clock)
-    clock.call_at(1.0, log.note("planned before"))
+    clock.call_at(1.0, Call(log.note("planned before")))
     clock.call_first_at(1.0, lambda event: log.calls.append((clock.now, event.value)), "first")
-    clock.call_at(0.5, log.note("earlier"))
+    clock.call_at(0.5, Call(log.note("earlier")))
     clock.drain(inf)
     assert log.calls == [(0.5, "earlier"), (1.0, "first"), (1.0, "planned before")]
 
@@ -60,7 +60,7 @@ def test_advancing_stops_short_of_what_happens_at_that_very_time(times_s: list[f
     clock = Clock()
     log = Log(clock)
     for time_s in [*times_s, stop_s]:
-        clock.call_at(time_s, log.note(None))
+        clock.call_at(time_s, Call(log.note(None)))
     assert clock.advance_to(stop_s) == sum(time_s < stop_s for time_s in times_s)
     assert clock.now == stop_s
     assert [time_s for time_s, _ in log.calls] == sorted(time_s for time_s in times_s if time_s < stop_s)
@@ -73,7 +73,7 @@ def test_draining_takes_in_its_last_instant_and_stands_where_it_stopped(times_s:
     clock = Clock()
     log = Log(clock)
     for time_s in times_s:
-        clock.call_at(time_s, log.note(None))
+        clock.call_at(time_s, Call(log.note(None)))
     done = [time_s for time_s in times_s if time_s <= stop_s]
     assert clock.drain(stop_s) == len(done) == len(log.calls)
     assert clock.now == (stop_s if len(done) < len(times_s) else max(done))
@@ -88,8 +88,8 @@ def test_it_is_a_simpy_environment_on_which_processes_run_beside_the_calls() -> 
         log.calls.append((env.now, "process"))
 
     clock.process(process(clock))
-    clock.call_at(1.0, log.note("call"))
-    clock.call_at(2.0, log.note("call"))
+    clock.call_at(1.0, Call(log.note("call")))
+    clock.call_at(2.0, Call(log.note("call")))
     clock.run()
     assert log.calls == [(1.0, "call"), (1.5, "process"), (2.0, "call")]
 
@@ -120,14 +120,14 @@ def test_a_copied_clock_makes_the_same_calls_in_the_same_order_to_the_copied_lis
         if first:
             clock.call_first_at(time_s, listener.tell, number)
         else:
-            clock.call_at(time_s, listener.tell)
+            clock.call_at(time_s, Call(listener.tell))
     clock.advance_to(stop_s)
     twin = Clock()
     its = Listener(twin)
     twin.copy_calls(clock, {listener: its}, {number: ("twin of", number) for number in range(len(calls))})
     before = list(listener.heard)
     assert twin.now == clock.now
-    twin.call_at(100.0, its.tell)  # a new call comes after the pending ones of its instant
+    twin.call_at(100.0, Call(its.tell))  # a new call comes after the pending ones of its instant
     twin.drain(inf)
     assert listener.heard == before
     clock.drain(inf)

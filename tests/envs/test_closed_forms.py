@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import policies
 from envs.cluster import ClusterConfig, Placement, RequestView, simulate
-from envs.cluster.clock import Clock
+from envs.cluster.clock import Call, Clock
 from envs.cluster.network import Network
 from envs.cluster.request import Sequence
 from envs.workload import Workload
@@ -109,7 +109,7 @@ def transfers(
     )
     for i, (start_s, source, target, kv_bytes) in enumerate(jobs):
         seq = Sequence(i, start_s, 1, 1, 1.0, 1.0)
-        clock.call_at(start_s, lambda _, s=seq, a=source, b=target, n=kv_bytes: network.start(s, a, b, n))
+        clock.call_at(start_s, Call(lambda _, s=seq, a=source, b=target, n=kv_bytes: network.start(s, a, b, n)))
     clock.run()
     return [done[i] for i in range(len(jobs))]
 
