@@ -65,6 +65,8 @@ def load_policy(path: Path) -> PolicyFile:
         # Opened here: np.load leaves a damaged file that it opened itself open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
+        if damaged := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+            raise ValueError(f"{damaged[0]} is no array")  # a damaged member comes back as bytes
         metadata = json.loads(str(arrays.pop("metadata")))
         if metadata["format"] != FORMAT:
             raise InputError(f"{path}: format {metadata['format']!r}, this version reads {FORMAT!r}")
