@@ -19,7 +19,7 @@ import policies
 from envs.candidates import Candidate, candidates
 from envs.cluster import Cluster, ClusterConfig, Policy, RequestView, Sequence
 from envs.observation import encode_candidates
-from envs.workload import Workload
+from envs.workload import Row, Workload
 
 WorkloadOf = Callable[[int], Workload]
 """The workload of an episode (0, 1, ...); must be picklable."""
@@ -55,33 +55,16 @@ class LookaheadArguments:
     seed: int = 0
 
 
-Requests = list[tuple[float, int, int, float, float]]
-
-
-def requests_of(workload: Workload) -> Requests:
-    """Arrival, prompt, output, TTFT SLO and TBT SLO of each request, as the cluster takes them."""
-    return list(
-        zip(
-            workload.arrival_s.tolist(),
-            workload.prompt_tokens.tolist(),
-            workload.output_tokens.tolist(),
-            workload.ttft_slo_s.tolist(),
-            workload.tbt_slo_s.tolist(),
-            strict=True,
-        )
-    )
-
-
-def view_of(number: int, requests: Requests) -> RequestView:
+def view_of(number: int, requests: list[Row]) -> RequestView:
     """A request as the router sees it."""
-    arrival_s, prompt_tokens, _, ttft_slo_s, tbt_slo_s = requests[number]
-    return RequestView(number, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s)
+    arrival_s, prompt_tokens, _, ttft_slo_s, tbt_slo_s, hashes = requests[number]
+    return RequestView(number, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s, hashes)
 
 
 def placement_costs(
     cluster: Cluster,
     number: int,
-    requests: Requests,
+    requests: list[Row],
     found: list[Candidate],
     base: Policy,
     arguments: LookaheadArguments,
@@ -120,7 +103,7 @@ def play_episode(workload: Workload, config: ClusterConfig, arguments: Lookahead
     """
     rng = np.random.default_rng(np.random.SeedSequence(arguments.seed, spawn_key=(0x100C, episode)))
     base = policies.make(arguments.base)
-    requests = requests_of(workload)
+    requests = workload.rows()
     cluster = Cluster(config, lambda _: None)
     rows: list[dict[str, np.ndarray]] = []
     for number, request in enumerate(requests):

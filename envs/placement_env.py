@@ -1,6 +1,7 @@
 """The Gymnasium environment; its docstring is its specification."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from math import inf
 from typing import Any
 
@@ -121,6 +122,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         tbt_weight: weight of the TBT part of the cost.
         tail_weight: weight of the squared part of the cost, which counts long waits for more.
         hosts: host of each node; nodes of one host are joined by NVLink.
+        cluster_options: further fields of `envs.cluster.ClusterConfig` by name, such as {"kv_streaming": True}.
         strict_actions: raise on an infeasible action instead of falling back.
         render_mode: "ansi" (a text table) or "rgb_array" (a picture of the queues).
 
@@ -146,6 +148,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         tbt_weight: float = 1.0,
         tail_weight: float = 0.0,
         hosts: tuple[int, ...] | None = None,
+        cluster_options: Mapping[str, Any] | None = None,
         strict_actions: bool = False,
         render_mode: str | None = None,
     ) -> None:
@@ -169,11 +172,15 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
             )
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise InputError(f"render_mode {render_mode!r} is none of {', '.join(self.metadata['render_modes'])}")
+        known = {field.name for field in fields(ClusterConfig)} - {"profile", "shape", "hosts", "report_age_s"}
+        if unknown := set(cluster_options or ()) - known:
+            raise InputError(f"cluster_options has no {min(unknown)!r}; it knows {', '.join(sorted(known))}")
         self.config = ClusterConfig(
             profile if isinstance(profile, Profile) else load_profile(profile),
             shape=cluster,
             hosts=hosts,
             report_age_s=report_age_s,
+            **(cluster_options or {}),
         )
         self.render_mode = render_mode
         self._workload_source = workload
@@ -208,17 +215,10 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         """Start an episode; see the class."""
         super().reset(seed=seed, options=options)
         workload, first = self._draw_workload()
-        stretch = slice(first, first + self._horizon_requests + 1)
-        self._requests = list(
-            zip(
-                (workload.arrival_s[stretch] - workload.arrival_s[first]).tolist(),
-                workload.prompt_tokens[stretch].tolist(),
-                workload.output_tokens[stretch].tolist(),
-                workload.ttft_slo_s[stretch].tolist(),
-                workload.tbt_slo_s[stretch].tolist(),
-                strict=True,
-            )
-        )
+        start_s = float(workload.arrival_s[first])
+        self._requests = [
+            (row[0] - start_s, *row[1:]) for row in workload.rows(first, first + self._horizon_requests + 1)
+        ]
         self.records = []
         self._cluster = Cluster(self.config, self._keep_record)
         self._next = 0
@@ -297,8 +297,8 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         return workload, 0
 
     def _observe(self) -> Observation:
-        arrival_s, prompt_tokens, _, ttft_slo_s, tbt_slo_s = self._requests[self._next]
-        request = RequestView(self._next, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s)
+        arrival_s, prompt_tokens, _, ttft_slo_s, tbt_slo_s, hashes = self._requests[self._next]
+        request = RequestView(self._next, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s, hashes)
         self._view: ClusterView = self._cluster.view()
         self._found: list[Candidate] = candidates(request, self._view)
         return encode_candidates(request, self._view, self._found)

@@ -5,6 +5,7 @@ policy meets the same requests (common random numbers).
 """
 
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Self
 
 import numpy as np
@@ -12,6 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from envs.streams import stream
 from hardware_profiles.errors import InputError
+
+Row = tuple[float, int, int, float, float, tuple[int, ...]]
+"""One request: arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, block_hashes (empty where unknown)."""
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -131,6 +135,22 @@ class Workload:
         if count < 1:
             raise InputError(f"limit {count}: must be at least 1 request")
         return self if count >= len(self) else self._rows(slice(count), f"first {count} requests")
+
+    def rows(self, first: int = 0, last: int | None = None) -> list[Row]:
+        """Requests `first` to `last` (not included) as plain values, for a simulation's inner loop."""
+        part = slice(first, last)
+        count = len(self.arrival_s[part])
+        return list(
+            zip(
+                self.arrival_s[part].tolist(),
+                self.prompt_tokens[part].tolist(),
+                self.output_tokens[part].tolist(),
+                self.ttft_slo_s[part].tolist(),
+                self.tbt_slo_s[part].tolist(),
+                self.block_hashes[part] if self.block_hashes else repeat((), count),
+                strict=True,
+            )
+        )
 
     def window(self, start_s: float, end_s: float | None = None) -> Self:
         """Return the requests that arrive in [start_s, end_s), with time 0 at start_s."""

@@ -22,6 +22,7 @@ from envs.generators import families, generate
 from envs.traces import formats, read_trace
 from envs.workload import TBT_SLO_S, TTFT_SLO_S, Workload
 from experiments.cells import DRAIN_S, Cell, run_cells
+from experiments.cluster_options import cluster_options
 from experiments.files import digest, simulation_digest
 from experiments.knee import TARGET, knees
 from experiments.metrics import WARMUP_SHARE
@@ -53,6 +54,10 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
     add("--requests", type=int, metavar="N", help=f"requests a cell of a family (default {REQUESTS})")
     add("--profile", default="a100-qwen3-8b", metavar="P", help="hardware profile, name or path (default %(default)s)")
     add("--cluster", default="2P2D", metavar="NPMD", help="prefill and decode nodes (default %(default)s)")
+    add("--connector", metavar="C", help="named connector in place of the profile's link between hosts, such as rdma")
+    add(
+        "--cluster-option", nargs="+", default=[], metavar="NAME=VALUE", help="such as kv_streaming=true; ClusterConfig"
+    )
     add("--report-age-ms", type=float, default=100.0, metavar="MS", help="age of node reports (default %(default)g)")
     add("--ttft-slo", type=float, default=TTFT_SLO_S, metavar="S", help="seconds (default %(default)g)")
     add("--tbt-slo", type=float, default=TBT_SLO_S, metavar="S", help="seconds (default %(default)g)")
@@ -124,7 +129,12 @@ def _input_files(args: Namespace) -> list[Path]:
 
 def compare(args: Namespace) -> None:
     """Run the comparison that `parse` read, write its folder, and print its main tables."""
-    config = ClusterConfig(load_profile(args.profile), shape=args.cluster, report_age_s=args.report_age_ms / 1e3)
+    profile = load_profile(args.profile)
+    if args.connector is not None:
+        profile = profile.with_connector(args.connector)
+    config = ClusterConfig(
+        profile, shape=args.cluster, report_age_s=args.report_age_ms / 1e3, **cluster_options(args.cluster_option)
+    )
     for policy in args.policies:
         policies.make(policy)
     slos = {"ttft_slo_s": args.ttft_slo, "tbt_slo_s": args.tbt_slo}

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import repeat
 from math import inf
 from time import perf_counter
 from typing import Protocol
@@ -113,15 +112,7 @@ def simulate(
     decision_s: list[float] = []
     events = 0
     index = 0
-    for arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, hashes in zip(
-        workload.arrival_s.tolist(),
-        workload.prompt_tokens.tolist(),
-        workload.output_tokens.tolist(),
-        workload.ttft_slo_s.tolist(),
-        workload.tbt_slo_s.tolist(),
-        workload.block_hashes or repeat((), len(workload)),
-        strict=True,
-    ):
+    for arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, hashes in workload.rows():
         events += clock.advance_to(arrival_s)
         request = RequestView(index, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s, hashes)
         if time_decisions:

@@ -108,6 +108,7 @@ def test_make_takes_every_keyword() -> None:
         "tbt_weight": 0.5,
         "tail_weight": 0.1,
         "hosts": (0, 0, 1, 1),
+        "cluster_options": {"node_speeds": (1.0, 1.0, 1.0, 0.5)},
         "strict_actions": True,
         "render_mode": "ansi",
     }
@@ -510,3 +511,24 @@ def test_the_smallest_predicted_ttft_scores_over_random(cluster: str) -> None:
     random = [total(play(env, at_random(seed), seed)) for seed in range(4)]
     assert all(own > other for own, other in zip(ours, random, strict=True))
     assert sum(ours) > 0.7 * sum(random)  # costs: negative
+
+
+def test_further_options_of_the_cluster_reach_it_and_mistakes_are_named() -> None:
+    env = PrefillPlacementEnv(cluster_options={"node_speeds": (1.0, 1.0, 1.0, 0.5), "kv_streaming": True})
+    observation, _ = env.reset(seed=0)
+    execution = list(NODE_FEATURES).index("execution_s")
+    assert observation["nodes"][3, execution] > observation["nodes"][2, execution]
+    with pytest.raises(InputError, match="cluster_options has no 'speed'"):
+        PrefillPlacementEnv(cluster_options={"speed": 2})
+
+
+def test_prompts_that_share_blocks_hit_the_cache_in_the_environment() -> None:
+    shared = Workload.of(
+        np.arange(20.0), [2048] * 20, [5] * 20, label="one prompt again and again", block_hashes=[(1, 2, 3, 4)] * 20
+    )
+    env = PrefillPlacementEnv(workload=shared, horizon_requests=18, cluster_options={"prefix_cache": True})
+    env.reset(seed=0)
+    for _ in range(18):
+        env.step(0)
+    times_s = [record.prefill_end_s - record.prefill_start_s for record in sorted(env.records)]
+    assert max(times_s[1:]) < 0.5 * times_s[0]

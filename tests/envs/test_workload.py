@@ -182,3 +182,14 @@ def test_native_files_give_back_what_was_written(tmp_path: Path, workload: Workl
     write_native(workload, tmp_path / "w.csv.gz")
     assert (tmp_path / "w.csv.gz").read_bytes() == raw
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w.csv", "w.csv.gz"]
+
+
+def test_rows_are_the_requests_as_plain_values() -> None:
+    workload = Workload.of([0.0, 1.5, 2.0], [5, 6, 7], [1, 2, 3], label="three", ttft_slo_s=[1.0, 2.0, 3.0])
+    assert workload.rows() == [
+        (0.0, 5, 1, 1.0, 0.1, ()),
+        (1.5, 6, 2, 2.0, 0.1, ()),
+        (2.0, 7, 3, 3.0, 0.1, ()),
+    ]
+    assert workload.rows(1, 2) == workload.rows()[1:2]
+    assert all(type(value) in (float, int, tuple) for row in workload.rows() for value in row)
