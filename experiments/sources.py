@@ -17,7 +17,7 @@ from envs.workload import Workload
 from hardware_profiles import InputError
 
 EVALUATION_SEED = 500_000
-TUNING_SEEDS = (800_001, 800_002, 800_003)
+TUNING_SEEDS = tuple(range(800_001, 800_009))
 _TRAINING_SHARE, _TUNING_SHARE = 0.6, 0.15
 
 

@@ -182,7 +182,7 @@ def train(args: Namespace) -> None:
         ),
         f"cost that was minimised: TTFT / SLO + {TAIL_WEIGHT:g} (TTFT / SLO)^2 + TBT excess; SLOs, our choice: TTFT "
         f"{TTFT_SLO_S:g} s, TBT {TBT_SLO_S:g} s",
-        f"`{kairos}` is kairos tuned on other requests: least cost within half a point of the best attainment, of "
+        f"`{kairos}` is kairos tuned on other requests: least cost within a point of the best attainment, of "
         f"{len(tried)} settings (tuning.json); `shortest-ttft` is ours",
         load_is,
     ]
