@@ -40,8 +40,8 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     | prefill node | prefill there, first come first served; decode on the decode node with fewest unfinished requests |
     | decode node | deflect: prefill and decode there, in the largest TBT-safe chunks |
 
-    A chunk is TBT-safe when its step keeps the strictest TBT SLO among the sequences decoding there, as far as the
-    router knows. `action_mask` is 0 for a decode node on which no chunk is. Choosing it all the same places the request
+    A chunk is TBT-safe when its step keeps within 0.9 (`envs.candidates.PLAN_BETA`) of the strictest TBT SLO among the
+    sequences decoding there, as far as the router knows. `action_mask` is 0 for a decode node on which no chunk is. Choosing it all the same places the request
     on the prefill node with the fewest queued tokens and sets `info["invalid_action"]`; with `strict_actions` it raises
     ValueError.
 
@@ -79,7 +79,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     | 2 | the same over the TTFT SLO | 0.25 |
     | 3 | the same less the smallest over the feasible nodes | 0.05 |
     | 4 | predicted execution alone | 0.1 |
-    | 5 | TBT slack: SLO less the longest step made here; signed, 0.5 is none left | 0.02 |
+    | 5 | TBT slack: 0.9 of the SLO less the longest step made here; signed, 0.5 is none left | 0.02 |
     | 6 | queued prompt tokens (router's count) | 2048 |
     | 7 | queued prompts (router's count) | 1 |
     | 8 | prompt tokens ahead (report, and what was dispatched since) | 2048 |
