@@ -41,9 +41,9 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     | decode node | deflect: prefill and decode there, in the largest TBT-safe chunks |
 
     A chunk is TBT-safe when its step keeps within 0.9 (`envs.candidates.PLAN_BETA`) of the strictest TBT SLO among the
-    sequences decoding there, as far as the router knows. `action_mask` is 0 for a decode node on which no chunk is. Choosing it all the same places the request
-    on the prefill node with the fewest queued tokens and sets `info["invalid_action"]`; with `strict_actions` it raises
-    ValueError.
+    sequences decoding there, as far as the router knows. `action_mask` is 0 for a decode node on which no chunk is.
+    Choosing it all the same places the request on the prefill node with the fewest queued tokens and sets
+    `info["invalid_action"]`; with `strict_actions` it raises ValueError.
 
     ## Observation space
     `Dict`, float32 in [0, 1] except the mask. Every value x >= 0 is squashed to
