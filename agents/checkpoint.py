@@ -5,7 +5,6 @@ code. The episodes under way are not in it: a resumed run starts the ones that c
 of the same arguments but not step for step the run that was killed.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from stable_baselines3 import PPO
 
 from hardware_profiles.errors import InputError
+from hardware_profiles.files import replacing
 
 
 def save(path: Path, model: PPO, arguments: dict[str, Any]) -> None:
@@ -36,9 +36,8 @@ def save(path: Path, model: PPO, arguments: dict[str, Any]) -> None:
         "torch_random": torch.get_rng_state(),
         "numpy_random": numpy_random,
     }
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ layout the policy was trained on and how it was trained. Loading it runs no code
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +13,7 @@ import numpy as np
 
 from agents.layout import FeatureSizes, Layout
 from hardware_profiles.errors import InputError
+from hardware_profiles.files import replacing
 
 if TYPE_CHECKING:  # torch is for training only
     from agents.network import PlacementNetwork
@@ -49,10 +49,8 @@ def save_policy(path: Path, network: "PlacementNetwork", layout: Layout, trainin
         raise ValueError(f"the layout names {layout.sizes}, the network takes {network.sizes}")
     metadata = {"format": FORMAT, "layout": layout._asdict(), "training": training}
     weights = {name: tensor.numpy(force=True) for name, tensor in network.actor.state_dict().items()}
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, metadata=np.array(json.dumps(metadata)), **weights)
-    os.replace(temporary, path)
 
 
 def load_policy(path: Path) -> PolicyFile:

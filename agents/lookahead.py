@@ -20,6 +20,7 @@ from envs.candidates import Candidate, candidates
 from envs.cluster import Cluster, ClusterConfig, Policy, RequestView, Sequence
 from envs.observation import encode_candidates
 from envs.workload import Row, Workload
+from hardware_profiles.files import replacing
 
 WorkloadOf = Callable[[int], Workload]
 """The workload of an episode (0, 1, ...); must be picklable."""
@@ -180,8 +181,6 @@ def _keep(
     workload_of: WorkloadOf, config: ClusterConfig, arguments: LookaheadArguments, episode: int, path: Path
 ) -> int:
     examples = play_episode(workload_of(episode), config, arguments, episode)
-    temporary = path.with_suffix(".tmp.npz")
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **examples)
-    temporary.replace(path)
     return episode

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, get_args
 
 from hardware_profiles.errors import InputError
+from hardware_profiles.files import replacing
 
 
 class ProgressRow(NamedTuple):
@@ -54,9 +55,8 @@ class ProgressFile:
 
     def __init__(self, path: Path, resume_at: int = 0) -> None:
         kept, self.wall_s = _rows_until(path, resume_at) if resume_at else ([], 0.0)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text("".join(f"{line}\n" for line in [",".join(ProgressRow._fields), *kept]))
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in [",".join(ProgressRow._fields), *kept]))
         self._file = path.open("a")
 
     def write(self, row: ProgressRow) -> None:

@@ -18,6 +18,7 @@ from agents.discounting import TimeDiscount
 from agents.ppo import EntropyDecay, MakeEnv, PPOArguments, build
 from agents.progress import ProgressFile, ProgressRow, WandbMirror, WandbMode
 from hardware_profiles.errors import InputError
+from hardware_profiles.files import replacing
 
 CHECKPOINT_EVERY_S = 15.0
 
@@ -82,9 +83,8 @@ def train(
         finally:
             recorder.file.close()
             mirror.close(exit_code)
-    temporary = out_dir / "model.tmp.zip"
-    model.save(temporary)
-    temporary.replace(out_dir / "model.zip")
+    with replacing(out_dir / "model.zip") as temporary:
+        model.save(temporary)
     return model
 
 

@@ -34,6 +34,7 @@ from envs.streams import stream
 from envs.trace_rows import Rows, csv_rows, json_rows, row_error, shown, text_of
 from envs.workload import HASH_BLOCK_TOKENS, TBT_SLO_S, TTFT_SLO_S, FloatArray, Workload
 from hardware_profiles.errors import InputError
+from hardware_profiles.files import replacing
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_TOKENS = 10**9  # of one request; a number above it is a slip, not a length
@@ -173,13 +174,9 @@ def write_native(workload: Workload, path: str | os.PathLike[str]) -> None:
         for i, hashes in enumerate(workload.block_hashes, start=1):
             lines[i] += f",{' '.join(map(str, hashes))}"
     raw = "\n".join([*lines, ""]).encode()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(target) as temporary:
         # No time of writing in the gzip header: the same workload gives the same bytes.
         temporary.write_bytes(gzip.compress(raw, mtime=0) if target.suffix == ".gz" else raw)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path, name: str, seed: int, ttft_slo_s: float, tbt_slo_s: float) -> Workload:

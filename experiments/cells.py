@@ -21,9 +21,10 @@ import policies
 from envs.cluster import ClusterConfig, simulate
 from envs.workload import Workload
 from experiments import metrics
-from experiments.files import digest, replacing
+from experiments.digests import digest
 from experiments.metrics import Attainment, Metrics, Records
 from experiments.processes import finished
+from hardware_profiles.files import replacing
 
 DRAIN_S = 600.0
 """How long a run may go on after the last arrival; what is unfinished then counts as a miss."""
@@ -149,6 +150,7 @@ def run_cells(
         fingerprint: of everything else that the numbers depend on (code, input files, cluster).
         jobs: processes; 1 runs them here.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     paths = {cell: _path(cell, folder, fingerprint) for cell in cells}
     missing = [cell for cell, path in paths.items() if not path.exists()]
     if len(missing) < len(paths):

@@ -23,7 +23,7 @@ from envs.traces import formats, read_trace
 from envs.workload import TBT_SLO_S, TTFT_SLO_S, Workload
 from experiments.cells import DRAIN_S, Cell, run_cells
 from experiments.cluster_options import cluster_options
-from experiments.files import digest, simulation_digest
+from experiments.digests import digest, simulation_digest
 from experiments.knee import TARGET, knees
 from experiments.metrics import WARMUP_SHARE
 from experiments.output import claim, commit, write_all

@@ -14,9 +14,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 import policies
-from experiments.files import replacing
 from experiments.metrics import PARTS, Records
 from experiments.statistics import Interval
+from hardware_profiles.files import replacing
 
 Floats = NDArray[np.float64]
 

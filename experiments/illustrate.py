@@ -26,6 +26,7 @@ def illustrate(groups: dict[tuple[str, float], Group], ttft_slo_s: float, load_i
     Returns:
         The files, in order.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     for workload in dict.fromkeys(workload for workload, _ in groups):
         loads = sorted(load for name, load in groups if name == workload)

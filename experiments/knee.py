@@ -10,10 +10,11 @@ import policies
 from envs.cluster import ClusterConfig, simulate
 from envs.workload import Workload
 from experiments.cells import DRAIN_S
-from experiments.files import digest, replacing
+from experiments.digests import digest
 from experiments.metrics import Attainment, as_array, measured
 from experiments.processes import finished
 from hardware_profiles.errors import InputError
+from hardware_profiles.files import replacing
 
 TARGET = 0.9
 # Not among the seeds that comparisons count from 0.
@@ -92,6 +93,7 @@ def knees(
     at_rate: Mapping[str, AtRate], config: ClusterConfig, folder: Path, *, fingerprint: str = "", jobs: int = 1
 ) -> dict[str, float]:
     """The knee of each workload by name, requests per second; kept in `folder`, as `run_cells` keeps cells."""
+    folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / f"knee-{name}-{digest(name, fingerprint)}.txt" for name in at_rate}
     missing = [_Search(name, made, config) for name, made in at_rate.items() if not paths[name].exists()]
     for search, rate_rps in finished(_search, missing, jobs):

@@ -8,10 +8,10 @@ from pathlib import Path
 import policies
 from experiments import report
 from experiments.cells import Outcome
-from experiments.files import replacing
 from experiments.illustrate import illustrate
 from experiments.tables import write_cells, write_requests
 from hardware_profiles import InputError
+from hardware_profiles.files import replacing
 
 
 def claim(folder: Path, command: Mapping[str, object]) -> None:
@@ -24,6 +24,7 @@ def claim(folder: Path, command: Mapping[str, object]) -> None:
     text = json.dumps(command, indent=1, default=str) + "\n"
     if note.exists() and note.read_text() != text and any((folder / "cells").glob("*")):
         raise InputError(f"{folder} holds the cells of another command (see {note}); give another --out, or delete it")
+    folder.mkdir(parents=True, exist_ok=True)
     with replacing(note) as temporary:
         temporary.write_text(text)
 
@@ -63,6 +64,7 @@ def write_all(
     Returns:
         The main tables, to print.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     write_cells(outcomes, folder / cells_name)
     write_requests(outcomes, folder / "requests.csv.gz")
     groups = report.grouped(outcomes)

@@ -10,8 +10,8 @@ from pathlib import Path
 import policies
 from envs.cluster import RequestRecord
 from experiments.cells import Cell, Outcome
-from experiments.files import replacing
 from experiments.metrics import Metrics
+from hardware_profiles.files import replacing
 
 CELL_COLUMNS = [*Cell._fields, "rate_rps", *Metrics.names()]
 # The contracted columns first; what tells cells of several workloads apart follows.

@@ -31,13 +31,14 @@ from envs.generators import families, generate
 from envs.traces import formats, read_trace
 from envs.workload import TBT_SLO_S, TTFT_SLO_S
 from experiments.cells import Cell, run_cells
-from experiments.files import digest, replacing, simulation_digest
+from experiments.digests import digest, simulation_digest
 from experiments.knee import TARGET, knees
 from experiments.output import claim, commit, write_all
 from experiments.sources import EVALUATION_SEED, TUNING_SEEDS, Arrivals, Episodes, Family, Source, Trace
 from experiments.tune import tuned_kairos
 from hardware_profiles import InputError, load_profile
 from hardware_profiles.cli import Parser, run_main
+from hardware_profiles.files import replacing
 
 if TYPE_CHECKING:  # torch is slow to import, and a mistake in the arguments should be told at once
     from agents.network import PlacementNetwork

@@ -1,7 +1,6 @@
 """The profile file: what its JSON holds, and the one line a faulty file is answered with."""
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,6 +10,7 @@ from typing import Annotated, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hardware_profiles.errors import InputError
+from hardware_profiles.files import replacing
 from hardware_profiles.sources import Kind, Step
 from hardware_profiles.step_law import CONTEXT_GRAIN_TOKENS
 
@@ -263,9 +263,5 @@ def write_json_file(path: Path, content: BaseModel) -> None:
     text = json.dumps(content.model_dump(exclude_none=True), indent=1)
     # One number a line would make a file of thousands of lines.
     text = re.sub(r"\[[^][{}]*\]", lambda match: " ".join(match[0].split()), text)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

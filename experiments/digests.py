@@ -1,9 +1,7 @@
-"""Files that are there whole or not at all, and digests that tell whether they are still the same."""
+"""Digests that tell whether code and files are still the same."""
 
 import hashlib
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import hardware_profiles
@@ -11,18 +9,6 @@ import hardware_profiles
 _ROOT = Path(hardware_profiles.__file__).parent.parent
 _SIMULATION = ("hardware_profiles", "envs", "policies", "agents")
 _MEASUREMENT = ("metrics.py", "tbt.py", "cells.py", "knee.py")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it becomes `path` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def digest(*parts: str, files: Iterable[Path] = ()) -> str:
