@@ -6,16 +6,15 @@ first token. The futures are common, so differences between placements carry lit
 makes this a teacher, never a policy to deploy.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
 import policies
+from agents.processes import finished
 from envs.candidates import Candidate, candidates
 from envs.cluster import Cluster, ClusterConfig, Policy, RequestView, Sequence
 from envs.observation import encode_candidates
@@ -155,7 +154,8 @@ def collect(
     missing = [episode for episode, path in enumerate(paths) if not path.exists()]
     on_progress(len(paths) - len(missing))
     play = partial(_keep, workload_of, config, arguments)
-    for done, _ in enumerate(_played(play, [(episode, paths[episode]) for episode in missing], jobs), start=1):
+    tasks = [(episode, paths[episode]) for episode in missing]
+    for done, _ in enumerate(finished(play, tasks, jobs), start=1):
         on_progress(len(paths) - len(missing) + done)
     episodes = []
     for path in paths:
@@ -164,23 +164,10 @@ def collect(
     return {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
 
 
-def _played(play: Callable[[int, Path], int], tasks: list[tuple[int, Path]], jobs: int) -> Iterator[int]:
-    """Play episodes here or in other processes; yields the number of each as it is done."""
-    if jobs == 1:
-        for task in tasks:
-            yield play(*task)
-        return
-    # Spawned, not forked: a forked child may inherit a lock that a thread of NumPy or torch held.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(play, *task) for task in tasks]
-        for future in as_completed(futures):
-            yield future.result()
-
-
 def _keep(
-    workload_of: WorkloadOf, config: ClusterConfig, arguments: LookaheadArguments, episode: int, path: Path
-) -> int:
+    workload_of: WorkloadOf, config: ClusterConfig, arguments: LookaheadArguments, task: tuple[int, Path]
+) -> None:
+    episode, path = task
     examples = play_episode(workload_of(episode), config, arguments, episode)
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **examples)
-    return episode

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import policies
+from agents.processes import finished
 from envs.cluster import ClusterConfig, simulate
 from envs.workload import Workload
 from experiments import metrics
 from experiments.digests import digest
 from experiments.metrics import Attainment, Metrics, Records
-from experiments.processes import finished
 from hardware_profiles.files import replacing
 
 DRAIN_S = 600.0

@@ -7,12 +7,12 @@ from statistics import fmean
 from typing import NamedTuple, Protocol
 
 import policies
+from agents.processes import finished
 from envs.cluster import ClusterConfig, simulate
 from envs.workload import Workload
 from experiments.cells import DRAIN_S
 from experiments.digests import digest
 from experiments.metrics import Attainment, as_array, measured
-from experiments.processes import finished
 from hardware_profiles.errors import InputError
 from hardware_profiles.files import replacing
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 import policies
+from agents.processes import finished
 from envs.cluster import ClusterConfig, simulate
 from envs.workload import Workload
-from experiments.processes import finished
 
 KAIROS_GRID = {"alpha": (1.0, 1.3, 2.0), "beta": (0.9, 1.0), "cap": (1, 2, 4)}
 """Knobs of `kairos` that are tried: its published alpha, beta and cap among them."""
