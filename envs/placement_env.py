@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from envs.candidates import Candidate, candidates
-from envs.cluster import Cluster, ClusterConfig, ClusterView, Placement, RequestRecord, RequestView, Sequence
+from envs.cluster import Cluster, ClusterConfig, ClusterView, RequestRecord, RequestView, Sequence
 from envs.generators import families, generate
 from envs.observation import GLOBAL_FEATURES, NODE_FEATURES, REQUEST_FEATURES, Observation, encode_candidates
 from envs.render import draw_nodes, node_table
@@ -237,7 +237,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         invalid = not candidate.feasible
         if invalid and self._strict_actions:
             raise ValueError(f"action {action} breaks the TBT SLO of a running stream; see action_mask")
-        placement = self._default_placement() if invalid else candidate.placement
+        placement = (self._found[self._view.shortest_prefill_queue()] if invalid else candidate).placement
         cluster = self._cluster
         number = self._next
         cluster.submit(Sequence(number, *self._requests[number]), placement)
@@ -302,8 +302,3 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         self._view: ClusterView = self._cluster.view()
         self._found: list[Candidate] = candidates(request, self._view)
         return encode_candidates(request, self._view, self._found)
-
-    def _default_placement(self) -> Placement:
-        tokens = self._view.counters.queued_prompt_tokens
-        node = min(self._view.topology.prefill_nodes, key=tokens.__getitem__)
-        return self._found[node].placement

@@ -3,7 +3,6 @@
 import numpy as np
 
 from envs.cluster import ClusterView, Placement, RequestView
-from policies.base import shortest_prefill_queue
 
 
 class Random:
@@ -54,4 +53,4 @@ class Static:
 
     def place(self, request: RequestView, view: ClusterView) -> Placement:  # noqa: ARG002
         """Place one request."""
-        return Placement(shortest_prefill_queue(view), view.least_loaded_decode_node())
+        return Placement(view.shortest_prefill_queue(), view.least_loaded_decode_node())

@@ -424,9 +424,7 @@ class Cluster:
             self._send(decode_node)
 
     def _default_placement(self, _: Sequence) -> Placement:
-        tokens = self.counters.queued_prompt_tokens
-        prefill_node = min(self.topology.prefill_nodes, key=tokens.__getitem__)
-        return Placement(prefill_node, self._view.least_loaded_decode_node())
+        return Placement(self._view.shortest_prefill_queue(), self._view.least_loaded_decode_node())
 
     # ---- cost ---------------------------------------------------------------------------------------------------
 

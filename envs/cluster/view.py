@@ -150,6 +150,11 @@ class ClusterView:
         cached = self._caches[node].reported_prefix_tokens(request.block_hashes, self._clock._now)
         return min(cached, request.prompt_tokens - 1)
 
+    def shortest_prefill_queue(self) -> int:
+        """The prefill node with the fewest prompt tokens dispatched and not yet computed; the first of equals."""
+        tokens = self.counters.queued_prompt_tokens
+        return min(self.topology.prefill_nodes, key=tokens.__getitem__)
+
     def least_loaded_decode_node(self) -> int:
         """The decode node with the fewest unfinished requests; the first of equals."""
         requests = self.counters.decode_requests
