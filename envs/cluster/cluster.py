@@ -175,7 +175,7 @@ class Cluster:
         Raises:
             InputError: a node that does not exist or cannot ever hold the request's KV, or an empty chunk.
         """
-        prefill_node, decode_node, chunk_plan = placement
+        prefill_node, decode_node, chunk_plan, _ = placement
         self._check(seq, prefill_node, decode_node, chunk_plan)
         self.counters.count_arrival(seq.arrival_s, seq.prompt_tokens)
         self.waiting.requests[seq] = None
@@ -418,8 +418,8 @@ class Cluster:
                 seq.prefill_start_s = seq.prefill_end_s = seq.kv_ready_s = nan
             self.displaced += 1
             placement = self._on_displaced(seq)
-            self._check(seq, *placement)
-            self._place(seq, *placement)
+            self._check(seq, *placement[:3])
+            self._place(seq, *placement[:3])
         for decode_node in freed:  # nobody else tells those that wait there
             self._send(decode_node)
 

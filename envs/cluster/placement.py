@@ -12,8 +12,11 @@ class Placement(NamedTuple):
         decode_node: node that decodes.
         chunk_plan: tokens of each successive chunk; the last one serves for what remains beyond the plan. Empty: the
             engine's token budget alone decides.
+        split_tokens: above 0: only that many first tokens are prefilled on `prefill_node`; their KV moves to
+            `decode_node`, which prefills the rest, in the chunks of the plan. 0: the prompt is not split.
     """
 
     prefill_node: int
     decode_node: int
     chunk_plan: tuple[int, ...] = ()
+    split_tokens: int = 0
