@@ -47,24 +47,24 @@ def decode_step_s(law: StepLaw, batch: int, kv_tokens: int) -> float:
     return law.token_time_s[batch] + base_s + kv_s * kv_tokens
 
 
-def _boundary_wait_s(law: StepLaw, report: NodeReport) -> float:
+def boundary_wait_s(law: StepLaw, report: NodeReport) -> float:
     """Expected wait for a node's next step boundary, seconds: half a step where one is in progress."""
     return 0.5 * decode_step_s(law, report.decode_batch, report.decode_kv_tokens) if report.decode_batch else 0.0
 
 
-def _first_token_s(view: ClusterView, node: int, report: NodeReport, prompt_tokens: int) -> float:
+def first_token_s(view: ClusterView, node: int, report: NodeReport, prompt_tokens: int) -> float:
     """Predicted time from the end of a transfer to the first token, seconds: join at a boundary, take one step."""
     law = view.topology.laws[node]
     batch = min(report.decode_batch + 1, view.topology.max_seqs)
-    return _boundary_wait_s(law, report) + decode_step_s(law, batch, report.decode_kv_tokens + prompt_tokens)
+    return boundary_wait_s(law, report) + decode_step_s(law, batch, report.decode_kv_tokens + prompt_tokens)
 
 
 def candidate(node: int, request: RequestView, view: ClusterView) -> Candidate:
     """One node as a candidate for a request."""
     if node < view.topology.first_decode_node:
         decode_node = view.least_loaded_decode_node()
-        first_token_s = _first_token_s(view, decode_node, view.report(decode_node), request.prompt_tokens)
-        return _prefill_candidate(node, request, view, decode_node, first_token_s)
+        decode_s = first_token_s(view, decode_node, view.report(decode_node), request.prompt_tokens)
+        return _prefill_candidate(node, request, view, decode_node, decode_s)
     return _decode_candidate(node, request, view, view.report(node))
 
 
@@ -73,21 +73,21 @@ def candidates(request: RequestView, view: ClusterView) -> list[Candidate]:
     topology = view.topology
     decode_node = view.least_loaded_decode_node()
     reports = {node: view.report(node) for node in topology.decode_nodes}
-    first_token_s = _first_token_s(view, decode_node, reports[decode_node], request.prompt_tokens)
-    found = [_prefill_candidate(node, request, view, decode_node, first_token_s) for node in topology.prefill_nodes]
+    decode_s = first_token_s(view, decode_node, reports[decode_node], request.prompt_tokens)
+    found = [_prefill_candidate(node, request, view, decode_node, decode_s) for node in topology.prefill_nodes]
     found.extend([_decode_candidate(node, request, view, report) for node, report in reports.items()])
     return found
 
 
 def _prefill_candidate(
-    node: int, request: RequestView, view: ClusterView, decode_node: int, first_token_s: float
+    node: int, request: RequestView, view: ClusterView, decode_node: int, decode_s: float
 ) -> Candidate:
     topology = view.topology
     law = topology.laws[node]
     report = view.report(node)
     execution_s = prefill_execution_s(law, request.prompt_tokens, topology.token_budget)
     ttft_s = execution_s + topology.transfer_s(node, decode_node, request.prompt_tokens)
-    ttft_s += first_token_s
+    ttft_s += decode_s
     ahead = report.prefill_tokens_ahead
     if ahead > 0:
         counters = view.counters
@@ -111,7 +111,7 @@ def _decode_candidate(node: int, request: RequestView, view: ClusterView, report
     assert plan is not None  # smallest_if_none always plans
     # Deflected prompts already there go first, at about this prompt's pace.
     ttft_s = plan.total_s * (1.0 + max(0, report.prefill_tokens_ahead) / request.prompt_tokens)
-    ttft_s += _boundary_wait_s(law, report)
+    ttft_s += boundary_wait_s(law, report)
     return Candidate(
         Placement(node, node, plan.chunks), plan.slack_s >= 0.0, ttft_s, plan.total_s, plan.slack_s, report
     )

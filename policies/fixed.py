@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from envs.cluster import ClusterView, Placement, RequestView
+from envs.cluster import ClusterView, Placement, RequestView, prefill_then_decode
 
 
 class Random:
@@ -53,4 +53,4 @@ class Static:
 
     def place(self, request: RequestView, view: ClusterView) -> Placement:  # noqa: ARG002
         """Place one request."""
-        return Placement(view.shortest_prefill_queue(), view.least_loaded_decode_node())
+        return prefill_then_decode(view.shortest_prefill_queue(), view.least_loaded_decode_node())

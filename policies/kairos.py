@@ -11,9 +11,10 @@ what is done here:
 """
 
 from math import inf
+from typing import ClassVar
 
-from envs.cluster import ClusterView, Placement, RequestView
-from envs.predict import plan_chunks, prefill_execution_s, queue_wait_s
+from envs.cluster import ClusterView, Placement, RequestView, prefill_then_decode
+from envs.predict import CHUNK_CANDIDATES, plan_chunks, prefill_execution_s, queue_wait_s
 from hardware_profiles import InputError
 
 
@@ -26,9 +27,15 @@ class Kairos:
         cap: deflected prompts in flight allowed per decode node.
         transfer: count the KV transfer on the prefill path.
         queue_chunk: "prompt" or "budget"; see the module's text.
+        chunk: tokens of every chunk, in place of the greedy schedule, for ablations; 0: the greedy schedule.
     """
 
     name = "kairos"
+    grid: ClassVar[dict[str, tuple[float, ...]]] = {
+        "alpha": (1.0, 1.3, 2.0),
+        "beta": (0.9, 1.0),
+        "cap": (1, 2, 4),
+    }
 
     def __init__(
         self,
@@ -37,6 +44,7 @@ class Kairos:
         cap: int = 1,
         transfer: bool = True,
         queue_chunk: str = "prompt",
+        chunk: int = 0,
     ) -> None:
         if not 1.0 <= alpha < inf:
             raise InputError(f"kairos: alpha must be a number from 1 on, not {alpha}")
@@ -46,11 +54,14 @@ class Kairos:
             raise InputError(f"kairos: cap must be at least 1, not {cap}")
         if queue_chunk not in ("prompt", "budget"):
             raise InputError(f"kairos: queue_chunk must be prompt or budget, not {queue_chunk}")
+        if chunk < 0:
+            raise InputError(f"kairos: chunk must be tokens, or 0 for the greedy schedule, not {chunk}")
         self._alpha = alpha
         self._beta = beta
         self._cap = cap
         self._transfer = transfer
         self._queue_chunk = queue_chunk
+        self._candidates = (chunk,) if chunk else CHUNK_CANDIDATES
 
     def place(self, request: RequestView, view: ClusterView) -> Placement:
         """Place one request."""
@@ -71,11 +82,12 @@ class Kairos:
                 report.decode_kv_tokens,
                 self._beta * tbt_slo_s,
                 topology.token_budget,
+                candidates=self._candidates,
             )
             if plan is not None and plan.total_s <= limit_s:
                 limit_s = plan.total_s
                 best = Placement(node, node, plan.chunks)
-        return best if best is not None else Placement(prefill_node, decode_node)
+        return best if best is not None else prefill_then_decode(prefill_node, decode_node)
 
     def _prefill_path(self, request: RequestView, view: ClusterView, decode_node: int) -> tuple[int, float]:
         """The best prefill node and its predicted TTFT, seconds: queue wait + execution (+ transfer)."""
@@ -85,10 +97,13 @@ class Kairos:
         queue_chunk = min(chunk, prompt_tokens) if self._queue_chunk == "prompt" else chunk
         best_node = -1
         best_s = inf
+        law = topology.laws[topology.prefill_nodes[0]]
+        execution_s = prefill_execution_s(law, prompt_tokens, chunk)
         for node in topology.prefill_nodes:
-            law = topology.laws[node]
-            ttft_s = queue_wait_s(law, view.report(node).prefill_tokens_ahead, queue_chunk)
-            ttft_s += prefill_execution_s(law, prompt_tokens, chunk)
+            if topology.laws[node] is not law:  # nodes that are alike share it
+                law = topology.laws[node]
+                execution_s = prefill_execution_s(law, prompt_tokens, chunk)
+            ttft_s = queue_wait_s(law, view.report(node).prefill_tokens_ahead, queue_chunk) + execution_s
             if self._transfer:
                 ttft_s += topology.transfer_s(node, decode_node, prompt_tokens)
             if ttft_s < best_s:

@@ -5,11 +5,10 @@ member and step.
 """
 
 from collections.abc import Callable, Mapping
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappush
 from math import inf, isnan
-from typing import Any
 
-from envs.cluster.gaps import GapLog, SuffixMax
+from envs.cluster.gaps import GapLog, SuffixMax, segment
 from envs.cluster.request import Sequence
 from envs.cluster.spans import steps_up_to
 
@@ -60,7 +59,7 @@ class DecodeBatch:
         self._tbt_excess = 0.0
         self._last_excess = 0.0  # of the last step that was counted
         self._longest = SuffixMax()
-        self._log_gaps: Callable[[Any], None] = gaps.extend
+        self._log_gaps = gaps.append
         self._on_first_token = on_first_token
 
     def copy_state(self, other: "DecodeBatch", twins: Mapping[Sequence, Sequence]) -> None:
@@ -95,10 +94,6 @@ class DecodeBatch:
         if slo < self.tbt_slo_s:
             self.tbt_slo_s = slo
 
-    def take_first(self) -> int:
-        """Take out the member that finishes first, at the end of the step it finishes at; returns the KV it held."""
-        return self._leave(heappop(self.members)[2])
-
     def take_youngest(self, now_s: float) -> tuple[Sequence, int]:
         """Take out the member that joined last; returns it with the KV it held."""
         entry = max(self.members, key=lambda item: item[1])
@@ -117,7 +112,7 @@ class DecodeBatch:
 
     def _taken(self, seq: Sequence, now_s: float) -> tuple[Sequence, int]:
         """A member that leaves before its end keeps the tokens it has given."""
-        kv_tokens = self._leave(seq)
+        kv_tokens = self.leave(seq)
         if seq in self.fresh:
             self.fresh.remove(seq)
         else:
@@ -125,8 +120,8 @@ class DecodeBatch:
             seq.last_token_s = now_s
         return seq, kv_tokens
 
-    def _leave(self, seq: Sequence) -> int:
-        """Take what a member holds out of the sums and note its longest gap; returns its KV tokens."""
+    def leave(self, seq: Sequence) -> int:
+        """Take what a member that is no longer one held out of the sums and note its longest gap; returns its KV."""
         step = self.step
         kv_tokens = seq.kv_tokens + seq.output_tokens - seq.generated_tokens - (seq.finish_step - step)
         self.kv_tokens -= kv_tokens
@@ -154,16 +149,17 @@ class DecodeBatch:
         batch = len(self.members)
         fresh = self.fresh
         last_s = first_s + (steps - 1) * growth_s
-        if fresh:
+        if not fresh:
+            self._log_gaps(segment(start_s, steps, first_s, growth_s, batch))
+        else:
             self.stamp_first_tokens(start_s + first_s)
             if batch > len(fresh):
-                self._log_gaps((start_s, 1.0, first_s, 0.0, batch - len(fresh)))
+                self._log_gaps(segment(start_s, 1.0, first_s, 0.0, batch - len(fresh)))
             if steps > 1:
-                self._log_gaps((start_s + first_s, steps - 1.0, first_s + growth_s, growth_s, batch))
+                self._log_gaps(segment(start_s + first_s, steps - 1.0, first_s + growth_s, growth_s, batch))
+        if last_s <= self.tbt_slo_s:
+            self._last_excess = 0.0
         else:
-            self._log_gaps((start_s, steps, first_s, growth_s, batch))
-        self._last_excess = 0.0
-        if last_s > self.tbt_slo_s:
             excess = self._excess(steps, first_s, growth_s)
             self._tbt_excess += excess
             self._last_excess = excess - (self._excess(steps - 1, first_s, growth_s) if steps > 1 else 0.0)
@@ -180,7 +176,11 @@ class DecodeBatch:
         if not self._stamped:
             self._stamped = True
             for seq in self.fresh:
-                self.token(seq, now_s)
+                if seq.first_token_s != seq.first_token_s:  # nan, which is the rule: `token`, inlined
+                    seq.first_token_s = now_s
+                    self._on_first_token(seq)
+                else:
+                    self.token(seq, now_s)
 
     def token(self, seq: Sequence, now_s: float) -> None:
         """A sequence's first token, or its next one after a pause (a preemption, the loss of a node)."""
@@ -190,7 +190,7 @@ class DecodeBatch:
             return
         pause_s = now_s - seq.last_token_s
         seq.tbt_max_s = max(seq.tbt_max_s, pause_s)
-        self._log_gaps((seq.last_token_s, 1.0, pause_s, 0.0, 1.0))
+        self._log_gaps(segment(seq.last_token_s, 1.0, pause_s, 0.0, 1.0))
         self._tbt_excess += max(0.0, pause_s / seq.tbt_slo_s - 1.0)
 
     def _excess(self, steps: int, first_s: float, growth_s: float) -> float:

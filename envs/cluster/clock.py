@@ -75,10 +75,13 @@ class Clock(simpy.Environment):
         queue = self._queue
         events = 0
         while queue and queue[0][0] < time_s:
-            if queue[0][3].__class__ is Call:  # `step`, inlined: one function less for every event
-                self._now, _, _, event = heappop(queue)
+            entry = heappop(queue)
+            event = entry[3]
+            if event.__class__ is Call:  # `step`, inlined: one function less for every event
+                self._now = entry[0]
                 event.callbacks[0](event)
             else:
+                heappush(queue, entry)
                 self.step()
             events += 1
         self._now = time_s

@@ -212,7 +212,7 @@ class Cluster:
     def _check(self, seq: Sequence, prefill_node: int, decode_node: int, chunk_plan: tuple[int, ...]) -> None:
         capacities = self.topology.kv_capacity_tokens
         nodes = len(capacities)
-        if not (0 <= prefill_node < nodes and 0 <= decode_node < nodes):
+        if not 0 <= prefill_node < nodes > decode_node >= 0:
             raise InputError(f"{Placement(prefill_node, decode_node)} names a node outside 0 to {nodes - 1}")
         if chunk_plan and min(chunk_plan) < 1:
             raise InputError(f"{Placement(prefill_node, decode_node, chunk_plan)} has a chunk of less than one token")
@@ -274,11 +274,20 @@ class Cluster:
 
     def _call_for_pull(self, seq: Sequence) -> None:
         """Have the decode node pull a sequence's KV when its scheduler runs, which it does between steps only."""
-        seq.pull_s = pull_s = self.engines[seq.decode_node].next_schedule_s()
-        if pull_s > self.clock._now:
+        decode_node = seq.decode_node
+        engine = self.engines[decode_node]
+        seq.pull_s = pull_s = engine.next_schedule_s()
+        if not (self._awaiting_kv[decode_node] or self._by_parts) and engine.reserve_ahead(seq.target_tokens):
+            self._transfer(seq, pull_s)
+        elif pull_s > self.clock._now:
             self.clock.call_first_at(pull_s, self._pull_event, seq)
         else:
             self._pull(seq)
+
+    def _transfer(self, seq: Sequence, at_s: float) -> None:
+        kv_bytes = self.topology.kv_bytes(seq.target_tokens)
+        self.kv_bytes_moved += kv_bytes
+        self.network.start(seq, seq.prefill_node, seq.decode_node, kv_bytes, at_s)
 
     def _pull_event(self, event: Event) -> None:
         seq: Sequence | None = event.value
@@ -303,9 +312,7 @@ class Cluster:
                 self._sent_tokens[seq] = self.topology.whole_blocks(held)
                 self._send_part(seq)
                 continue
-            kv_bytes = self.topology.kv_bytes(seq.target_tokens)
-            self.kv_bytes_moved += kv_bytes
-            self.network.start(seq, seq.prefill_node, decode_node, kv_bytes)
+            self._transfer(seq, self.clock._now)
 
     def _send_part(self, seq: Sequence) -> None:
         """Send the whole blocks that are computed and not sent yet, unless others are under way."""
@@ -317,7 +324,7 @@ class Cluster:
             kv_bytes = self.topology.kv_bytes(computed) - self.topology.kv_bytes(sent)
             self._sent_tokens[seq] = computed
             self.kv_bytes_moved += kv_bytes
-            self.network.start(seq, seq.prefill_node, seq.decode_node, kv_bytes)
+            self.network.start(seq, seq.prefill_node, seq.decode_node, kv_bytes, self.clock._now)
 
     def _part_arrived(self, seq: Sequence) -> bool:
         """Send what has been computed since, if any; returns whether all of it has arrived."""

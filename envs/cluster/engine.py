@@ -11,6 +11,7 @@ in mid-span cuts it at the end of the step in progress.
 
 from collections import deque
 from collections.abc import Mapping
+from heapq import heappop
 from math import inf, isnan
 from typing import Protocol
 
@@ -195,6 +196,17 @@ class Engine:
         if not self._chunks or self._start_s >= self.clock._now:
             self._cut()
 
+    def reserve_ahead(self, tokens: int) -> bool:
+        """Reserve KV for a transfer that begins at the next step boundary; False where that must be seen then.
+
+        Only where half of the KV stays free: whatever else claims some by then, there is room for both.
+        """
+        held = self.kv_used_tokens + tokens
+        if 2 * held > self.kv_capacity_tokens - self._watermark_tokens:
+            return False
+        self.kv_used_tokens = held
+        return True
+
     def reserve(self, tokens: int) -> bool:
         """Reserve KV for a transfer; False where it does not fit now.
 
@@ -297,12 +309,14 @@ class Engine:
         start = self._start_s
         first = self._first_s
         growth = self._growth_s
-        done = int(steps_within(now - start, first, growth))
+        last = int(steps_within(now - start, first, growth))
         # Rounding may leave it one off either way; a boundary at now is the one.
-        while start + (done * first + growth * (done * (done - 1) // 2)) < now:
+        while last and start + (last * first + growth * (last * (last - 1) // 2)) >= now:
+            last -= 1
+        done = last + 1
+        while start + (done * first + growth * (done * last // 2)) < now:
+            last = done
             done += 1
-        while done and start + ((done - 1) * first + growth * ((done - 1) * (done - 2) // 2)) >= now:
-            done -= 1
         return done
 
     def next_schedule_s(self) -> float:
@@ -324,20 +338,22 @@ class Engine:
         if ready:
             while ready and len(members) < self.max_seqs:
                 decodes.join(ready.popleft(), fresh=True)
+        batch = len(members)
         room = self.kv_capacity_tokens - self.kv_used_tokens
-        while room < len(members):
+        while room < batch:
             if start > self.clock._now:
                 self._plan_at(start)  # what else comes before then has a say in who is preempted
                 return
             self._preempt(start)
+            batch = len(members)
             room = self.kv_capacity_tokens - self.kv_used_tokens
         law = self.law
-        tokens = batch = len(members)
+        tokens = batch
         steps = 0
         first = growth = 0.0
+        kv_tokens = decodes.kv_tokens
         if batch:
             steps = members[0][0] - decodes.step
-            kv_tokens = decodes.kv_tokens
             base_s, kv_s, line_end = law.decode_line(batch, kv_tokens)
             first = base_s + kv_s * kv_tokens
             growth = kv_s * batch
@@ -381,7 +397,7 @@ class Engine:
                 first,
                 growth,
                 batch,
-                decodes.kv_tokens,
+                kv_tokens,
                 self._chunk_tokens,
                 self.computed_tokens,
                 self.kv_used_tokens,
@@ -409,21 +425,24 @@ class Engine:
         """
         chunks: list[tuple[Sequence, int]] = []
         budget = self.token_budget - batch
-        slots = min(self.max_prompts, self.max_seqs - batch)
+        slots = self.max_seqs - batch
+        if slots > self.max_prompts:
+            slots = self.max_prompts
         steps = 1
         for seq in self.prompts:
             plan = seq.chunk_plan
             if len(chunks) == slots or (plan and chunks):
                 break
+            target = seq.target_tokens
             if not seq.kv_tokens:
-                if not self._admits(seq.target_tokens + batch):
+                if not self._admits(target + batch):
                     break
-                seq.kv_tokens = seq.target_tokens
-                self.kv_used_tokens += seq.target_tokens
+                seq.kv_tokens = target
+                self.kv_used_tokens += target
                 if seq.block_hashes:
                     self.computed_tokens += self._listener.cached_prefix(seq, self.index)
                     plan = seq.chunk_plan
-            remaining = seq.target_tokens - seq.prefilled_tokens
+            remaining = target - seq.prefilled_tokens
             if plan:
                 n = min(plan[0], remaining, budget)
                 chunks.append((seq, n))
@@ -464,15 +483,18 @@ class Engine:
         if chunks:
             self.computed_tokens += steps * self._chunk_tokens
             for seq, n in chunks:
-                if seq.prefilled_tokens == seq.hit_tokens and isnan(seq.prefill_start_s):
+                done = seq.prefilled_tokens
+                if done == seq.hit_tokens and isnan(seq.prefill_start_s):
                     seq.prefill_start_s = start
-                seq.prefilled_tokens += steps * n
-                if len(seq.chunk_plan) > 1:
-                    seq.chunk_plan = seq.chunk_plan[min(steps, len(seq.chunk_plan) - 1) :]
-            head = chunks[0][0]
-            if batch and head.decode_node == self.index and not head.preemptions:
-                self.chunk_steps += steps
-                self.chunk_steps_over_slo += steps - steps_up_to(decodes.tbt_slo_s, steps, first, growth)
+                seq.prefilled_tokens = done + steps * n
+                plan = seq.chunk_plan
+                if plan and len(plan) > 1:
+                    seq.chunk_plan = plan[min(steps, len(plan) - 1) :]
+            if batch:
+                head = chunks[0][0]
+                if head.decode_node == self.index and not head.preemptions:
+                    self.chunk_steps += steps
+                    self.chunk_steps_over_slo += steps - steps_up_to(decodes.tbt_slo_s, steps, first, growth)
         return end
 
     def _wake(self, _event: object) -> None:
@@ -480,10 +502,11 @@ class Engine:
         if now != self._wake_s:
             return  # superseded by an earlier wake
         self._wake_s = inf
-        if now < max(self._start_s, self._end_s if self._steps else 0.0):
+        due_s = self._end_s if self._steps else self._start_s
+        if now < due_s:
             # What was planned for now has been put off since.
-            self._wake_s = self._end_s if self._steps else self._start_s
-            self.clock.call_at(self._wake_s, self._wake_call)
+            self._wake_s = due_s
+            self.clock.call_at(due_s, self._wake_call)
             return
         self._at_boundary = True  # what the listener does now is planned below, once
         if self._steps:
@@ -501,9 +524,10 @@ class Engine:
         self._start_s = now
         decodes = self.batch
         members = decodes.members
-        while members and members[0][0] == decodes.step:
-            seq = members[0][2]
-            self.kv_used_tokens -= decodes.take_first()
+        step = decodes.step
+        while members and members[0][0] == step:
+            seq = heappop(members)[2]
+            self.kv_used_tokens -= decodes.leave(seq)
             seq.generated_tokens = seq.output_tokens
             seq.last_token_s = now
             self._listener.finished(seq)
@@ -571,3 +595,20 @@ class Engine:
         if elapsed_s > 0.0 and self._steps and self.batch.members:
             over = whole_steps_within(elapsed_s, self._steps, self._first_s, self._growth_s)
         return self.batch.tbt_excess(over, self._first_s, self._growth_s)
+
+    def busy_now_s(self) -> tuple[float, float]:
+        """Time spent in steps by now, and how long the step under way lasts (0 where there is none), seconds."""
+        now = self.clock._now
+        start_s = self._start_s
+        busy_s = self.busy_s
+        if start_s > now:
+            busy_s -= start_s - now  # a cut has counted the step in progress
+        elif self._steps:
+            busy_s += now - start_s
+        history = self.history
+        i = len(history) - 1
+        while i and history[i][0] > now:
+            i -= 1
+        start_s, steps, first_s, growth_s = history[i][:4]
+        done = whole_steps_within(now - start_s, steps, first_s, growth_s) if steps else 0
+        return busy_s, first_s + done * growth_s if done < steps else 0.0

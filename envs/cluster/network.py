@@ -15,12 +15,12 @@ from hardware_profiles import Link
 
 
 class Transfer:
-    """One KV transfer in flight."""
+    """One KV transfer in flight, or about to begin: then `updated_s` is when it does."""
 
     __slots__ = ("bandwidth", "done_s", "rate", "receiver", "remaining_bytes", "sender", "seq", "updated_s")
 
     def __init__(
-        self, seq: Sequence, sender: int, receiver: int, load_bytes: float, bandwidth: float, now_s: float
+        self, seq: Sequence, sender: int, receiver: int, load_bytes: float, bandwidth: float, start_s: float
     ) -> None:
         self.seq = seq
         self.sender = sender
@@ -28,7 +28,7 @@ class Transfer:
         self.remaining_bytes = load_bytes
         self.bandwidth = bandwidth
         self.rate = 0.0
-        self.updated_s = now_s
+        self.updated_s = start_s
         self.done_s = inf
 
 
@@ -50,6 +50,7 @@ class Network:
         "_hosts",
         "_inter_node",
         "_intra_node",
+        "_later",
         "_nics",
         "_nvlinks",
         "_on_done",
@@ -74,7 +75,9 @@ class Network:
         self._inter_node = inter_node
         self._intra_node = intra_node
         self._on_done = on_done
+        # Those that hold their ends, and those that are to begin later and will then share theirs.
         self.active: list[Transfer] = []
+        self._later: list[Transfer] = []
         # Ends: send and receive of each NIC, then send and receive of each node's NVLink.
         self._nvlinks = 2 * (max(nics) + 1)
         ends = self._nvlinks + 2 * len(hosts)
@@ -88,17 +91,16 @@ class Network:
         self._sharing = other._sharing.copy()
         self._factors = other._factors.copy()
         self._wake_s = other._wake_s
-        self.active = []
-        for transfer in other.active:
-            twin = Transfer.__new__(Transfer)
-            for name in Transfer.__slots__:
-                setattr(twin, name, getattr(transfer, name))
-            twin.seq = twins[transfer.seq]
-            self.active.append(twin)
+        for mine, theirs in ((self.active, other.active), (self._later, other._later)):
+            for transfer in theirs:
+                twin = Transfer.__new__(Transfer)
+                for name in Transfer.__slots__:
+                    setattr(twin, name, getattr(transfer, name))
+                twin.seq = twins[transfer.seq]
+                mine.append(twin)
 
-    def start(self, seq: Sequence, source: int, target: int, kv_bytes: float) -> None:
-        """Start to send `kv_bytes` of a sequence's KV from one node to another."""
-        now = self._clock._now
+    def start(self, seq: Sequence, source: int, target: int, kv_bytes: float, at_s: float) -> None:
+        """Send `kv_bytes` of a sequence's KV from one node to another, from `at_s` (now or later) on."""
         if self._hosts[source] == self._hosts[target]:
             link = self._intra_node
             sender = self._nvlinks + 2 * source
@@ -108,40 +110,67 @@ class Network:
             sender = 2 * self._nics[source]
             receiver = 2 * self._nics[target] + 1
         bandwidth = link.bandwidth_bytes_per_s
-        transfer = Transfer(seq, sender, receiver, kv_bytes + link.latency_s * bandwidth, bandwidth, now)
-        self.active.append(transfer)
+        transfer = Transfer(seq, sender, receiver, kv_bytes + link.latency_s * bandwidth, bandwidth, at_s)
         sharing = self._sharing
-        sharing[sender] += 1
-        sharing[receiver] += 1
-        if sharing[sender] == 1 and sharing[receiver] == 1:  # nobody to share with, which is the rule
-            transfer.rate = rate = bandwidth * min(self._factors[sender], self._factors[receiver])
-            transfer.done_s = done_s = now + transfer.remaining_bytes / rate
+        if not (sharing[sender] or sharing[receiver] or self._later):  # nobody to share with, which is the rule
+            self.active.append(transfer)
+            sharing[sender] = sharing[receiver] = 1
+            a = self._factors[sender]
+            b = self._factors[receiver]
+            transfer.rate = rate = bandwidth * (a if a < b else b)
+            transfer.done_s = done_s = at_s + transfer.remaining_bytes / rate
             if done_s < self._wake_s:
                 self._wake_s = done_s
                 self._clock.call_at(done_s, self._wake_call)
             return
-        self._share(sender, receiver, now)
+        now = self._clock._now
+        self._give_way(sender, receiver, now)
+        if at_s > now:
+            self._later.append(transfer)
+        else:
+            self._begin(transfer, now)
         self._arm()
+
+    def _give_way(self, sender: int, receiver: int, now: float) -> None:
+        """Let those that hold an end and have yet to begin share it when they do: they were counted on to be alone."""
+        for transfer in self.active[:]:
+            if transfer.updated_s > now and (transfer.sender == sender or transfer.receiver == receiver):
+                self._drop(transfer)
+                self._later.append(transfer)
+
+    def _begin(self, transfer: Transfer, now: float) -> None:
+        self.active.append(transfer)
+        self._sharing[transfer.sender] += 1
+        self._sharing[transfer.receiver] += 1
+        self._share(transfer.sender, transfer.receiver, now)
+
+    def _drop(self, transfer: Transfer) -> None:
+        self.active.remove(transfer)
+        self._sharing[transfer.sender] -= 1
+        self._sharing[transfer.receiver] -= 1
 
     def degrade(self, node: int, factor: float) -> None:
         """Let a node's ends carry `factor` times their undisturbed bandwidth from now on; a shared NIC for all."""
         now = self._clock._now
         for sender in (2 * self._nics[node], self._nvlinks + 2 * node):
+            self._give_way(sender, sender + 1, now)
             self._factors[sender] = self._factors[sender + 1] = factor
             self._share(sender, sender + 1, now)
         self._arm()
 
     def sends(self, seq: Sequence) -> bool:
         """Whether a transfer of a sequence is under way."""
-        return any(transfer.seq is seq for transfer in self.active)
+        return any(transfer.seq is seq for transfer in (*self.active, *self._later))
 
     def cancel(self, seq: Sequence) -> bool:
         """Stop a sequence's transfer; False where there is none."""
+        for transfer in self._later:
+            if transfer.seq is seq:
+                self._later.remove(transfer)
+                return True
         for transfer in self.active:
             if transfer.seq is seq:
-                self.active.remove(transfer)
-                self._sharing[transfer.sender] -= 1
-                self._sharing[transfer.receiver] -= 1
+                self._drop(transfer)
                 self._share(transfer.sender, transfer.receiver, self._clock._now)
                 self._arm()
                 return True
@@ -156,14 +185,22 @@ class Network:
                 if transfer.updated_s != now:
                     transfer.remaining_bytes -= transfer.rate * (now - transfer.updated_s)
                     transfer.updated_s = now
-                a = transfer.sender
-                b = transfer.receiver
-                share = min(factors[a] / sharing[a], factors[b] / sharing[b])
-                transfer.rate = rate = transfer.bandwidth * share
-                transfer.done_s = now + max(0.0, transfer.remaining_bytes) / rate
+                end = transfer.sender
+                a = factors[end] / sharing[end]
+                end = transfer.receiver
+                b = factors[end] / sharing[end]
+                transfer.rate = rate = transfer.bandwidth * (a if a < b else b)
+                left = transfer.remaining_bytes
+                transfer.done_s = now + left / rate if left > 0.0 else now
 
     def _arm(self) -> None:
-        soonest = min([transfer.done_s for transfer in self.active], default=inf)
+        soonest = inf
+        for transfer in self.active:
+            if transfer.done_s < soonest:
+                soonest = transfer.done_s
+        for transfer in self._later:
+            if transfer.updated_s < soonest:
+                soonest = transfer.updated_s
         if soonest < self._wake_s:
             self._wake_s = soonest
             self._clock.call_at(soonest, self._wake_call)
@@ -173,15 +210,37 @@ class Network:
         if now != self._wake_s:
             return  # superseded by an earlier wake
         self._wake_s = inf
-        sharing = self._sharing
-        done = [transfer for transfer in self.active if transfer.done_s <= now]
+        active = self.active
+        if len(active) == 1 and not self._later and active[0].done_s <= now:  # which is the rule
+            transfer = active.pop()
+            self._sharing[transfer.sender] = self._sharing[transfer.receiver] = 0
+            self._on_done(transfer.seq)
+            return
+        done = [transfer for transfer in active if transfer.done_s <= now]
         for transfer in done:
-            self.active.remove(transfer)
-            sharing[transfer.sender] -= 1
-            sharing[transfer.receiver] -= 1
-        if self.active:
+            self._drop(transfer)
+        if active:
             for transfer in done:
                 self._share(transfer.sender, transfer.receiver, now)
-            self._arm()
+        if self._later:
+            for transfer in [transfer for transfer in self._later if transfer.updated_s <= now]:
+                self._later.remove(transfer)
+                self._begin(transfer, now)
+        self._arm()
         for transfer in done:
             self._on_done(transfer.seq)
+
+    def backlog_bytes(self) -> tuple[list[float], list[float]]:
+        """Bytes still to go through each node's sending and receiving ends, NIC and NVLink together.
+
+        A NIC that nodes share shows on each of them. Set-up latency counts as the bytes the link could carry in it.
+        """
+        now = self._clock._now
+        ends = [0.0] * len(self._sharing)
+        for transfer in self.active:
+            left = max(0.0, transfer.remaining_bytes - transfer.rate * (now - transfer.updated_s))
+            ends[transfer.sender] += left
+            ends[transfer.receiver] += left
+        both = [(2 * nic, self._nvlinks + 2 * node) for node, nic in enumerate(self._nics)]
+        sending = [ends[nic] + ends[nvlink] for nic, nvlink in both]
+        return sending, [ends[nic + 1] + ends[nvlink + 1] for nic, nvlink in both]

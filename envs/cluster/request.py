@@ -126,7 +126,8 @@ class Sequence:
 
     def record(self) -> RequestRecord:
         """The record of this request as it stands."""
-        return RequestRecord._make(
+        return tuple.__new__(
+            RequestRecord,
             (
                 self.index,
                 self.arrival_s,
@@ -142,5 +143,5 @@ class Sequence:
                 self.last_token_s,
                 self.tbt_max_s,
                 self.preemptions,
-            )
+            ),
         )

@@ -1,10 +1,12 @@
 """Play a workload under a policy and return what happened."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from math import inf
+from math import inf, nan
 from time import perf_counter
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,8 @@ from envs.cluster.placement import Placement
 from envs.cluster.request import RequestRecord, RequestView, Sequence
 from envs.cluster.topology import ClusterConfig
 from envs.cluster.view import ClusterView
-from envs.workload import Workload
+from envs.cluster.watch import Watch
+from envs.workload import Row, Workload
 
 
 class Policy(Protocol):
@@ -23,8 +26,22 @@ class Policy(Protocol):
 
     name: str
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
-        """Place one request that has arrived now."""
+    def place(self, request: RequestView, view: ClusterView) -> Placement | None:
+        """Place one request that has arrived now; None: it is rejected and never enters the cluster."""
+
+
+@runtime_checkable
+class ClairvoyantPolicy(Policy, Protocol):
+    """A policy that knows what no router can: a bound on the others, called clairvoyant wherever it is named.
+
+    Attributes:
+        clairvoyant: True.
+    """
+
+    clairvoyant: bool
+
+    def attend(self, cluster: Cluster, requests: list[Row]) -> None:
+        """Know the cluster and all the requests that it is going to get; called before the first of them arrives."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +74,8 @@ class RunResult:
     """What happened in a run.
 
     Attributes:
-        records: one per request that arrived, in the workload's order; nan stamps where it did not finish. Empty where
-            they went to `on_record`.
+        records: one per request that arrived, in the workload's order; nan stamps where it did not finish, and nodes of
+            -1 where it was rejected. Empty where they went to `on_record`.
         gaps: the gaps between tokens.
         counters: totals.
         decision_s: seconds of wall time each decision took, shape (requests,); empty unless asked for.
@@ -72,6 +89,22 @@ class RunResult:
     end_s: float
 
 
+_as_tuple = tuple.__new__  # makes a named tuple without the function in Python that its own constructor is
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A run makes no cycles, and looking for them over and over takes some 3 % of it."""
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collected:
+            gc.enable()
+
+
+@_no_garbage_collection()
 def simulate(
     workload: Workload,
     policy: Policy,
@@ -80,6 +113,7 @@ def simulate(
     drain_s: float = inf,
     time_decisions: bool = False,
     on_record: Callable[[RequestRecord], object] | None = None,
+    watch: Watch | None = None,
 ) -> RunResult:
     """Play a workload through a cluster under a policy.
 
@@ -89,8 +123,9 @@ def simulate(
         config: the cluster.
         drain_s: how long after the last arrival the cluster may work on, seconds.
         time_decisions: measure each decision's wall time.
-        on_record: called with each record when its request finishes, and at the end with those that did not; the
-            result then keeps none. For runs of millions of requests.
+        on_record: called with each record when its request finishes or is rejected, and at the end with those that did
+            not finish; the result then keeps none. For runs of millions of requests.
+        watch: samples the cluster as it goes; changes nothing.
 
     Raises:
         InputError: a request that can never fit, or a placement that does not exist.
@@ -101,29 +136,40 @@ def simulate(
         request = RequestView(
             seq.index, seq.arrival_s, seq.target_tokens, seq.ttft_slo_s, seq.tbt_slo_s, seq.block_hashes
         )
-        return policy.place(request, cluster.view())
+        view = cluster.view()
+        placement = policy.place(request, view)
+        if placement is None:  # too late to reject what has been taken in
+            return Placement(view.shortest_prefill_queue(), view.least_loaded_decode_node())
+        return placement
 
     keep = on_record if on_record is not None else records.append
     cluster = Cluster(config, keep, place_again)
     clock = cluster.clock
+    advance_to, drain = watch.over(cluster) if watch is not None else (clock.advance_to, clock.drain)
     view = cluster.view()
     place = policy.place
     submit = cluster.submit
     decision_s: list[float] = []
     events = 0
     index = 0
-    for arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, hashes in workload.rows():
-        events += clock.advance_to(arrival_s)
-        request = RequestView(index, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s, hashes)
+    requests = workload.rows()
+    if isinstance(policy, ClairvoyantPolicy):
+        policy.attend(cluster, requests)
+    for arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, hashes in requests:
+        events += advance_to(arrival_s)
+        request = _as_tuple(RequestView, (index, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s, hashes))
         if time_decisions:
             began = perf_counter()
             placement = place(request, view)
             decision_s.append(perf_counter() - began)
         else:
             placement = place(request, view)
-        submit(Sequence(index, arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, hashes), placement)
+        if placement is None:
+            keep(_rejected(index, arrival_s, prompt_tokens, output_tokens))
+        else:
+            submit(Sequence(index, arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, hashes), placement)
         index += 1
-    events += clock.drain(clock.now + drain_s)
+    events += drain(clock.now + drain_s)
     for engine in cluster.engines:
         engine.settle()
     for seq in cluster.in_flight.values():
@@ -145,4 +191,24 @@ def simulate(
         ),
         np.array(decision_s),
         clock.now,
+    )
+
+
+def _rejected(index: int, arrival_s: float, prompt_tokens: int, output_tokens: int) -> RequestRecord:
+    """The record of a request that never entered the cluster."""
+    return RequestRecord(
+        request=index,
+        arrival_s=arrival_s,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        prefill_node=-1,
+        decode_node=-1,
+        deflected=False,
+        prefill_start_s=nan,
+        prefill_end_s=nan,
+        kv_ready_s=nan,
+        first_token_s=nan,
+        last_token_s=nan,
+        tbt_max_s=0.0,
+        preemptions=0,
     )

@@ -24,7 +24,8 @@ def steps_within(elapsed_s: float, first_s: float, growth_s: float) -> float:
 
 def whole_steps_within(elapsed_s: float, steps: int, first_s: float, growth_s: float) -> int:
     """How many whole steps of `steps` are over after `elapsed_s`; one that ends just then is."""
-    return min(steps, int(steps_within(elapsed_s, first_s, growth_s) + 1e-9))
+    done = int(steps_within(elapsed_s, first_s, growth_s) + 1e-9)
+    return done if done < steps else steps
 
 
 def steps_up_to(limit_s: float, steps: int, first_s: float, growth_s: float) -> int:

@@ -94,7 +94,10 @@ GB = 10**9
 
 
 def transfers(
-    *jobs: tuple[float, int, int, float], hosts: tuple[int, ...] = (0, 1, 2, 3), nics: tuple[int, ...] = (0, 1, 2, 3)
+    *jobs: tuple[float, int, int, float],
+    hosts: tuple[int, ...] = (0, 1, 2, 3),
+    nics: tuple[int, ...] = (0, 1, 2, 3),
+    ahead_s: float = 0.0,
 ) -> list[float]:
     """When transfers (start_s, source, target, bytes) end, on NICs of 20 GB/s and NVLink of 200 GB/s, no latency."""
     clock = Clock()
@@ -108,8 +111,9 @@ def transfers(
         lambda seq: done.__setitem__(seq.index, clock.now),
     )
     for i, (start_s, source, target, kv_bytes) in enumerate(jobs):
-        seq = Sequence(i, start_s, 1, 1, 1.0, 1.0)
-        clock.call_at(start_s, Call(lambda _, s=seq, a=source, b=target, n=kv_bytes: network.start(s, a, b, n)))
+        told_s = start_s - ahead_s if start_s > ahead_s else start_s  # the network may hear of it before it begins
+        job = (Sequence(i, start_s, 1, 1, 1.0, 1.0), source, target, kv_bytes, start_s)
+        clock.call_at(told_s, Call(lambda _, job=job: network.start(*job)))
     clock.run()
     return [done[i] for i in range(len(jobs))]
 

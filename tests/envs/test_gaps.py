@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.cluster import ClusterConfig, GapLog, Placement, simulate
-from envs.cluster.gaps import SuffixMax
+from envs.cluster.gaps import SuffixMax, segment
 from envs.workload import Workload
 from tests.envs.reference import Reference
 from tests.envs.test_coalescing import Given
@@ -22,21 +22,21 @@ segments = st.lists(
 @given(segments=segments)
 def test_what_is_logged_is_read_back_by_name(segments: list[tuple[float, int, float, float, int]]) -> None:
     log = GapLog()
-    for segment in segments:
-        log.extend(segment)
+    for values in segments:
+        log.append(segment(*values))
     assert log.columns().shape == (len(segments), 5)
     names = ("start_s", "steps", "first_s", "growth_s", "weight")
     for index, name in enumerate(names):
-        assert getattr(log, name).tolist() == [segment[index] for segment in segments]
+        assert getattr(log, name).tolist() == [values[index] for values in segments]
     assert log.steps.dtype == log.weight.dtype == np.int64
 
 
 def test_columns_are_a_copy_and_do_not_lock_the_log() -> None:
     log = GapLog()
-    log.extend((0.0, 1.0, 0.01, 0.0, 1.0))
+    log.append(segment(0.0, 1.0, 0.01, 0.0, 1.0))
     columns = log.columns()
     columns[:] = 7.0
-    log.extend((1.0, 2.0, 0.02, 0.0, 3.0))  # an array("d") that is still lent out cannot grow
+    log.append(segment(1.0, 2.0, 0.02, 0.0, 3.0))  # an array("d") that is still lent out cannot grow
     assert log.steps.tolist() == [1, 2]
 
 

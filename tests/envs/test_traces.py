@@ -251,9 +251,9 @@ def test_twenty_thousand_rows_take_well_under_a_second(tmp_path: Path) -> None:
     count = 20_000
     path = tmp_path / "w.csv"
     write_native(Workload.of(np.arange(count) / 3, np.ones(count), np.ones(count), label=""), path)
-    start_s = time.perf_counter()
+    start_s = time.process_time()
     read_trace(path, "native")
-    assert time.perf_counter() - start_s < 1.0
+    assert time.process_time() - start_s < 1.0
 
 
 def interarrival_cv(workload: Workload) -> float:

@@ -1,0 +1,170 @@
+"""Watching a cluster: what its queues, nodes and links are like at a fixed interval of simulated time.
+
+A `Watch` stops the clock between events, reads, and lets it go on. It schedules nothing, so a watched run has the same
+events, records and end as one that is not, and a copy of the cluster knows nothing of it.
+"""
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf, nan
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.cluster.cluster import Cluster
+from envs.cluster.view import read_report
+from hardware_profiles import InputError
+
+Floats = NDArray[np.float64]
+
+COLUMNS = (
+    "queued_prompts",
+    "queued_prompt_tokens",
+    "busy_s",
+    "kv_used_tokens",
+    "decode_batch",
+    "step_s",
+    "tbt_slo_s",
+    "sending_bytes",
+    "receiving_bytes",
+)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A watched run: n samples of a cluster's nodes, each as it was before the events of its own instant.
+
+    Attributes:
+        time_s: shape (n,): 0, interval, 2 * interval, ..., and at last the end of the run, seconds.
+        prefill_nodes: nodes below this index were prefill nodes by the cluster's shape.
+        kv_capacity_tokens: shape (nodes,).
+        queued_prompts: prompts dispatched to a node and not computed, the router's counter; shape (n, nodes), as all
+            below.
+        queued_prompt_tokens: their tokens, likewise.
+        busy_s: time spent in steps by then, seconds.
+        kv_used_tokens: KV held or reserved when the node's scheduler last ran, and what its decodes have added since.
+        decode_batch: sequences decoding.
+        step_s: how long the step under way lasts, seconds; 0 where the node idles.
+        tbt_slo_s: strictest TBT SLO among the decoding sequences; inf where there are none.
+        sending_bytes: still to leave through the node's sending ends, see `Network.backlog_bytes`.
+        receiving_bytes: still to come through its receiving ends.
+    """
+
+    time_s: Floats
+    prefill_nodes: int
+    kv_capacity_tokens: Floats
+    queued_prompts: Floats
+    queued_prompt_tokens: Floats
+    busy_s: Floats
+    kv_used_tokens: Floats
+    decode_batch: Floats
+    step_s: Floats
+    tbt_slo_s: Floats
+    sending_bytes: Floats
+    receiving_bytes: Floats
+
+    @property
+    def busy_share(self) -> Floats:
+        """Share of the time since the sample before that a node was in a step; 0 at the first."""
+        share = np.zeros_like(self.busy_s)
+        share[1:] = np.diff(self.busy_s, axis=0) / np.diff(self.time_s)[:, None]
+        return share
+
+    @property
+    def kv_share(self) -> Floats:
+        """Share of a node's KV capacity in use."""
+        return self.kv_used_tokens / self.kv_capacity_tokens
+
+    @property
+    def decode_slack(self) -> Floats:
+        """(SLO - step) / SLO for the strictest TBT SLO on a node; nan where nothing decodes."""
+        slack: Floats = np.where(np.isfinite(self.tbt_slo_s), 1.0 - self.step_s / self.tbt_slo_s, nan)
+        return slack
+
+
+class Watch:
+    """Samples one cluster while a run plays it.
+
+    Args:
+        interval_s: simulated time between two samples, seconds.
+
+    Raises:
+        InputError: the interval is not a finite number above 0.
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        if not 0.0 < interval_s < inf:
+            raise InputError(f"watch interval {interval_s:g} s: must be a finite number above 0")
+        self._interval_s = interval_s
+        self._rows = array("d")
+        self._taken = 0
+        self._cluster: Cluster | None = None
+
+    def over(self, cluster: Cluster) -> tuple[Callable[[float], int], Callable[[float], int]]:
+        """Take on a new cluster; returns what to use for its clock's `advance_to` and `drain`."""
+        assert self._cluster is None, "a watch watches one run"
+        self._cluster = cluster
+        clock = cluster.clock
+        interval_s = self._interval_s
+
+        def advance_to(time_s: float) -> int:
+            events = 0
+            while (due_s := self._taken * interval_s) <= time_s:
+                events += clock.advance_to(due_s)
+                self._sample(cluster)
+            return events + clock.advance_to(time_s)
+
+        def drain(until_s: float) -> int:
+            events = 0
+            while (due_s := self._taken * interval_s) <= until_s:
+                while clock.peek() < due_s:
+                    clock.step()
+                    events += 1
+                if clock.peek() == inf:  # the run has ended, at its last event
+                    break
+                clock.advance_to(due_s)
+                self._sample(cluster)
+            events += clock.drain(until_s)
+            if clock.now > (self._taken - 1) * interval_s:
+                self._sample(cluster)
+            return events
+
+        return advance_to, drain
+
+    def _sample(self, cluster: Cluster) -> None:
+        now = cluster.clock.now
+        counters = cluster.counters
+        sending, receiving = cluster.network.backlog_bytes()
+        row = [now]
+        for node, engine in enumerate(cluster.engines):
+            report = read_report(engine, now)
+            busy_s, step_s = engine.busy_now_s()
+            row += (
+                counters.queued_prompts[node],
+                counters.queued_prompt_tokens[node],
+                busy_s,
+                report.kv_used_tokens,
+                report.decode_batch,
+                step_s,
+                report.tbt_slo_s,
+                sending[node],
+                receiving[node],
+            )
+        self._rows.extend(row)
+        self._taken += 1
+
+    @property
+    def samples(self) -> Samples:
+        """What has been seen so far."""
+        cluster = self._cluster
+        assert cluster is not None, "nothing has been watched"
+        topology = cluster.topology
+        rows = np.frombuffer(self._rows).reshape(-1, 1 + topology.nodes * len(COLUMNS)).copy()
+        by_node = rows[:, 1:].reshape(len(rows), topology.nodes, len(COLUMNS))
+        return Samples(
+            rows[:, 0],
+            topology.first_decode_node,
+            np.array(topology.kv_capacity_tokens, dtype=np.float64),
+            *np.moveaxis(by_node, 2, 0),
+        )
