@@ -18,6 +18,7 @@ from envs.cluster.request import RequestRecord, Sequence
 from envs.cluster.topology import ClusterConfig, Topology
 from envs.cluster.view import ClusterView, Counters
 from envs.cluster.waiting import WaitingCost
+from envs.workload import HASH_BLOCK_TOKENS
 from hardware_profiles import InputError
 
 
@@ -27,7 +28,8 @@ class Cluster:
     A request's life: `submit` queues its prompt on the prefill node. When that is computed, the decode node's scheduler
     reserves KV at its next step boundary (in order, waiting while there is no room) and pulls it. The sequence joins
     the decode batch at the first step boundary after the transfer; its first token comes out of that step. A deflected
-    prompt is prefilled in chunks on the decode node itself; its first token comes out of the last chunk's step.
+    prompt is prefilled in chunks on the decode node itself; its first token comes out of the last chunk's step. Of a
+    split prompt the first part takes the first way and the rest, once that part's KV has come, the second.
 
     With a prefix cache (`ClusterConfig.prefix_cache`) a prompt's first chunk starts after the blocks that its node has
     when it is scheduled, and those that the decode node has when it reserves KV are not sent. A node's cache takes a
@@ -55,6 +57,7 @@ class Cluster:
         "_awaiting_kv",
         "_by_parts",
         "_caches",
+        "_last_pull_s",
         "_on_displaced",
         "_on_record",
         "_sent_tokens",
@@ -127,6 +130,7 @@ class Cluster:
         self._on_record = on_record
         self._on_displaced = on_displaced if on_displaced is not None else self._default_placement
         self._awaiting_kv: list[deque[Sequence]] = [deque() for _ in range(topology.nodes)]
+        self._last_pull_s = [-1.0] * topology.nodes  # when the latest pull that is an event of its own comes, or came
         self.in_flight: dict[int, Sequence] = {}
         self.kv_bytes_moved = 0
         self.deflected = 0
@@ -159,6 +163,7 @@ class Cluster:
         twin._caches[:] = [cache.copy() for cache in self._caches]  # the view's too
         twin.prefix_hit_tokens = self.prefix_hit_tokens
         twin._sent_tokens = {twins[seq]: tokens for seq, tokens in self._sent_tokens.items()}
+        twin._last_pull_s = self._last_pull_s.copy()
         twin._awaiting_kv = [deque([twins[seq] for seq in waiting]) for waiting in self._awaiting_kv]
         twin.clock.copy_calls(self.clock, owners, twins)
         return twin
@@ -175,19 +180,27 @@ class Cluster:
         Raises:
             InputError: a node that does not exist or cannot ever hold the request's KV, or an empty chunk.
         """
-        prefill_node, decode_node, chunk_plan, _ = placement
-        self._check(seq, prefill_node, decode_node, chunk_plan)
+        prefill_node, decode_node, chunk_plan, split_tokens = placement
+        self._check(seq, prefill_node, decode_node, chunk_plan, split_tokens)
         self.counters.count_arrival(seq.arrival_s, seq.prompt_tokens)
         self.waiting.requests[seq] = None
         self.in_flight[seq.index] = seq
-        self._place(seq, prefill_node, decode_node, chunk_plan)
+        self._place(seq, prefill_node, decode_node, chunk_plan, split_tokens)
 
-    def _place(self, seq: Sequence, prefill_node: int, decode_node: int, chunk_plan: tuple[int, ...]) -> None:
+    def _place(
+        self, seq: Sequence, prefill_node: int, decode_node: int, chunk_plan: tuple[int, ...], split_tokens: int
+    ) -> None:
         seq.chunk_plan = chunk_plan
         seq.prefill_node = prefill_node
         seq.decode_node = decode_node
         seq.queued = True
         counters = self.counters
+        if split_tokens:
+            seq.chunk_plan = ()
+            seq.rest_plan = chunk_plan
+            seq.rest_tokens = seq.target_tokens - split_tokens
+            seq.target_tokens = split_tokens
+            self._count_rest(seq, 1)
         counters.queued_prompts[prefill_node] += 1
         counters.queued_prompt_tokens[prefill_node] += seq.target_tokens
         counters.decode_requests[decode_node] += 1
@@ -209,13 +222,34 @@ class Cluster:
         if node == seq.decode_node and node >= self.topology.first_decode_node:
             counters.deflected_requests[node] -= 1
 
-    def _check(self, seq: Sequence, prefill_node: int, decode_node: int, chunk_plan: tuple[int, ...]) -> None:
+    def _count_rest(self, seq: Sequence, sign: int) -> None:
+        """The rest of a split prompt waits on its decode node (1), or does no longer (-1)."""
+        counters = self.counters
+        node = seq.decode_node
+        counters.queued_prompts[node] += sign
+        counters.queued_prompt_tokens[node] += sign * seq.rest_tokens
+        counters.deflected_requests[node] += sign
+
+    def _rest_done(self, seq: Sequence) -> None:
+        """The rest of a split prompt, if it was one, is computed, or lost."""
+        if seq.rest_tokens:
+            self._count_rest(seq, -1)
+            seq.rest_tokens = 0
+
+    def _check(
+        self, seq: Sequence, prefill_node: int, decode_node: int, chunk_plan: tuple[int, ...], split_tokens: int
+    ) -> None:
         capacities = self.topology.kv_capacity_tokens
         nodes = len(capacities)
         if not 0 <= prefill_node < nodes > decode_node >= 0:
             raise InputError(f"{Placement(prefill_node, decode_node)} names a node outside 0 to {nodes - 1}")
         if chunk_plan and min(chunk_plan) < 1:
             raise InputError(f"{Placement(prefill_node, decode_node, chunk_plan)} has a chunk of less than one token")
+        if split_tokens and not (prefill_node != decode_node and 0 < split_tokens < seq.prompt_tokens):
+            raise InputError(
+                f"{Placement(prefill_node, decode_node, chunk_plan, split_tokens)} splits a prompt of"
+                f" {seq.prompt_tokens} tokens: it takes two nodes, and a token for each"
+            )
         # One token of slack: a decode step needs room for its token.
         needed = seq.prompt_tokens + seq.output_tokens + 1
         if needed > capacities[prefill_node] or needed > capacities[decode_node]:
@@ -231,7 +265,7 @@ class Cluster:
         """A prompt is computed on a node that does not decode it."""
         self._dequeue(seq)
         if self._caches:
-            self._caches[seq.prefill_node].use(seq.block_hashes, self.clock._now)
+            self._caches[seq.prefill_node].use(_computed_blocks(seq), self.clock._now)
         if self._streaming:
             self.chunk_computed(seq)
         else:
@@ -240,6 +274,7 @@ class Cluster:
     def prefilled_here(self, seq: Sequence) -> None:
         """A prompt is computed on the node that decodes it."""
         self._dequeue(seq)
+        self._rest_done(seq)
         if self._caches:
             self._caches[seq.decode_node].use(seq.block_hashes, self.clock._now)
 
@@ -277,9 +312,15 @@ class Cluster:
         decode_node = seq.decode_node
         engine = self.engines[decode_node]
         seq.pull_s = pull_s = engine.next_schedule_s()
-        if not (self._awaiting_kv[decode_node] or self._by_parts) and engine.reserve_ahead(seq.target_tokens):
+        now = self.clock._now
+        if (
+            self._last_pull_s[decode_node] < now  # nobody is before it
+            and not (self._awaiting_kv[decode_node] or self._by_parts)
+            and engine.reserve_ahead(seq.target_tokens + seq.rest_tokens)
+        ):
             self._transfer(seq, pull_s)
-        elif pull_s > self.clock._now:
+        elif pull_s > now:
+            self._last_pull_s[decode_node] = pull_s
             self.clock.call_first_at(pull_s, self._pull_event, seq)
         else:
             self._pull(seq)
@@ -305,7 +346,7 @@ class Cluster:
         """Start the transfers, in order, that the decode node has room for."""
         waiting = self._awaiting_kv[decode_node]
         engine = self.engines[decode_node]
-        while waiting and engine.reserve(waiting[0].target_tokens):
+        while waiting and engine.reserve(waiting[0].target_tokens + waiting[0].rest_tokens):
             seq = waiting.popleft()
             if self._by_parts:
                 held = self._hit_tokens(seq, decode_node) if self._caches else 0
@@ -333,7 +374,7 @@ class Cluster:
             return False
         del self._sent_tokens[seq]
         if self._caches:
-            self._caches[seq.decode_node].use(seq.block_hashes, self.clock._now)
+            self._caches[seq.decode_node].use(_computed_blocks(seq), self.clock._now)
         return True
 
     def _transferred(self, seq: Sequence) -> None:
@@ -342,7 +383,10 @@ class Cluster:
         if isnan(seq.kv_ready_s):
             seq.kv_ready_s = self.clock._now
         self.engines[seq.prefill_node].release(seq.target_tokens)
-        self.engines[seq.decode_node].join(seq)
+        if seq.rest_tokens:
+            self.engines[seq.decode_node].add_rest(seq)
+        else:
+            self.engines[seq.decode_node].join(seq)
 
     def first_token(self, seq: Sequence) -> None:
         """A first token is out (`seq.first_token_s`, now or at a step boundary about to come)."""
@@ -402,7 +446,7 @@ class Cluster:
                 # Computed there and not all sent yet. What was reserved for it is free again.
                 seq.pull_s = nan
                 if reserved:
-                    self.engines[seq.decode_node].unreserve(seq.target_tokens)
+                    self.engines[seq.decode_node].unreserve(seq.target_tokens + seq.rest_tokens)
                     freed.add(seq.decode_node)
                 if not gone:
                     lost.append(seq)
@@ -410,13 +454,18 @@ class Cluster:
                 # Still to be computed, or computed and safe on its prefill node: it decodes elsewhere.
                 self.counters.decode_requests[node] -= 1
                 self.counters.decode_prompt_tokens[node] -= seq.prompt_tokens
+                if seq.rest_tokens:
+                    self._count_rest(seq, -1)
                 seq.decode_node = self._view.least_loaded_decode_node()
                 self.counters.decode_requests[seq.decode_node] += 1
                 self.counters.decode_prompt_tokens[seq.decode_node] += seq.prompt_tokens
+                if seq.rest_tokens:
+                    self._count_rest(seq, 1)
                 if reserved or waiting:
                     self._call_for_pull(seq)
         for seq in sorted(lost, key=lambda seq: seq.index):
             self._dequeue(seq)
+            self._rest_done(seq)
             self.counters.decode_requests[seq.decode_node] -= 1
             self.counters.decode_prompt_tokens[seq.decode_node] -= seq.prompt_tokens
             seq.target_tokens = seq.prompt_tokens + seq.generated_tokens
@@ -425,8 +474,8 @@ class Cluster:
                 seq.prefill_start_s = seq.prefill_end_s = seq.kv_ready_s = nan
             self.displaced += 1
             placement = self._on_displaced(seq)
-            self._check(seq, *placement[:3])
-            self._place(seq, *placement[:3])
+            self._check(seq, *placement)
+            self._place(seq, *placement)
         for decode_node in freed:  # nobody else tells those that wait there
             self._send(decode_node)
 
@@ -455,3 +504,8 @@ class Cluster:
     def tbt_cost(self) -> float:
         """Time by which gaps between tokens have exceeded their TBT SLO so far, in units of the SLO, summed."""
         return sum([engine.tbt_excess() for engine in self.engines])
+
+
+def _computed_blocks(seq: Sequence) -> tuple[int, ...]:
+    """Hashes of a computed prompt's blocks; of a split prompt's first part the whole ones."""
+    return seq.block_hashes[: seq.target_tokens // HASH_BLOCK_TOKENS] if seq.rest_tokens else seq.block_hashes

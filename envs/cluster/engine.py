@@ -196,6 +196,22 @@ class Engine:
         if not self._chunks or self._start_s >= self.clock._now:
             self._cut()
 
+    def add_rest(self, seq: Sequence) -> None:
+        """Queue the rest of a split prompt, the KV of whose first part has come and all of whose KV is reserved."""
+        seq.prefilled_tokens = seq.target_tokens
+        seq.target_tokens += seq.rest_tokens
+        seq.kv_tokens = seq.target_tokens
+        seq.chunk_plan = seq.rest_plan
+        prompts = self.prompts
+        index = self._first_without_kv()
+        if self._start_s >= self.clock._now:  # those that only the coming step was to begin do not hold theirs yet
+            while index and prompts[index - 1].prefilled_tokens == prompts[index - 1].hit_tokens:
+                index -= 1
+        prompts.insert(index, seq)
+        self.enqueued_tokens += seq.rest_tokens
+        if not self._chunks or self._start_s >= self.clock._now:
+            self._cut()
+
     def reserve_ahead(self, tokens: int) -> bool:
         """Reserve KV for a transfer that begins at the next step boundary; False where that must be seen then.
 

@@ -231,16 +231,18 @@ class Network:
             self._on_done(transfer.seq)
 
     def backlog_bytes(self) -> tuple[list[float], list[float]]:
-        """Bytes still to go through each node's sending and receiving ends, NIC and NVLink together.
+        """Bytes that transfers under way have still to send through each node's sending and receiving ends.
 
-        A NIC that nodes share shows on each of them. Set-up latency counts as the bytes the link could carry in it.
+        NIC and NVLink together; a NIC that nodes share shows on each of them. Set-up latency counts as the bytes the
+        link could carry in it.
         """
         now = self._clock._now
         ends = [0.0] * len(self._sharing)
         for transfer in self.active:
-            left = max(0.0, transfer.remaining_bytes - transfer.rate * (now - transfer.updated_s))
-            ends[transfer.sender] += left
-            ends[transfer.receiver] += left
+            if transfer.updated_s <= now:  # else it has yet to begin
+                left = max(0.0, transfer.remaining_bytes - transfer.rate * (now - transfer.updated_s))
+                ends[transfer.sender] += left
+                ends[transfer.receiver] += left
         both = [(2 * nic, self._nvlinks + 2 * node) for node, nic in enumerate(self._nics)]
         sending = [ends[nic] + ends[nvlink] for nic, nvlink in both]
         return sending, [ends[nic + 1] + ends[nvlink + 1] for nic, nvlink in both]

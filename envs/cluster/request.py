@@ -20,7 +20,8 @@ class RequestRecord(NamedTuple):
 
     TTFT = first_token_s - arrival_s = queue (prefill_start - arrival) + execution (prefill_end - prefill_start)
     + transfer (kv_ready - prefill_end, the wait for KV space on the decode node included) + decode wait
-    (first_token - kv_ready). A deflected request has prefill_end_s == kv_ready_s == first_token_s.
+    (first_token - kv_ready). A deflected request has prefill_end_s == kv_ready_s == first_token_s. Where a prompt was
+    split, execution and transfer are those of its first part, and the decode node prefills the rest in its decode wait.
     `tbt_max_s` is the longest gap between two of its tokens, 0 for a single-token output, and counts a preemption's
     pause.
     """
@@ -67,6 +68,8 @@ class Sequence:
         "prompt_tokens",
         "pull_s",
         "queued",
+        "rest_plan",
+        "rest_tokens",
         "target_tokens",
         "tbt_max_s",
         "tbt_slo_s",
@@ -97,6 +100,8 @@ class Sequence:
         self.prefilled_tokens = 0
         self.hit_tokens = 0  # of them those that came out of the node's prefix cache
         self.target_tokens = prompt_tokens
+        self.rest_tokens = 0  # of a split prompt, those that the decode node is to prefill once it has the others' KV
+        self.rest_plan: tuple[int, ...] = ()
         self.queued = False  # counted among the queued prompts of its prefill node
         self.pull_s = nan  # when its decode node's scheduler is to look at it
         self.kv_tokens = 0  # held on the node where it stands now, as of that engine's last committed step

@@ -83,12 +83,19 @@ class Reference:
                 self.transfers.remove(transfer)
                 job = transfer[0]
                 job.kv_ready_s = at
-                self.nodes[job.placement.prefill_node].used -= job.prompt
-                self.nodes[job.placement.decode_node].ready.append(job)
+                self.nodes[job.placement.prefill_node].used -= job.target
+                node = self.nodes[job.placement.decode_node]
+                if job.target == job.prompt:
+                    node.ready.append(job)
+                else:  # the first part of a split prompt
+                    job.target = job.prompt
+                    job.plan = list(job.placement.chunk_plan)
+                    node.prompts.insert(sum(prompt.holds > 0 for prompt in node.prompts), job)
             while arrivals and arrivals[0].arrival_s == at:
                 job = arrivals.pop(0)
-                job.target = job.prompt
-                job.plan = list(job.placement.chunk_plan)
+                split = job.placement.split_tokens
+                job.target = split or job.prompt
+                job.plan = [] if split else list(job.placement.chunk_plan)
                 self.nodes[job.placement.prefill_node].prompts.append(job)
             for index, node in enumerate(self.nodes):
                 if node.end_s == inf:  # between steps: the scheduler runs
@@ -126,7 +133,7 @@ class Reference:
             local = self.hosts[source] == self.hosts[target]
             link = self.config.profile.intra_node if local else self.config.profile.inter_node
             block = self.config.kv_block_tokens
-            size = -(-job.prompt // block) * block * self.config.profile.kv_bytes_per_token
+            size = -(-job.target // block) * block * self.config.profile.kv_bytes_per_token
             self.transfers.append([job, size + link.latency_s * link.bandwidth_bytes_per_s])
 
     def start_step(self, index: int, node: Node) -> None:
@@ -197,6 +204,7 @@ class Reference:
             node.prompts.remove(job)
             if job.placement.decode_node != index:
                 job.prefill_end_s = self.now
+                job.holds = 0
                 self.nodes[job.placement.decode_node].pulls.append(job)
                 continue
             if job.prefill_end_s != job.prefill_end_s:

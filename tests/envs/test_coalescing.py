@@ -29,6 +29,7 @@ def scenario(
     shape: str,
     gap_s: float,
     deflected_share: float,
+    split_share: float,
     one_host: bool,
     limits: tuple[int, int, int],
 ) -> tuple[Workload, list[Placement], ClusterConfig]:
@@ -37,6 +38,7 @@ def scenario(
     if capacity < 400_000:
         # Where a transfer and a prompt claim the last KV at one boundary, either may go first: no such mixture here.
         deflected_share = round(deflected_share)
+        split_share = 0.0
     rng = np.random.default_rng(seed)
     workload = Workload.of(
         np.cumsum(rng.exponential(gap_s, requests) if gap_s else np.zeros(requests)),
@@ -51,6 +53,10 @@ def scenario(
         target = prefill + int(rng.integers(decode))
         if rng.random() < deflected_share:
             placements.append(Placement(target, target, plans[rng.integers(len(plans))]))
+        elif rng.random() < split_share:
+            prompt = int(workload.prompt_tokens[len(placements)])
+            plan = plans[rng.integers(len(plans))]
+            placements.append(Placement(int(rng.integers(prefill)), target, plan, int(rng.integers(1, prompt))))
         else:
             placements.append(Placement(int(rng.integers(prefill)), target))
     config = ClusterConfig(
@@ -70,6 +76,7 @@ def scenario(
     shape=st.sampled_from(["1P1D", "2P2D", "1P3D", "3P1D"]),
     gap_s=st.sampled_from([0.0, 0.003, 0.03, 0.3]),
     deflected_share=st.sampled_from([0.0, 0.3, 1.0]),
+    split_share=st.sampled_from([0.0, 0.4, 1.0]),
     one_host=st.booleans(),
     # A few requests overflow 9,000 tokens of KV, so sequences wait for room and are preempted.
     limits=st.tuples(st.sampled_from([9_000, 20_000, 400_000]), st.sampled_from([4, 256]), st.sampled_from([1, 256])),
@@ -80,10 +87,13 @@ def test_spans_equal_one_event_a_step(
     shape: str,
     gap_s: float,
     deflected_share: float,
+    split_share: float,
     one_host: bool,
     limits: tuple[int, int, int],
 ) -> None:
-    workload, placements, config = scenario(seed, requests, shape, gap_s, deflected_share, one_host, limits)
+    workload, placements, config = scenario(
+        seed, requests, shape, gap_s, deflected_share, split_share, one_host, limits
+    )
     result = simulate(workload, Given(placements), config)
     reference = Reference(workload, placements, config).run()
     assert len(result.records) == len(reference.jobs)

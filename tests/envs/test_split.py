@@ -1,0 +1,157 @@
+"""A prompt split over two nodes: closed form, conservation whatever else goes on, and a copy in the midst of it.
+
+Step by step it is held against the reference in test_coalescing.py.
+"""
+
+from math import isfinite
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from envs.cluster import Cluster, ClusterConfig, ClusterView, Placement, RequestRecord, RequestView, Sequence, simulate
+from envs.cluster.disturbance import Disturbance
+from envs.workload import Workload
+from hardware_profiles import InputError
+from tests.envs.shared_prefixes import conversations
+from tests.toy import TOY_LAW, toy_profile
+
+
+class Splits:
+    """Splits some prompts at random, deflects some, and prefills the rest elsewhere."""
+
+    name = "splits"
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def place(self, request: RequestView, view: ClusterView) -> Placement:
+        rng = self.rng
+        prefill = int(rng.choice(view.topology.prefill_nodes))
+        decode = int(rng.choice(view.topology.decode_nodes))
+        draw = rng.random()
+        if draw < 0.2:
+            return Placement(decode, decode, (512,))
+        if draw < 0.8 and request.prompt_tokens > 1:
+            split = int(rng.integers(1, request.prompt_tokens))
+            return Placement(prefill, decode, ((), (256,), (1024, 128))[rng.integers(3)], split)
+        return Placement(prefill, decode)
+
+
+def test_alone_the_two_parts_and_the_transfer_add_up() -> None:
+    workload = Workload.of([0.0], [3000], [2], label="one")
+
+    class One:
+        name = "one"
+
+        def place(self, _request: RequestView, _view: ClusterView) -> Placement:
+            return Placement(0, 1, (512, 488), 2000)
+
+    config = ClusterConfig(toy_profile(), shape="1P1D")
+    result = simulate(workload, One(), config)
+    record = result.records[0]
+    link = config.profile.inter_node
+    kv_bytes = 2000 * config.profile.kv_bytes_per_token
+    assert record.prefill_end_s == pytest.approx(TOY_LAW.time_s([(2000, 0)], 0, 0))
+    assert record.kv_ready_s - record.prefill_end_s == pytest.approx(
+        link.latency_s + kv_bytes / link.bandwidth_bytes_per_s
+    )
+    rest_s = TOY_LAW.time_s([(512, 2000)], 0, 0) + TOY_LAW.time_s([(488, 2512)], 0, 0)
+    assert record.first_token_s - record.kv_ready_s == pytest.approx(rest_s)
+    assert result.counters.kv_bytes_moved == kv_bytes
+    assert not record.deflected
+
+
+@pytest.mark.parametrize("split", [-1, 1000, 1001])
+def test_a_split_takes_a_token_for_each_node(split: int) -> None:
+    cluster = Cluster(ClusterConfig(toy_profile()), lambda _: None)
+    with pytest.raises(InputError, match="a token for each"):
+        cluster.submit(Sequence(0, 0.0, 1000, 5, 2.0, 0.1), Placement(0, 2, (), split))
+
+
+def test_a_split_takes_two_nodes() -> None:
+    cluster = Cluster(ClusterConfig(toy_profile()), lambda _: None)
+    with pytest.raises(InputError, match="two nodes"):
+        cluster.submit(Sequence(0, 0.0, 1000, 5, 2.0, 0.1), Placement(2, 2, (), 500))
+
+
+options = st.fixed_dictionaries(
+    {
+        "capacity": st.sampled_from([9_000, 30_000, 400_000]),
+        "kv_streaming": st.booleans(),
+        "prefix_cache": st.booleans(),
+        "lost_at_s": st.sampled_from([None, 0.3, 1.0]),
+        "lost": st.integers(0, 3),
+        "max_seqs": st.sampled_from([4, 256]),
+    }
+)
+
+
+def cluster_of(options: dict, records: list[RequestRecord], policy: Splits) -> Cluster:
+    lost = options["lost_at_s"]
+    config = ClusterConfig(
+        toy_profile(options["capacity"] * 2),
+        max_seqs=options["max_seqs"],
+        kv_streaming=options["kv_streaming"],
+        prefix_cache=options["prefix_cache"],
+        prefix_cache_share=0.5,
+        disturbances=() if lost is None else (Disturbance(lost, "loss", options["lost"]),),
+    )
+    cluster = Cluster(
+        config,
+        records.append,
+        lambda seq: policy.place(RequestView(seq.index, 0.0, seq.prompt_tokens, 2.0, 0.1), cluster.view()),
+    )
+    return cluster
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), options=options)
+def test_all_finish_and_leave_nothing_behind(seed: int, options: dict) -> None:
+    workload = conversations(seed, requests=40, longest=4_000)
+    records: list[RequestRecord] = []
+    policy = Splits(seed)
+    cluster = cluster_of(options, records, policy)
+    for number, row in enumerate(workload.rows()):
+        cluster.clock.advance_to(row[0])
+        request = RequestView(number, row[0], row[1], row[3], row[4], row[5])
+        cluster.submit(Sequence(number, *row), policy.place(request, cluster.view()))
+    cluster.clock.drain(float("inf"))
+    assert sorted(record.request for record in records) == list(range(40))
+    assert all(isfinite(record.last_token_s) for record in records)
+    assert all(r.prefill_end_s <= r.kv_ready_s <= r.first_token_s <= r.last_token_s for r in records)
+    counters = cluster.counters
+    for name in ("queued_prompts", "queued_prompt_tokens", "deflected_requests", "decode_requests"):
+        assert getattr(counters, name) == [0, 0, 0, 0], name
+    for engine in cluster.engines:
+        assert engine.kv_used_tokens == 0
+        assert engine.enqueued_tokens == engine.computed_tokens
+    assert not cluster.in_flight
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 1000), cut=st.integers(0, 39), streaming=st.booleans())
+def test_a_copy_plays_on_as_the_original_would(seed: int, cut: int, streaming: bool) -> None:
+    rows = conversations(seed, requests=40, longest=4_000).rows()
+    options = {"capacity": 400_000, "kv_streaming": streaming, "prefix_cache": True, "lost_at_s": None, "max_seqs": 256}
+    placer = Splits(seed)
+    cluster = cluster_of(options, [], placer)
+    placements = [placer.place(RequestView(i, *row[:2], 2.0, 0.1), cluster.view()) for i, row in enumerate(rows)]
+
+    def play(cluster: Cluster, first: int) -> None:
+        for number in range(first, 40):
+            cluster.clock.advance_to(rows[number][0])
+            cluster.submit(Sequence(number, *rows[number]), placements[number])
+        cluster.clock.drain(float("inf"))
+
+    records: list[RequestRecord] = []
+    cluster = cluster_of(options, records, placer)
+    for number in range(cut):
+        cluster.clock.advance_to(rows[number][0])
+        cluster.submit(Sequence(number, *rows[number]), placements[number])
+    copied = list(records)
+    twin = cluster.copy(copied.append)
+    play(twin, cut)
+    play(cluster, cut)
+    assert repr(copied) == repr(records)
