@@ -1,9 +1,6 @@
-"""What each placement of a request would have cost, found by playing it forward on copies of the cluster.
+"""Examples for a warm start: what each placement of a request would have cost.
 
-At each decision every feasible placement is played over the same next arrivals, a base policy placing the rest; a
-placement's cost is the environment's own (waiting for first tokens plus TBT excess) by the time all of them have their
-first token. The futures are common, so differences between placements carry little noise. Knowing the true arrivals
-makes this a teacher, never a policy to deploy.
+At each decision every feasible placement is played forward on copies of the cluster (`policies.rollout`).
 """
 
 from collections.abc import Callable, Mapping
@@ -15,18 +12,17 @@ import numpy as np
 
 import policies
 from agents.processes import finished
-from envs.candidates import Candidate, candidates
-from envs.cluster import Cluster, ClusterConfig, Policy, RequestView, Sequence
+from envs.candidates import candidates
+from envs.cluster import Cluster, ClusterConfig, Sequence
 from envs.observation import encode_candidates
-from envs.workload import Row, Workload
+from envs.workload import Workload
 from hardware_profiles.files import replacing
+from policies.rollout import placed_by, rollout_cost, view_of
 
 WorkloadOf = Callable[[int], Workload]
 """The workload of an episode (0, 1, ...); must be picklable."""
 
 Examples = Mapping[str, np.ndarray]
-
-_SETTLE_S = 10.0  # how long a rollout may wait for its last first tokens
 
 
 @dataclass(frozen=True)
@@ -55,51 +51,12 @@ class LookaheadArguments:
     seed: int = 0
 
 
-def view_of(number: int, requests: list[Row]) -> RequestView:
-    """A request as the router sees it."""
-    arrival_s, prompt_tokens, _, ttft_slo_s, tbt_slo_s, hashes = requests[number]
-    return RequestView(number, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s, hashes)
-
-
-def placement_costs(
-    cluster: Cluster,
-    number: int,
-    requests: list[Row],
-    found: list[Candidate],
-    base: Policy,
-    arguments: LookaheadArguments,
-) -> np.ndarray:
-    """Cost of each candidate placement of request `number`, arriving now; inf where it is not feasible.
-
-    Returns:
-        (len(found),) cost from now on in units of SLOs, up to a constant that all placements share.
-    """
-    costs = np.full(len(found), np.inf)
-    last = min(len(requests), number + 1 + arguments.horizon_requests)
-    for index, choice in enumerate(found):
-        if not choice.feasible:
-            continue
-        twin = cluster.copy(lambda _: None)
-        clock = twin.clock
-        view = twin.view()
-        twin.submit(Sequence(number, *requests[number]), choice.placement)
-        for later in range(number + 1, last):
-            clock.advance_to(requests[later][0])
-            twin.submit(Sequence(later, *requests[later]), base.place(view_of(later, requests), view))
-        until_s = clock.now + _SETTLE_S
-        while twin.waiting.requests and clock.peek() < until_s:
-            clock.step()
-        costs[index] = (
-            twin.waiting_cost() + arguments.tail_weight * twin.tail_cost() + arguments.tbt_weight * twin.tbt_cost()
-        )
-    return costs
-
-
 def play_episode(workload: Workload, config: ClusterConfig, arguments: LookaheadArguments, episode: int) -> Examples:
     """Play one workload and cost every placement of every request.
 
     Returns:
-        Observations by name, each with a leading axis of requests, and "costs" (M, N), 0 where the mask is 0.
+        Observations by name, each with a leading axis of requests, and "costs" (M, N), above the cheapest's; 0 where
+        the mask is 0.
     """
     rng = np.random.default_rng(np.random.SeedSequence(arguments.seed, spawn_key=(0x100C, episode)))
     base = policies.make(arguments.base)
@@ -108,13 +65,26 @@ def play_episode(workload: Workload, config: ClusterConfig, arguments: Lookahead
     rows: list[dict[str, np.ndarray]] = []
     for number, request in enumerate(requests):
         cluster.clock.advance_to(request[0])
-        asked = view_of(number, requests)
+        asked = view_of(number, request)
+        placement = placed_by(base, asked, cluster.view())  # asked each time: it may remember what it was asked
         found = candidates(asked, cluster.view())
-        costs = placement_costs(cluster, number, requests, found, base, arguments)
+        costs = np.full(len(found), np.inf)
+        for index, choice in enumerate(found):
+            if choice.feasible:
+                costs[index] = rollout_cost(
+                    cluster,
+                    choice.placement,
+                    number,
+                    requests,
+                    base,
+                    horizon_requests=arguments.horizon_requests,
+                    tbt_weight=arguments.tbt_weight,
+                    tail_weight=arguments.tail_weight,
+                )
         rows.append(
             {
                 **encode_candidates(asked, cluster.view(), found),
-                "costs": np.where(np.isfinite(costs), costs, 0.0).astype(np.float32),
+                "costs": np.where(np.isfinite(costs), costs - costs.min(), 0.0).astype(np.float32),
             }
         )
         draw = rng.random()
@@ -122,8 +92,6 @@ def play_episode(workload: Workload, config: ClusterConfig, arguments: Lookahead
             placement = found[int(np.argmin(costs))].placement
         elif draw < arguments.best_share + arguments.random_share:
             placement = found[int(rng.choice(np.flatnonzero(np.isfinite(costs))))].placement
-        else:
-            placement = base.place(asked, cluster.view())
         cluster.submit(Sequence(number, *request), placement)
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 

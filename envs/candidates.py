@@ -47,7 +47,7 @@ def decode_step_s(law: StepLaw, batch: int, kv_tokens: int) -> float:
     return law.token_time_s[batch] + base_s + kv_s * kv_tokens
 
 
-def boundary_wait_s(law: StepLaw, report: NodeReport) -> float:
+def _boundary_wait_s(law: StepLaw, report: NodeReport) -> float:
     """Expected wait for a node's next step boundary, seconds: half a step where one is in progress."""
     return 0.5 * decode_step_s(law, report.decode_batch, report.decode_kv_tokens) if report.decode_batch else 0.0
 
@@ -56,7 +56,7 @@ def first_token_s(view: ClusterView, node: int, report: NodeReport, prompt_token
     """Predicted time from the end of a transfer to the first token, seconds: join at a boundary, take one step."""
     law = view.topology.laws[node]
     batch = min(report.decode_batch + 1, view.topology.max_seqs)
-    return boundary_wait_s(law, report) + decode_step_s(law, batch, report.decode_kv_tokens + prompt_tokens)
+    return _boundary_wait_s(law, report) + decode_step_s(law, batch, report.decode_kv_tokens + prompt_tokens)
 
 
 def candidate(node: int, request: RequestView, view: ClusterView) -> Candidate:
@@ -111,7 +111,7 @@ def _decode_candidate(node: int, request: RequestView, view: ClusterView, report
     assert plan is not None  # smallest_if_none always plans
     # Deflected prompts already there go first, at about this prompt's pace.
     ttft_s = plan.total_s * (1.0 + max(0, report.prefill_tokens_ahead) / request.prompt_tokens)
-    ttft_s += boundary_wait_s(law, report)
+    ttft_s += _boundary_wait_s(law, report)
     return Candidate(
         Placement(node, node, plan.chunks), plan.slack_s >= 0.0, ttft_s, plan.total_s, plan.slack_s, report
     )

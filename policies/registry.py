@@ -1,26 +1,79 @@
-"""Policies by name: `static`, `kairos:alpha=1.5,cap=2`, `module:Class`, or the file of a trained one."""
+"""Policies by name: `static`, `kairos:alpha=1.5,cap=2`, `module:Class`, or the file of a trained one.
+
+A rule that has knobs may say in `grid`, a mapping of knob to values, which are worth trying; `experiments.tune` does.
+"""
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from envs.cluster import Policy
 from hardware_profiles import InputError
 from policies.always_local import AlwaysLocal
+from policies.arrow import Arrow
+from policies.colocated import Colocated
+from policies.dynamo import DynamoISL, DynamoISLOrLoad, DynamoLegacy, DynamoLoad
+from policies.dynaserve import DynaServe
 from policies.fixed import Random, RoundRobin, Static
 from policies.kairos import Kairos
+from policies.llm_d import LlmD
+from policies.lookahead import Lookahead
+from policies.mooncake import Mooncake
 from policies.shortest_ttft import ShortestTTFT
+from policies.splitwise import Splitwise
+from policies.static_share import StaticShare
+from policies.taichi import TaiChi
 
-_RULES: dict[str, type] = {rule.name: rule for rule in (Random, RoundRobin, Static, AlwaysLocal, ShortestTTFT, Kairos)}
+_RULES: dict[str, type] = {
+    rule.name: rule
+    for rule in (
+        Random,
+        RoundRobin,
+        Static,
+        AlwaysLocal,
+        StaticShare,
+        Colocated,
+        Splitwise,
+        DynamoLegacy,
+        DynamoISL,
+        DynamoLoad,
+        DynamoISLOrLoad,
+        LlmD,
+        Mooncake,
+        TaiChi,
+        Arrow,
+        DynaServe,
+        ShortestTTFT,
+        Kairos,
+        Lookahead,
+    )
+}
 _CATCH_ALL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _LOADERS: dict[str, Callable[[Path], Policy]] = {}
 
 
 def names() -> list[str]:
-    """Names of the registered rules."""
-    return list(_RULES)
+    """Names of the registered rules that a router could run."""
+    return [name for name in _RULES if name not in bounds()]
+
+
+def bounds() -> list[str]:
+    """Names of the registered rules that are clairvoyant: bounds on the others, and slow."""
+    return [name for name, rule in _RULES.items() if getattr(rule, "clairvoyant", False)]
+
+
+def knobs(name: str) -> dict[str, Any]:
+    """The knobs of a registered rule and their defaults."""
+    parameters = inspect.signature(_RULES[name]).parameters.values()
+    return {one.name: one.default for one in parameters if one.name != "seed" and one.kind not in _CATCH_ALL}
+
+
+def grid(name: str) -> Mapping[str, tuple[Any, ...]]:
+    """Values worth trying of a registered rule's knobs; empty for a rule that names none."""
+    values: Mapping[str, tuple[Any, ...]] = getattr(_RULES[name], "grid", {})
+    return values
 
 
 def register_loader(suffix: str, loader: Callable[[Path], Policy]) -> None:
@@ -30,17 +83,41 @@ def register_loader(suffix: str, loader: Callable[[Path], Policy]) -> None:
 
 def trained_path(name: str) -> Path | None:
     """The file that a name stands for: `path` or `LABEL=path`, where the path's suffix has a loader; else None."""
-    path = Path(name.rpartition("=")[2])
-    return path if path.suffix in _LOADERS else None
+    given, _, last = name.rpartition("=")
+    rule, colon, _ = given.partition(":")
+    path = Path(last)
+    return path if path.suffix in _LOADERS and not (colon and rule in _RULES) else None
 
 
 def label(name: str) -> str:
-    """A policy's name in tables and figures: LABEL of `LABEL=path`, the file's name of a path, else the name itself."""
+    """A policy's name in tables and figures: LABEL of `LABEL=...`, the file's name of a path, else the name itself.
+
+    That of a clairvoyant one says so.
+    """
     path = trained_path(name)
     if path is None:
-        return name
+        return (_labelled(name)[0] or name) + (" (clairvoyant)" if clairvoyant(name) else "")
     given, equals, _ = name.rpartition("=")
     return given if equals else path.name
+
+
+def clairvoyant(name: str) -> bool:
+    """Whether a policy knows what no router can, such as output lengths: its class says `clairvoyant = True`."""
+    if trained_path(name) is not None:
+        return False
+    rule, _, rest = _labelled(name)[1].partition(":")
+    try:
+        found = _RULES.get(rule) or (_import(rule, rest) if rest and "=" not in rest else None)
+    except InputError:  # `make` says what is wrong with it
+        return False
+    return bool(getattr(found, "clairvoyant", False))
+
+
+def _labelled(name: str) -> tuple[str, str]:
+    """LABEL and the rest of `LABEL=rule:knob=value`; without a label "" and the whole."""
+    given, equals, rest = name.partition("=")
+    is_label = equals and ":" not in given and rest.partition(":")[0] in _RULES
+    return (given, rest) if is_label else ("", name)
 
 
 def make(name: str, seed: int = 0) -> Policy:
@@ -48,7 +125,7 @@ def make(name: str, seed: int = 0) -> Policy:
 
     Args:
         name: a registered name, with knobs as `name:knob=value,knob=value`; or `module:Class`; or the path of a trained
-            policy, which `LABEL=path` names in tables.
+            policy. `LABEL=path` and `LABEL=name:knob=value` say what tables call it.
         seed: for rules that draw random numbers.
 
     Raises:
@@ -57,12 +134,12 @@ def make(name: str, seed: int = 0) -> Policy:
     path = trained_path(name)
     if path is not None:
         return _LOADERS[path.suffix](path)
-    rule, _, rest = name.partition(":")
+    rule, _, rest = _labelled(name)[1].partition(":")
     if rule in _RULES:
         return _construct(rule, _RULES[rule], rest, seed)
     if rest and "=" not in rest:
         return _construct(name, _import(rule, rest), "", seed)
-    known = ", ".join(names())
+    known = ", ".join([*names(), *bounds()])
     raise InputError(f"no policy {name!r}; registered are {known}; or give module:Class, or a trained policy's file")
 
 
@@ -81,7 +158,7 @@ def _import(module: str, attribute: str) -> type:
 def _construct(name: str, rule: type, knobs: str, seed: int) -> Policy:
     parameters = inspect.signature(rule).parameters
     arguments: dict[str, Any] = {"seed": seed} if "seed" in parameters else {}
-    for item in filter(None, knobs.split(",")):
+    for item in _items(knobs):
         knob, equals, text = item.partition("=")
         if knob not in parameters or knob == "seed":
             has = ", ".join(k for k in parameters if k != "seed") or "none"
@@ -94,6 +171,12 @@ def _construct(name: str, rule: type, knobs: str, seed: int) -> Policy:
             raise InputError(f"policy {name}: its class needs a value for {knob}; only defaults can be made by name")
     policy: Policy = rule(**arguments)
     return policy
+
+
+def _items(knobs: str) -> list[str]:
+    """The parts of `knob=value,knob=value`; a knob `base` names policies with knobs of their own and takes the rest."""
+    before, base, rest = f",{knobs}".partition(",base=")
+    return [*filter(None, before.split(",")), *([f"base={rest}"] if base else [])]
 
 
 def _convert(name: str, knob: str, text: str, kind: type) -> object:

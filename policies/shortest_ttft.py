@@ -1,5 +1,7 @@
 """`shortest-ttft`: the simplest use of the environment's own predictions; ours, from no paper."""
 
+from typing import ClassVar
+
 from envs.candidates import candidates
 from envs.cluster import ClusterView, Placement, RequestView
 from hardware_profiles import InputError
@@ -15,6 +17,12 @@ class ShortestTTFT:
     """
 
     name = "shortest-ttft"
+    grid: ClassVar[dict[str, tuple[float, ...]]] = {
+        "alpha": (
+            *(0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0),
+            *(1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.6, 1.8, 2.0),
+        ),
+    }
 
     def __init__(self, alpha: float = 1.0) -> None:
         if not 0.0 < alpha < float("inf"):

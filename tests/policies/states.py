@@ -28,7 +28,7 @@ def asks(
 
 
 class HandMade(ClusterView):
-    """A view whose reports and counters are what a test says they are."""
+    """A view whose reports, counters and prefix hits are what a test says they are; there is no cluster behind it."""
 
     def __init__(
         self, shape: str, *reports: NodeReport, hosts: tuple[int, ...] | None = None, at_s: float = 0.0
@@ -36,6 +36,7 @@ class HandMade(ClusterView):
         self.topology = Topology(ClusterConfig(toy_profile(), shape=shape, hosts=hosts))
         self.counters = Counters(self.topology.nodes)
         self.reports = list(reports) or [IDLE] * self.topology.nodes
+        self.hits = [0] * self.topology.nodes
         self.at_s = at_s
         assert len(self.reports) == self.topology.nodes
 
@@ -45,6 +46,20 @@ class HandMade(ClusterView):
 
     def report(self, node: int) -> NodeReport:
         return self.reports[node]
+
+    def prefix_hit_tokens(self, request: RequestView, node: int) -> int:
+        return min(self.hits[node], request.prompt_tokens - 1)
+
+    @classmethod
+    def of(cls, view: ClusterView, request: RequestView) -> "HandMade":
+        """What a router sees now, and nothing else: no way leads from it to the cluster."""
+        seen = cls.__new__(cls)
+        seen.topology = view.topology
+        seen.counters = view.counters.copy()
+        seen.reports = [view.report(node) for node in range(view.topology.nodes)]
+        seen.hits = [view.prefix_hit_tokens(request, node) for node in range(view.topology.nodes)]
+        seen.at_s = view.now_s
+        return seen
 
 
 _COUNTS = st.integers(0, 40)
@@ -74,6 +89,8 @@ def views(draw: st.DrawFn, shape: str | None = None) -> HandMade:
     counters.queued_prompt_tokens[:] = [n * draw(st.integers(1, 3000)) for n in counters.queued_prompts]
     counters.deflected_requests[prefill:] = draw(st.lists(st.integers(0, 3), min_size=decode, max_size=decode))
     counters.decode_requests[prefill:] = draw(st.lists(_COUNTS, min_size=decode, max_size=decode, unique=True))
+    counters.decode_prompt_tokens[:] = [n * draw(st.integers(1, 3000)) for n in counters.decode_requests]
+    view.hits = [512 * draw(st.integers(0, 4)) for _ in range(nodes)]
     return view
 
 

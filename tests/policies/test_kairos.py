@@ -75,6 +75,14 @@ def test_no_chunk_that_keeps_the_residents_tbt_means_no_deflection() -> None:
     assert Kairos(beta=0.99).place(asks(128), view) == Placement(0, 1)
 
 
+def test_a_fixed_chunk_takes_the_place_of_the_greedy_schedule() -> None:
+    view = HandMade("1P1D", behind(8000), decoding(20, 10_000, tbt_slo_s=0.1))
+    assert Kairos().place(asks(1000), view) == Placement(1, 1, (1000,))
+    assert Kairos(chunk=300).place(asks(1000), view) == Placement(1, 1, (300, 300, 300, 100))
+    # 2048 beside a decode are more than the engine's budget, and more than 100 ms.
+    assert Kairos(chunk=2048).place(asks(5000), view) == Placement(0, 1)
+
+
 def test_a_plan_that_breaks_the_tbt_later_is_no_plan() -> None:
     # The chunk's own context slows its steps: the first of 128 tokens fits, the fortieth does not.
     first_s, later_s = TOY_LAW.time_s([(128, 0)], 20, 10_000), TOY_LAW.time_s([(128, 5000)], 20, 10_800)

@@ -1,4 +1,4 @@
-"""What each registered rule does, and what holds of all of them."""
+"""What holds of every registered rule, and what the small ones do."""
 
 from itertools import pairwise
 
@@ -10,58 +10,144 @@ from hypothesis import strategies as st
 import policies
 from envs.actions import placement_for
 from envs.candidates import candidates
-from envs.cluster import ClusterConfig, ClusterView, Placement, Policy, RequestView, simulate
+from envs.cluster import ClusterConfig, ClusterView, Placement, Policy, RequestRecord, RequestView, simulate
 from envs.generators import generate
+from envs.workload import Workload
+from tests.envs.shared_prefixes import conversations
 from tests.policies.states import IDLE, HandMade, asks, decoding, requests, views
 from tests.toy import toy_profile
 
 RULES = policies.names()
+ROLELESS = {"colocated", "splitwise", "arrow", "dynaserve"}
+"""Rules to which a prefill node may be one that decodes, or a decode node one that prefills for another."""
 
 
 class Watched:
-    """A policy that keeps what it was asked and what it answered."""
+    """A policy that keeps what it answered.
 
-    def __init__(self, policy: Policy) -> None:
+    Args:
+        policy: asked.
+        blindfold: show it what a router sees at each moment, copied out, in place of the view.
+    """
+
+    def __init__(self, policy: Policy, blindfold: bool = False) -> None:
         self.name = policy.name
         self.policy = policy
-        self.placements: list[Placement] = []
+        self.blindfold = blindfold
+        self.placements: list[Placement | None] = []
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
-        placement = self.policy.place(request, view)
+    def place(self, request: RequestView, view: ClusterView) -> Placement | None:
+        placement = self.policy.place(request, HandMade.of(view, request) if self.blindfold else view)
         self.placements.append(placement)
         return placement
 
 
-def placements(policy: Policy, shape: str = "2P2D", requests: int = 150, seed: int = 4) -> list[Placement]:
-    workload = generate("burst", rate_rps=16.0, requests=requests, seed=seed)
+def busy(requests: int = 150, seed: int = 4) -> Workload:
+    return generate("burst", rate_rps=16.0, requests=requests, seed=seed)
+
+
+def played(policy: Policy, workload: Workload, shape: str = "2P2D", **options: object) -> list[RequestRecord]:
+    return simulate(workload, policy, ClusterConfig(toy_profile(), shape=shape, **options)).records
+
+
+def placements(
+    policy: Policy, shape: str = "2P2D", workload: Workload | None = None, **options: object
+) -> list[Placement | None]:
     watched = Watched(policy)
-    simulate(workload, watched, ClusterConfig(toy_profile(), shape=shape))
+    played(watched, workload or busy(), shape, **options)
     return watched.placements
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_the_same_seed_gives_the_same_placements(rule: str) -> None:
-    assert placements(policies.make(rule, seed=9)) == placements(policies.make(rule, seed=9))
+@pytest.mark.parametrize("rule", [*RULES, *policies.bounds()])
+def test_the_same_seed_gives_the_same_run(rule: str) -> None:
+    workload = busy(requests=150 if rule in RULES else 30)
+    assert played(policies.make(rule, seed=9), workload) == played(policies.make(rule, seed=9), workload)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_instances_share_nothing(rule: str) -> None:
-    alone = placements(policies.make(rule, seed=9), requests=60)
+    alone = placements(policies.make(rule, seed=9), workload=busy(60))
     first, other = policies.make(rule, seed=9), policies.make(rule, seed=9)
     view = HandMade("2P2D")
     for _ in range(7):
         other.place(asks(500), view)
-    assert placements(first, requests=60) == alone
+    assert placements(first, workload=busy(60)) == alone
 
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("shape", ["1P1D", "1P3D", "3P1D"])
 def test_every_placement_exists_and_decodes_on_a_decode_node(rule: str, shape: str) -> None:
-    prefill = int(shape[0])
-    for placed in placements(policies.make(rule), shape, requests=60):
-        assert prefill <= placed.decode_node < 4
-        assert placed.prefill_node == placed.decode_node or 0 <= placed.prefill_node < prefill
+    prefill, nodes = int(shape[0]), int(shape[0]) + int(shape[2])
+    for placed in placements(policies.make(rule), shape, busy(60)):
+        assert placed is not None
+        assert all(0 <= node < nodes for node in placed[:2])
         assert all(chunk >= 1 for chunk in placed.chunk_plan)
+        if rule not in ROLELESS:
+            assert placed.decode_node >= prefill
+            assert placed.prefill_node == placed.decode_node or placed.prefill_node < prefill
+
+
+# ---- nothing is seen but what a router sees -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES)
+@settings(deadline=None, max_examples=20)
+@given(view=views(), request=requests)
+def test_a_view_made_by_hand_is_all_that_a_rule_needs(rule: str, view: HandMade, request: RequestView) -> None:
+    placed = policies.make(rule).place(request, view)
+    assert placed is not None
+    assert all(0 <= node < view.topology.nodes for node in placed[:2])
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    ("workload", "options"),
+    [(busy(), {"report_age_s": 0.0}), (busy(), {"report_age_s": 0.5}), (conversations(2), {"prefix_cache": True})],
+    ids=["fresh", "stale", "prefixes"],
+)
+def test_a_rule_reads_the_public_view_and_no_state_of_the_cluster(
+    rule: str, workload: Workload, options: dict[str, object]
+) -> None:
+    seeing, blindfolded = (Watched(policies.make(rule, seed=9), blindfold) for blindfold in (False, True))
+    for watched in (seeing, blindfolded):
+        played(watched, workload, **options)
+    assert blindfolded.placements == seeing.placements
+
+
+class Peeking:
+    """Looks past the report at the engine itself."""
+
+    name = "peeking"
+
+    def place(self, request: RequestView, view: ClusterView) -> Placement:  # noqa: ARG002
+        return Placement(min(view.topology.prefill_nodes, key=lambda node: view._engines[node].kv_used_tokens), 2)
+
+
+def test_a_rule_that_looks_past_the_reports_is_caught() -> None:
+    assert placements(Peeking(), workload=busy(20))
+    with pytest.raises(AttributeError):
+        played(Watched(Peeking(), blindfold=True), busy(20))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_arrives_later_changes_no_placement(rule: str) -> None:
+    workload = busy()
+    assert placements(policies.make(rule, seed=9), workload=workload)[:60] == placements(
+        policies.make(rule, seed=9), workload=workload.head(60)
+    )
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_output_length_shows_only_once_a_request_has_ended(rule: str) -> None:
+    workload = busy()
+    changed = workload.output_tokens.copy()
+    changed[40:] = 3 * changed[40:] + 100
+    longer = Workload.of(workload.arrival_s, workload.prompt_tokens, changed, label="longer outputs")
+    seen_s = min(record.last_token_s for record in played(policies.make(rule, seed=9), workload)[40:])
+    before = int(np.searchsorted(workload.arrival_s, seen_s))
+    assert before >= 45
+    first, second = (placements(policies.make(rule, seed=9), workload=w) for w in (workload, longer))
+    assert first[:before] == second[:before]
 
 
 @pytest.mark.parametrize("rule", RULES)

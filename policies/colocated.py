@@ -1,0 +1,50 @@
+"""`colocated`: no roles, no transfers; every node serves whole requests (arXiv 2403.02310, Sarathi-Serve; vLLM).
+
+The engine is the paper's already: decodes first, then chunks of the waiting prompts within a token budget. What is left
+to a policy is which node, which the paper does not settle; what "least load" means is ours.
+
+Adapted: Sarathi-Serve fits the token budget of a step to the TBT SLO. Here the budget is the cluster's
+(`ClusterConfig.token_budget`), the same under every policy, and `chunk` bounds the prompt tokens of a step instead, of
+one prompt a step. Its default is the paper's budget where the SLO is strict.
+"""
+
+from typing import Any, ClassVar
+
+from envs.cluster import ClusterView, Placement, RequestView
+from hardware_profiles import InputError
+
+
+class Colocated:
+    """Prefill and decode on the least-loaded of all nodes; the cluster's roles are of no account.
+
+    Args:
+        load: "prefill": fewest prompt tokens still to be prefilled, then fewest unfinished requests; "requests": fewest
+            unfinished requests; "tokens": fewest prompt tokens of unfinished requests.
+        chunk: prompt tokens of a step at most; 0: what the engine's token budget leaves, of several prompts.
+    """
+
+    name = "colocated"
+    grid: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "load": ("prefill", "requests", "tokens"),
+        "chunk": (0, 256, 512, 768, 1024, 1536),
+    }
+
+    def __init__(self, load: str = "prefill", chunk: int = 512) -> None:
+        if load not in ("prefill", "requests", "tokens"):
+            raise InputError(f"colocated: load must be prefill, requests or tokens, not {load}")
+        if chunk < 0:
+            raise InputError(f"colocated: chunk must be 0 or more tokens, not {chunk}")
+        self._load = load
+        self._chunk_plan = (chunk,) if chunk else ()
+
+    def place(self, request: RequestView, view: ClusterView) -> Placement:  # noqa: ARG002
+        """Place one request."""
+        counters = view.counters
+        nodes = view.topology.prefill_nodes + view.topology.decode_nodes
+        if self._load == "prefill":
+            node = min(nodes, key=lambda n: (counters.queued_prompt_tokens[n], counters.decode_requests[n]))
+        elif self._load == "requests":
+            node = min(nodes, key=counters.decode_requests.__getitem__)
+        else:
+            node = min(nodes, key=counters.decode_prompt_tokens.__getitem__)
+        return Placement(node, node, self._chunk_plan)

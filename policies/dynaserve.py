@@ -1,0 +1,96 @@
+"""`dynaserve`: a prompt may be cut at one token boundary into two segments on two nodes (arXiv 2504.09285).
+
+Implemented from the paper's abstract and independent readings of it. A *micro-request* is one of at most two segments
+of a request; a global scheduler chooses the boundary and the two instances from predicted time and load, and each
+instance's local scheduler forms batches within the TBT SLO.
+
+A candidate is a prefill node p, a decode node d and a number s of first tokens. With P prompt tokens and, from the
+reports, queue(n) the wait for the prompts ahead on n, exec(n, k, s) the time to compute k tokens after s others on n
+beside what decodes there, send(s) the transfer of the KV of s tokens, and join(d) half a step of d:
+
+    s = 0       all on d          queue(d) + join(d) + exec(d, P, 0)
+    0 < s < P   cut               max(queue(p) + exec(p, s, 0) + send(s), queue(d)) + join(d) + exec(d, P - s, s)
+    s = P       all on p          queue(p) + exec(p, P, 0) + send(P) + join(d) + the first decode step on d
+
+The candidate with the least such TTFT is taken; of equals the one with the fewest tokens on p. On d, tokens are
+computed in the largest chunk with which no step, up to the prompt's last, exceeds beta times the strictest resident TBT
+SLO; where none is so small, d takes only what is prefilled elsewhere.
+
+What is adapted, and what is ours where the readings leave it open:
+
+- The boundary lies in the prompt or at its end. The source may put it among the output tokens too, by a predicted
+  length, which routers do not have here; what d decodes counts through its report.
+- `splits` boundaries at equal shares of the prompt are tried, in whole KV blocks, where the source searches for one
+  that balances the two instances. Here a load counts as the wait it means.
+- p is the prefill node best for the whole prompt, as loads there differ by their queues. For s = P d is the
+  least-loaded decode node; otherwise each is tried.
+- KV moves once all of the first segment is computed; the source sends it chunk by chunk while it is, so that a cut
+  costs less there.
+- The chunk is fixed when the request is placed; the source's local schedulers adjust each batch.
+"""
+
+from math import inf
+from typing import ClassVar
+
+from envs.cluster import ClusterView, Placement, RequestView
+from hardware_profiles import InputError
+from policies.mixed import Mixed, best_remote, planned_queue_s
+
+
+class DynaServe:
+    """Prefill all, the first part or nothing of a prompt remotely, whichever gives the least predicted TTFT.
+
+    Args:
+        splits: boundaries within the prompt that are tried; 0: only all or nothing.
+        beta: share of the strictest resident TBT SLO that a step may last; in (0, 1].
+    """
+
+    name = "dynaserve"
+    grid: ClassVar[dict[str, tuple[float, ...]]] = {
+        "splits": (1, 3, 7),
+        "beta": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+    }
+
+    def __init__(self, splits: int = 3, beta: float = 0.9) -> None:
+        if splits < 0:
+            raise InputError(f"dynaserve: splits must be 0 or more, not {splits}")
+        if not 0.0 < beta <= 1.0:
+            raise InputError(f"dynaserve: beta must be above 0 and at most 1, not {beta}")
+        self._splits = splits
+        self._beta = beta
+
+    def place(self, request: RequestView, view: ClusterView) -> Placement:
+        """Place one request."""
+        topology = view.topology
+        prompt_tokens = request.prompt_tokens
+        budget = topology.token_budget
+        least = view.least_loaded_decode_node()
+        source, mixed, queue_s, best_s = best_remote(request, view, least)
+        best = Placement(source, least)
+        # s, when the first s tokens are computed, and the bytes to send of them; s = 0 comes first and has none.
+        cuts = [(0, 0.0, 0)]
+        for number in range(1, self._splits + 1):
+            cut = topology.whole_blocks(prompt_tokens * number // (self._splits + 1))
+            if cut > cuts[-1][0]:
+                computed_s = queue_s + mixed.prefill_s(cut, budget - mixed.batch)
+                cuts.append((cut, computed_s, topology.kv_bytes(cut)))
+        for node in topology.decode_nodes:
+            report = view.report(node)
+            mixed = Mixed.of(topology.laws[node], report)
+            tbt_slo_s = report.tbt_slo_s if report.tbt_slo_s < inf else request.tbt_slo_s
+            chunk = mixed.safe_chunk(prompt_tokens, self._beta * tbt_slo_s, budget)
+            if not chunk:
+                continue
+            free_s = planned_queue_s(view, node, mixed, report.prefill_tokens_ahead, chunk)
+            join_s = mixed.join_s
+            link = topology.link(source, node)
+            for cut, computed_s, kv_bytes in cuts:
+                ready_s = computed_s + link.latency_s + kv_bytes / link.bandwidth_bytes_per_s if cut else 0.0
+                ttft_s = (ready_s if ready_s > free_s else free_s) + join_s
+                if ttft_s >= best_s:
+                    continue
+                ttft_s += mixed.prefill_s(prompt_tokens - cut, chunk, cut)
+                if ttft_s < best_s:
+                    best_s = ttft_s
+                    best = Placement(source if cut else node, node, (chunk,), cut)
+        return best

@@ -1,0 +1,95 @@
+"""`lookahead`: a clairvoyant bound on what placing can achieve; not a rule to deploy."""
+
+from math import inf
+
+import policies
+from envs.candidates import candidates
+from envs.cluster import Cluster, ClusterView, Placement, RequestView
+from envs.workload import Row
+from hardware_profiles import InputError
+from policies.rollout import placed_by, rollout_cost
+
+_TIE = 1e-9  # of a cost in SLOs: what rounding makes of equal ones
+
+
+class Lookahead:
+    """Play each placement forward on copies of the cluster with the true next arrivals and take the cheapest.
+
+    A placement's cost is the environment's (waits for first tokens over their SLOs, TBT excess) when a base policy
+    places what follows: one step of policy improvement on the base (rollout; Bertsekas, Tsitsiklis and Wu 1997). With
+    several bases it is the least of their costs (parallel rollout; Chang, Givan and Chong 2004), about as good as the
+    best of them. Candidates are each base's own placement, every prefill node and every feasible deflection
+    (`envs.candidates`); what costs the same goes to the first base's own.
+
+    It bounds what its own candidates can do, one decision at a time: a rule with other placements, such as
+    `colocated`, may do better where those are. A request whose node was lost is placed by the first base.
+
+    Args:
+        horizon: arrivals that follow and are played; >= 1.
+        tail_weight: weight of the squared waits in the cost, as in the environment; >= 0.
+        base: registered policies joined by "+", with knobs of their own; in a name it comes last and takes the rest:
+            `lookahead:horizon=20,base=kairos:beta=0.9,cap=2+static`.
+        seed: of the bases.
+    """
+
+    name = "lookahead"
+    clairvoyant = True
+
+    def __init__(
+        self, horizon: int = 40, tail_weight: float = 0.0, base: str = "kairos+shortest-ttft", seed: int = 0
+    ) -> None:
+        if horizon < 1:
+            raise InputError(f"lookahead: horizon must be at least 1 request, not {horizon}")
+        if not 0.0 <= tail_weight < inf:
+            raise InputError(f"lookahead: tail_weight must be a number from 0 on, not {tail_weight}")
+        names = base.split("+")
+        for name in names:
+            if name.partition(":")[0] not in policies.names():
+                raise InputError(
+                    f"lookahead: base {name!r} is no registered policy; give one of {', '.join(policies.names())}, "
+                    "or several joined by +"
+                )
+        self._bases = [policies.make(name, seed=seed) for name in names]
+        self._horizon = horizon
+        self._tail_weight = tail_weight
+        self._cluster: Cluster | None = None
+        self._requests: list[Row] = []
+
+    def attend(self, cluster: Cluster, requests: list[Row]) -> None:
+        """Know a cluster and all the requests that it is going to get; before the first of them arrives."""
+        self._cluster = cluster
+        self._requests = requests
+
+    def place(self, request: RequestView, view: ClusterView) -> Placement:
+        """Place one request.
+
+        Raises:
+            InputError: a base rejects a request, or `attend` was not called (`envs.cluster.simulate` calls it).
+        """
+        cluster = self._cluster
+        if cluster is None:
+            raise InputError("lookahead is clairvoyant: it plays whole runs and cannot place from a view alone")
+        owns = [placed_by(base, request, view) for base in self._bases]
+        if request.number in cluster.in_flight:
+            return owns[0]
+        found = [choice.placement for choice in candidates(request, view) if choice.feasible]
+        best = owns[0]
+        best_cost = inf
+        for placement in dict.fromkeys([*owns, *found]):
+            costs = [
+                rollout_cost(
+                    cluster,
+                    placement,
+                    request.number,
+                    self._requests,
+                    base,
+                    horizon_requests=self._horizon,
+                    tail_weight=self._tail_weight,
+                )
+                for base in self._bases
+            ]
+            cost = min(costs)
+            if cost < best_cost - _TIE:
+                best = placement
+                best_cost = cost
+        return best

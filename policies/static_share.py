@@ -1,0 +1,42 @@
+"""`static-share`: a fixed share of the prompts is deflected, whichever they are; ours, for ablations."""
+
+from typing import ClassVar
+
+import numpy as np
+
+from envs.actions import placement_for
+from envs.cluster import ClusterView, Placement, RequestView
+from hardware_profiles import InputError
+from policies.fixed import Static
+
+
+class StaticShare:
+    """Deflect each prompt with a fixed probability, to the least-loaded decode node; `static` sends the others.
+
+    What deflection gives without deciding which prompt and when. Chunks are those of `always-local`.
+
+    Args:
+        share: of the prompts that are deflected, in [0, 1].
+        seed: of the draws.
+    """
+
+    name = "static-share"
+    grid: ClassVar[dict[str, tuple[float, ...]]] = {
+        "share": (
+            *(0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35),
+            *(0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
+        ),
+    }
+
+    def __init__(self, share: float = 0.2, seed: int = 0) -> None:
+        if not 0.0 <= share <= 1.0:
+            raise InputError(f"static-share: share must be from 0 to 1, not {share}")
+        self._share = share
+        self._random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x5A2E,)))
+        self._static = Static()
+
+    def place(self, request: RequestView, view: ClusterView) -> Placement:
+        """Place one request."""
+        if self._random.random() < self._share:
+            return placement_for(view.least_loaded_decode_node(), request, view)
+        return self._static.place(request, view)

@@ -1,0 +1,59 @@
+"""Grids of knobs: what `experiments.tune` draws settings from."""
+
+from itertools import product
+from math import prod
+
+import pytest
+
+import policies
+from policies.kairos import Kairos
+
+TUNABLE = [name for name in policies.names() if policies.grid(name)]
+BUDGET = 18  # settings that experiments.tune tries unless told otherwise
+
+
+@pytest.mark.parametrize("rule", TUNABLE)
+def test_a_grid_is_of_knobs_of_the_rule_and_holds_their_defaults(rule: str) -> None:
+    knobs = policies.knobs(rule)
+    for knob, values in policies.grid(rule).items():
+        assert knobs[knob] in values
+        assert len(set(values)) == len(values) > 1
+
+
+@pytest.mark.parametrize("rule", TUNABLE)
+def test_a_grid_has_settings_enough_for_an_equal_budget(rule: str) -> None:
+    assert prod(len(values) for values in policies.grid(rule).values()) >= BUDGET
+
+
+@pytest.mark.parametrize("rule", TUNABLE)
+def test_every_setting_of_a_grid_can_be_made_from_its_name(rule: str) -> None:
+    grid = policies.grid(rule)
+    for values in product(*grid.values()):
+        name = ",".join(f"{knob}={str(value).lower()}" for knob, value in zip(grid, values, strict=True))
+        assert policies.make(f"{rule}:{name}").name == rule
+
+
+def test_the_published_knobs_of_kairos_are_tried() -> None:
+    assert {"alpha", "beta", "cap"} == set(policies.grid("kairos"))
+    assert policies.knobs("kairos")["alpha"] == 1.3
+    assert policies.grid("static") == {}
+    assert policies.knobs("static") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("kairos", "kairos"),
+        ("kairos:beta=0.9", "kairos:beta=0.9"),
+        ("careful=kairos:beta=0.9", "careful"),
+        ("kairos=kairos:alpha=1.0,beta=0.9", "kairos"),
+        ("twice=kairos:queue_chunk=prompt,beta=0.9", "twice"),
+        ("other=static", "other"),
+    ],
+)
+def test_a_setting_may_be_given_a_name_for_tables(name: str, label: str) -> None:
+    assert policies.label(name) == label
+    made = policies.make(name)
+    assert made.name == ("static" if name == "other=static" else "kairos")
+    if isinstance(made, Kairos):
+        assert made._beta == (0.9 if "beta" in name else 1.0)
