@@ -1,15 +1,17 @@
 """Cells: one policy on one workload at one load with one seed, run apart, kept, and run once.
 
-Every cell is a job of its own for a pool of processes. A finished cell is two files in a folder: NAME.npz
-with what happened to each request, then NAME.json with its metrics. A cell that is there already is not run
-again; its name holds a fingerprint of the code and the inputs, so one that would come out differently now
-is not taken for it.
+Every cell is a job of its own, here or on another machine: it is handed all it needs, and what it found is handed back
+and written here. A finished cell is three files in a folder: NAME.npz with what happened to each request, NAME.csv.gz
+with the same as its part of requests.csv.gz, then NAME.json with its metrics. A cell that is there already is not run
+again; its name holds a fingerprint of the code and the inputs, so one that would come out differently now is not taken
+for it.
 """
 
+import io
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,12 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 import policies
-from agents.processes import finished
-from envs.cluster import ClusterConfig, simulate
+from envs.cluster import ClusterConfig, Policy, simulate
 from envs.workload import Workload
 from experiments import metrics
 from experiments.digests import digest
+from experiments.executors import finished
 from experiments.metrics import Attainment, Metrics, Records
+from experiments.request_rows import packed_rows
+from experiments.tally import Tally
 from hardware_profiles.files import replacing
 
 DRAIN_S = 600.0
@@ -46,6 +50,7 @@ class Outcome:
     Attributes:
         cell: which one.
         metrics: its row.
+        tally: counts over its requests.
         label: how its requests were made.
         rate_rps: requests per second that arrived, over the whole run.
         end_s: when the run ended.
@@ -54,6 +59,7 @@ class Outcome:
 
     cell: Cell
     metrics: Metrics
+    tally: Tally
     label: str
     rate_rps: float
     end_s: float
@@ -65,37 +71,70 @@ class Outcome:
         with np.load(self.path) as arrays:
             return arrays["records"], arrays["met"]
 
+    @property
+    def packed_rows(self) -> bytes:
+        """Its part of requests.csv.gz."""
+        return self.path.with_suffix(".csv.gz").read_bytes()
+
 
 @dataclass(frozen=True)
 class _Job:
+    """A cell to run.
+
+    Attributes:
+        cell: which one.
+        workload: its requests.
+        config: the cluster.
+        trained: its policy where that is read from a file, which may be on this machine alone.
+        requests: keep what happened to each request.
+    """
+
     cell: Cell
     workload: Workload
     config: ClusterConfig
-    path: Path
+    trained: Policy | None
+    requests: bool
 
 
-def _run(job: _Job) -> float:
-    """Simulate a cell and keep it; returns the seconds it took."""
+class _Ran(NamedTuple):
+    """The content of a cell's files by suffix, the one that makes it whole last, and the seconds it took."""
+
+    files: dict[str, bytes]
+    took_s: float
+
+
+def _run(job: _Job) -> _Ran:
+    """Simulate a cell."""
     began_s = time.perf_counter()
-    policy = policies.make(job.cell.policy, seed=job.cell.seed)
+    policy = job.trained if job.trained is not None else policies.make(job.cell.policy, seed=job.cell.seed)
     workload = job.workload
     result = simulate(workload, policy, job.config, drain_s=DRAIN_S, time_decisions=True)
     records = metrics.as_array(result.records)
     index = records["request"]
     met = Attainment.of(records, workload.ttft_slo_s[index], workload.tbt_slo_s[index]).both
-    with replacing(job.path.with_suffix(".npz")) as path, path.open("wb") as file:
-        np.savez_compressed(file, records=records, met=met)
+    cell = job.cell
+    files: dict[str, bytes] = {}
+    if job.requests:
+        arrays = io.BytesIO()
+        np.savez_compressed(arrays, records=records, met=met)
+        files[".npz"] = arrays.getvalue()
+        files[".csv.gz"] = packed_rows(cell.policy, cell.workload, cell.load, cell.seed, records, met)
     kept = {
-        "cell": job.cell._asdict(),
+        "cell": cell._asdict(),
         "label": workload.label,
         "rate_rps": workload.rate_rps,
         "end_s": result.end_s,
         "metrics": asdict(metrics.measure(result, workload, job.config)),
+        "tally": asdict(Tally.of(records, result.end_s)),
     }
-    # Last, so that a cell with this file is whole.
-    with replacing(job.path) as path:
-        path.write_text(json.dumps(kept, indent=1))
-    return time.perf_counter() - began_s
+    files[".json"] = json.dumps(kept, indent=1).encode()
+    return _Ran(files, time.perf_counter() - began_s)
+
+
+def _keep(ran: _Ran, path: Path) -> None:
+    for suffix, content in ran.files.items():
+        with replacing(path.with_suffix(suffix)) as temporary:
+            temporary.write_bytes(content)
 
 
 def _load(path: Path) -> Outcome:
@@ -103,6 +142,7 @@ def _load(path: Path) -> Outcome:
     return Outcome(
         Cell(**kept["cell"]),
         Metrics(**kept["metrics"]),
+        Tally(**kept["tally"]),
         kept["label"],
         kept["rate_rps"],
         kept["end_s"],
@@ -118,17 +158,18 @@ def _path(cell: Cell, folder: Path, fingerprint: str) -> Path:
 
 def _jobs(
     cells: Iterable[Cell],
-    paths: Mapping[Cell, Path],
     workload_of: Callable[[str, float, int], Workload],
     config: ClusterConfig,
+    requests: bool,
 ) -> Iterator[_Job]:
-    """Jobs for `cells`; the requests of a (workload, load, seed) are made once and given to every policy."""
-    made: dict[tuple[str, float, int], Workload] = {}
+    """Jobs for `cells`; cells of one (workload, load, seed) that follow each other share its requests."""
+    made: tuple[str, float, int] | None = None
     for cell in cells:
-        key = (cell.workload, cell.load, cell.seed)
-        if key not in made:
-            made[key] = workload_of(*key)
-        yield _Job(cell, made[key], config, paths[cell])
+        if made != cell[1:]:
+            made = cell[1:]
+            workload = workload_of(*made)
+        trained = policies.make(cell.policy, seed=cell.seed) if policies.trained_path(cell.policy) else None
+        yield _Job(cell, workload, config, trained, requests)
 
 
 def run_cells(
@@ -138,7 +179,9 @@ def run_cells(
     folder: Path,
     *,
     fingerprint: str = "",
-    jobs: int = 1,
+    jobs: int | None = 1,
+    executor: str = "local",
+    requests: bool = True,
 ) -> list[Outcome]:
     """Run the cells that `folder` does not hold yet and return all of them in order; progress goes to stderr.
 
@@ -148,21 +191,24 @@ def run_cells(
         config: the cluster.
         folder: where finished cells are kept.
         fingerprint: of everything else that the numbers depend on (code, input files, cluster).
-        jobs: processes; 1 runs them here.
+        jobs: cells at a time; see `executors.finished`, also for `executor`.
+        executor: where they run.
+        requests: keep what happened to each request, which is most of what a cell takes on a disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = {cell: _path(cell, folder, fingerprint) for cell in cells}
     missing = [cell for cell, path in paths.items() if not path.exists()]
     if len(missing) < len(paths):
         print(f"{len(paths) - len(missing)} of {len(paths)} cells are there already", file=sys.stderr)
-    todo = _jobs(missing, paths, workload_of, config)
+    todo = _jobs(missing, workload_of, config, requests)
     began_s = time.perf_counter()
-    for done, (job, took_s) in enumerate(finished(_run, todo, jobs), start=1):
+    for done, (job, ran) in enumerate(finished(_run, todo, jobs, executor), start=1):
         cell = job.cell
+        _keep(ran, paths[cell])
         left_s = (time.perf_counter() - began_s) / done * (len(missing) - done)
         print(
-            f"[{done}/{len(missing)}] {cell.policy} {cell.workload} load {cell.load:g} seed {cell.seed}: "
-            f"{took_s:.1f} s, about {left_s:.0f} s left",
+            f"[{done}/{len(missing)}] {policies.label(cell.policy)} {cell.workload} load {cell.load:g} "
+            f"seed {cell.seed}: {ran.took_s:.1f} s, about {left_s:.0f} s left",
             file=sys.stderr,
         )
     return [_load(path) for path in paths.values()]

@@ -1,11 +1,10 @@
 """`python -m experiments.compare`: policies side by side on the same requests.
 
 Writes into --out: cells.csv (a row a policy, workload, load and seed), requests.csv.gz (a row a request), summary.md
-(tables with intervals) and figures/*.png. Finished cells are kept in cells/ as it goes; the same command again takes
-up where it stopped.
+(tables with intervals), figures/*.png, and report.html, both of these on one page. Finished cells are kept in cells/ as
+it goes; the same command again takes up where it stopped.
 """
 
-import importlib.util
 import json
 import shlex
 import sys
@@ -13,21 +12,30 @@ from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
-from math import inf
 from pathlib import Path
 
 import policies
-from envs.cluster import ClusterConfig
 from envs.generators import families, generate
 from envs.traces import formats, read_trace
-from envs.workload import TBT_SLO_S, TTFT_SLO_S, Workload
+from envs.workload import Workload
+from experiments.arguments import (
+    add_cluster,
+    add_executor,
+    add_slos,
+    check_counts,
+    check_executor,
+    check_families,
+    check_positive,
+    cluster,
+)
 from experiments.cells import DRAIN_S, Cell, run_cells
-from experiments.cluster_options import cluster_options
-from experiments.digests import digest, simulation_digest
+from experiments.digests import config_digest, digest, policy_files, simulation_digest
 from experiments.knee import TARGET, knees
 from experiments.metrics import WARMUP_SHARE
-from experiments.output import claim, commit, write_all
-from hardware_profiles import InputError, load_profile
+from experiments.output import claim, write_all
+from experiments.provenance import made_by
+from experiments.tuned import Tuned
+from hardware_profiles import InputError
 from hardware_profiles.cli import Parser, run_main
 
 LOADS = [0.5, 0.7, 0.85, 0.95, 1.05]
@@ -43,8 +51,9 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
     """
     parser = Parser(prog="python -m experiments.compare", description="Compare policies on the same requests.")
     add = parser.add_argument
-    rules = ", ".join(policies.names())
+    rules = ", ".join([policies.label(name) for name in [*policies.names(), *policies.bounds()]])
     add("--policies", nargs="+", required=True, metavar="P", help=f"{rules}; module:Class; or a trained one's path")
+    add("--tuned", type=Path, metavar="FILE", help="tuned.json: policies named without knobs get theirs from it")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--workload", nargs="+", metavar="W", help=f"families: {', '.join(families())}")
     source.add_argument("--trace", type=Path, metavar="FILE", help="a recorded workload")
@@ -52,21 +61,15 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
     add("--rate-scale", type=float, metavar="X", help="compress the trace's time by X (default 1)")
     add("--limit", type=int, metavar="N", help="only the trace's first N requests")
     add("--requests", type=int, metavar="N", help=f"requests a cell of a family (default {REQUESTS})")
-    add("--profile", default="a100-qwen3-8b", metavar="P", help="hardware profile, name or path (default %(default)s)")
     add("--cluster", default="2P2D", metavar="NPMD", help="prefill and decode nodes (default %(default)s)")
-    add("--connector", metavar="C", help="named connector in place of the profile's link between hosts, such as rdma")
-    add(
-        "--cluster-option", nargs="+", default=[], metavar="NAME=VALUE", help="such as kv_streaming=true; ClusterConfig"
-    )
-    add("--report-age-ms", type=float, default=100.0, metavar="MS", help="age of node reports (default %(default)g)")
-    add("--ttft-slo", type=float, default=TTFT_SLO_S, metavar="S", help="seconds (default %(default)g)")
-    add("--tbt-slo", type=float, default=TBT_SLO_S, metavar="S", help="seconds (default %(default)g)")
+    add_cluster(parser)
+    add_slos(parser)
     add("--seeds", type=int, metavar="N", help=f"seeds 0 to N - 1 (default {SEEDS}; 1 for a trace)")
     default = " ".join(f"{load:g}" for load in LOADS)
     loads_are = f"multiples of the knee of static (default {default}); of a trace's --rate-scale (default 1)"
     add("--loads", type=float, nargs="+", metavar="L", help=loads_are)
     add("--out", type=Path, metavar="DIR", help="default: runs/compare-, and a digest of the command")
-    add("--jobs", type=int, default=1, metavar="N", help="processes (default %(default)s)")
+    add_executor(parser)
     args = _checked(parser.parse_args(argv))
     args.line = shlex.join(sys.argv[1:] if argv is None else argv)
     return args
@@ -85,20 +88,10 @@ def _checked(args: Namespace) -> Namespace:
     for name, value in defaults.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    for name in ("seeds", "jobs", "requests"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise InputError(f"{_option(name)} {getattr(args, name)}: must be at least 1")
-    for name in ("ttft_slo", "tbt_slo"):
-        if not 0 < getattr(args, name) < inf:
-            raise InputError(f"{_option(name)} {getattr(args, name):g}: must be finite seconds above 0")
-    for load in args.loads:
-        if not 0 < load < inf:
-            raise InputError(f"--loads {load:g}: must be a finite number above 0")
-    if not 0 <= args.report_age_ms < inf:
-        raise InputError(f"--report-age-ms {args.report_age_ms:g}: must be finite milliseconds, 0 or more")
-    for family in args.workload or ():
-        if family not in families():
-            raise InputError(f"unknown workload {family!r}; known: {', '.join(families())}")
+    check_executor(args)
+    check_counts(args, "seeds", *(["requests"] if args.workload else []))
+    check_positive(args, "loads", "ttft_slo", "tbt_slo")
+    check_families(args.workload or ())
     # Named twice is meant once.
     for name in ("policies", "workload", "loads"):
         if getattr(args, name):
@@ -118,35 +111,32 @@ def _option(name: str) -> str:
 
 def _input_files(args: Namespace) -> list[Path]:
     """Files from outside the project that the numbers depend on: the trace, and the policies' own."""
-    named = [Path(args.trace or "")]
-    for policy in args.policies:
-        named.append(policies.trained_path(policy) or Path())
-        module, colon, _ = policy.partition(":")
-        if colon and (spec := importlib.util.find_spec(module)) and spec.origin:
-            named.append(Path(spec.origin))
-    return [path for path in named if path.is_file()]
+    return [*([args.trace] if args.trace else []), *policy_files(args.policies)]
 
 
 def compare(args: Namespace) -> None:
     """Run the comparison that `parse` read, write its folder, and print its main tables."""
-    profile = load_profile(args.profile)
-    if args.connector is not None:
-        profile = profile.with_connector(args.connector)
-    config = ClusterConfig(
-        profile, shape=args.cluster, report_age_s=args.report_age_ms / 1e3, **cluster_options(args.cluster_option)
-    )
-    for policy in args.policies:
+    config = cluster(args, args.cluster)
+    tuned = Tuned.read(args.tuned) if args.tuned else None
+    if tuned is not None:
+        tuned.check(config, args.ttft_slo, args.tbt_slo)
+    names = tuned.replace(args.policies) if tuned is not None else args.policies
+    for policy in names:
         policies.make(policy)
+    labels = [policies.label(policy) for policy in names]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise InputError(f"two policies are called {twice[0]} in tables; give one of them a LABEL=")
     slos = {"ttft_slo_s": args.ttft_slo, "tbt_slo_s": args.tbt_slo}
     if args.trace:
         trace = partial(read_trace, args.trace, args.trace_format, limit=args.limit, **slos)
         trace(rate_scale=args.rate_scale)  # what is wrong with it is told before anything is written
 
-    command = {name: value for name, value in vars(args).items() if name not in ("out", "jobs", "line")}
+    command = {name: value for name, value in vars(args).items() if name not in ("out", "jobs", "executor", "line")}
     identity = json.dumps(command, default=str)
     folder = args.out or Path("runs") / f"compare-{digest(identity)}"
     kept = folder / "cells"
-    fingerprint = digest(identity, repr(config), simulation_digest(), files=_input_files(args))
+    fingerprint = digest(identity, config_digest(config), simulation_digest(), files=_input_files(args))
+    workers = {"jobs": args.jobs, "executor": args.executor}
     claim(folder, command)
 
     if args.trace:
@@ -159,7 +149,7 @@ def compare(args: Namespace) -> None:
     else:
         workloads = args.workload
         at_rate = {name: partial(generate, name, requests=args.requests, **slos) for name in workloads}
-        knee_rps = knees(at_rate, config, kept, fingerprint=fingerprint, jobs=args.jobs)
+        knee_rps = knees(at_rate, config, kept, fingerprint=fingerprint, **workers)
         load_is = "load (multiple of the knee of static)"
         loads_are = (
             f"{load_is}, the highest rate at which static meets the SLOs of {TARGET:.0%} of the requests: "
@@ -169,21 +159,21 @@ def compare(args: Namespace) -> None:
         def workload_of(name: str, load: float, seed: int) -> Workload:
             return at_rate[name](rate_rps=load * knee_rps[name], seed=seed)
 
-    keys = product(workloads, args.loads, range(args.seeds), args.policies)
+    keys = product(workloads, args.loads, range(args.seeds), names)
     cells = [Cell(policy, workload, load, seed) for workload, load, seed, policy in keys]
-    outcomes = run_cells(cells, workload_of, config, kept, fingerprint=fingerprint, jobs=args.jobs)
+    outcomes = run_cells(cells, workload_of, config, kept, fingerprint=fingerprint, **workers)
     about = [
-        f"`python -m experiments.compare {args.line}`",
-        f"commit {commit()}; profile {config.profile.name}; cluster {config.shape}; node reports "
-        f"{args.report_age_ms:g} ms old; seeds 0 to {args.seeds - 1}",
+        f"cluster {config.shape} of {config.profile.name}; node reports {args.report_age_ms:g} ms old",
         f"SLOs, our choice: TTFT {args.ttft_slo:g} s, TBT {args.tbt_slo:g} s"
         + ("; a native trace's own columns come first" if args.trace_format == "native" else ""),
         f"the first {WARMUP_SHARE:.0%} of the span of arrivals is warm-up and left out; a run ends at the latest "
         f"{DRAIN_S:g} s after its last arrival",
         loads_are,
+        *([tuned.about()] if tuned is not None else []),
     ]
-    print(write_all(outcomes, "Placement policies compared", about, args.ttft_slo, load_is, folder))
-    print(f"\nwritten to {folder}: cells.csv, requests.csv.gz, summary.md, figures/")
+    made = made_by(f"python -m experiments.compare {args.line}", config.profile, f"0 to {args.seeds - 1}")
+    print(write_all(outcomes, "Placement policies compared", about, args.ttft_slo, load_is, folder, made_by=made))
+    print(f"\nwritten to {folder}: report.html, summary.md, figures/, cells.csv, requests.csv.gz")
 
 
 if __name__ == "__main__":

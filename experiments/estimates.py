@@ -12,13 +12,10 @@ from numpy.typing import NDArray
 
 from experiments import statistics
 from experiments.cells import Outcome
-from experiments.metrics import Records, measured, parts_at_quantile_s, ttft_s
+from experiments.metrics import Records, measured, rejected, ttft_s
 from experiments.statistics import Interval
 
 Floats = NDArray[np.float64]
-
-PROMPT_BUCKETS = (512, 2048, 8192)
-"""Upper ends of buckets of prompt tokens: the border of the families, a chunk budget, a long prompt."""
 
 
 class Runs:
@@ -30,6 +27,7 @@ class Runs:
 
     def __init__(self, outcomes: Sequence[Outcome]) -> None:
         self.outcomes = outcomes
+        self._intervals: dict[tuple[str, Runs | None], Interval] = {}
 
     @property
     def windows(self) -> list[tuple[Records, NDArray[np.bool_]]]:
@@ -44,29 +42,23 @@ class Runs:
     @cached_property
     def same_requests(self) -> bool:
         """Whether every seed had the same requests."""
-        first, *others = [records for records, _ in self.windows]
-        columns = ["arrival_s", "prompt_tokens", "output_tokens"]
-        return all(np.array_equal(records[columns], first[columns]) for records in others)
+        return len({out.tally.requests for out in self.outcomes}) == 1
 
     @property
     def ttft_s(self) -> list[Floats]:
         """TTFT of each run's requests, seconds."""
         return [ttft_s(records, out.end_s) for out, (records, _) in zip(self.outcomes, self.windows, strict=True)]
 
-    @cached_property
+    @property
     def parts_s(self) -> Floats:
         """Mean parts of the TTFT around P95, seconds, shape (4,); mean over runs."""
-        pairs = zip(self.outcomes, self.windows, strict=True)
-        means: Floats = np.mean([parts_at_quantile_s(records, out.end_s) for out, (records, _) in pairs], axis=0)
+        means: Floats = np.mean([out.tally.parts_s for out in self.outcomes], axis=0)
         return means
 
     def deflected_by_prompt(self) -> list[float]:
         """Share deflected of the requests in each bucket of prompt tokens; nan where there is none."""
-        records = np.concatenate([records for records, _ in self.windows])
-        bucket = np.searchsorted(PROMPT_BUCKETS, records["prompt_tokens"])
-        counts = np.bincount(bucket, minlength=len(PROMPT_BUCKETS) + 1)
-        deflected = np.bincount(bucket, records["deflected"], len(PROMPT_BUCKETS) + 1)
-        return [float(share) for share in deflected / np.where(counts, counts, np.nan)]
+        prompts, deflected = np.sum([[out.tally.prompts, out.tally.deflected] for out in self.outcomes], axis=0)
+        return [float(share) for share in deflected / np.where(prompts, prompts, np.nan)]
 
     def column(self, name: str) -> Floats:
         """A metric of each run, shape (seeds,)."""
@@ -81,6 +73,9 @@ class Runs:
 
         Metrics that are not of single requests have no interval (nan) over one set of requests.
         """
+        return self._once(name, None, lambda: self._estimate(name))
+
+    def _estimate(self, name: str) -> Interval:
         if not self.same_requests:
             return statistics.mean_interval(self.column(name))
         if name in _OF_REQUESTS:
@@ -91,6 +86,9 @@ class Runs:
 
     def difference(self, name: str, base: "Runs") -> Interval:
         """This policy's metric less that of `base` on the same requests, paired."""
+        return self._once(name, base, lambda: self._difference(name, base))
+
+    def _difference(self, name: str, base: "Runs") -> Interval:
         if not self.same_requests:
             return statistics.mean_interval(self.column(name) - base.column(name))
         values_of, q = _OF_REQUESTS[name]
@@ -101,9 +99,18 @@ class Runs:
 
     def ttft_p95_ratio(self, base: "Runs") -> Interval:
         """This policy's P95 TTFT over that of `base` on the same requests, paired."""
+        return self._once("ttft_p95_ratio", base, lambda: self._ttft_p95_ratio(base))
+
+    def _ttft_p95_ratio(self, base: "Runs") -> Interval:
         if not self.same_requests:
             return statistics.ratio_interval(self.column("ttft_p95_s"), base.column("ttft_p95_s"))
         return statistics.quantile_ratio(np.stack(self.ttft_s), np.stack(base.ttft_s), 0.95)
+
+    def _once(self, name: str, base: "Runs | None", interval: Callable[[], Interval]) -> Interval:
+        """An interval, resampled the first time it is asked for: a report shows some of them three times."""
+        if (name, base) not in self._intervals:
+            self._intervals[name, base] = interval()
+        return self._intervals[name, base]
 
 
 def _met(runs: Runs) -> list[Floats]:
@@ -111,7 +118,7 @@ def _met(runs: Runs) -> list[Floats]:
 
 
 def _longest_gaps(runs: Runs) -> list[Floats]:
-    return [records["tbt_max_s"][records["output_tokens"] > 1] for records, _ in runs.windows]
+    return [records["tbt_max_s"][(records["output_tokens"] > 1) & ~rejected(records)] for records, _ in runs.windows]
 
 
 _OF_REQUESTS: dict[str, tuple[Callable[[Runs], list[Floats]], float | None]] = {

@@ -1,65 +1,162 @@
-"""Which pictures a set of results gets."""
+"""Which pictures a set of results gets, and what each of them shows."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from experiments import figures
+from experiments.groups import Group, Groups, base_of, highlighted, named, of_workload, shown_load, workloads
+from experiments.markdown import plain
 from experiments.metrics import Records
-from experiments.report import Group
+from experiments.overview_figure import overview
+from experiments.printed import counted, name
 
 TIMELINE_S = 15.0
 
 
-def illustrate(groups: dict[tuple[str, float], Group], ttft_slo_s: float, load_is: str, folder: Path) -> list[Path]:
-    """Draw a workload's TTFT, its parts and the queues at one load, and attainment where there are several loads.
+class Picture(NamedTuple):
+    """A figure in a report.
 
-    The one load is the highest that is not above 1 (the knee, or the trace as it was asked for), else the
-    lowest.
+    Attributes:
+        path: its file.
+        alt: what it is, in a few words.
+        caption: what is to be seen, of how many requests; Markdown.
+    """
+
+    path: Path
+    alt: str
+    caption: str
+
+
+def illustrate(groups: Groups, ttft_slo_s: float, load_is: str, folder: Path) -> dict[str, list[Picture]]:
+    """Draw an overview, and of each workload its TTFT, the parts of it, the queues, and attainment by load.
+
+    Where it is of one load, that is `shown_load`. Policies that a crowded picture shows in colour are `highlighted`.
 
     Args:
-        groups: results by (workload, load).
+        groups: results.
         ttft_slo_s: drawn as a line, seconds.
         load_is: what a load is, for the axis.
         folder: where the PNG files go.
 
     Returns:
-        The files, in order.
+        Pictures by workload, and "" for those of all of them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
-    for workload in dict.fromkeys(workload for workload, _ in groups):
-        loads = sorted(load for name, load in groups if name == workload)
-        shown = max((load for load in loads if load <= 1), default=loads[0])
-        group = groups[workload, shown]
-        title = f"{workload}, load {shown:g} ({group_rate(group):.1f} requests/s)"
-
-        drawn.append(folder / f"ttft_cdf-{workload}.png")
-        figures.ttft_cdf(
-            {policy: np.concatenate(runs.ttft_s) for policy, runs in group.items()}, ttft_slo_s, title, drawn[-1]
-        )
-        drawn.append(folder / f"ttft_breakdown-{workload}.png")
-        figures.ttft_breakdown({policy: runs.parts_s for policy, runs in group.items()}, title, drawn[-1])
-        records = {policy: runs.outcomes[0].requests[0] for policy, runs in group.items()}
-        arrival_s = next(iter(records.values()))["arrival_s"]
-        seed = next(iter(group.values())).outcomes[0].cell.seed
-        drawn.append(folder / f"queue_depth-{workload}.png")
-        figures.queue_depth(records, arrival_s[-1], f"{title}, seed {seed}", drawn[-1])
-        drawn.append(folder / f"node_timeline-{workload}.png")
-        start_s = busiest_s(next(iter(records.values())), TIMELINE_S)
-        figures.node_timeline(records, start_s, start_s + TIMELINE_S, f"{title}, seed {seed}", drawn[-1])
-        if len(loads) > 1:
-            drawn.append(folder / f"slo_attainment-{workload}.png")
-            figures.attainment_by_load(
-                {
-                    policy: [(load, groups[workload, load][policy].estimate("slo_attainment")) for load in loads]
-                    for policy in group
-                },
-                load_is,
-                f"{workload}, 95 % intervals",
-                drawn[-1],
+    drawn: dict[str, list[Picture]] = {"": []}
+    if len(named(groups)) > 1 and len(groups) > 1:
+        path = folder / "overview.png"
+        overview(groups, path)
+        drawn[""].append(
+            Picture(
+                path,
+                "P95 TTFT and SLO attainment by policy, workload and load",
+                f"Policies (rows, in order of P95 TTFT) by workload and {plain(load_is)} (columns). Above, P95 TTFT "
+                f"against that of {name(base_of(groups))} on the same requests, blue where it is lower: colours end at "
+                "four times, and a number in brackets is not told apart. Below, the share of requests that met both "
+                f"SLOs. Means of {_size(groups)}.",
             )
+        )
+    for workload in workloads(groups):
+        drawn[workload] = _of_workload(of_workload(groups, workload), highlighted(groups), ttft_slo_s, load_is, folder)
     return drawn
+
+
+def _of_workload(
+    groups: Groups, coloured: Sequence[str], ttft_slo_s: float, load_is: str, folder: Path
+) -> list[Picture]:
+    (workload,) = workloads(groups)
+    load = shown_load(groups, workload)
+    group = groups[workload, load]
+    title = f"{workload}, load {load:g} ({group_rate(group):.1f} requests/s)"
+    at = f"{plain(workload)} at load {load:g}, {_size({(workload, load): group})}"
+    few = len(coloured) < len(group)
+    greys = f"; the other {len(group) - len(coloured)} policies are grey" if few else ""
+    only = f"; {len(coloured)} of {len(group)} policies" if few else ""
+    file_name = "".join(char if char.isalnum() or char in "-_." else "_" for char in workload)
+    drawn = []
+
+    def picture(kind: str, alt: str, caption: str) -> Path:
+        path = folder / f"{kind}-{file_name}.png"
+        drawn.append(Picture(path, f"{alt}, {workload}", caption))
+        return path
+
+    figures.ttft_cdf(
+        {policy: np.concatenate(runs.ttft_s) for policy, runs in group.items()},
+        ttft_slo_s,
+        title,
+        picture(
+            "ttft_cdf",
+            "distribution of TTFT by policy",
+            "Share of requests (up) whose first token came within a time (right, logarithmic): further left is better. "
+            f"Dashed, the SLO of {ttft_slo_s:g} s; dotted, P95. {at}{greys}.",
+        ),
+        coloured,
+    )
+    if len(groups) > 1:
+        figures.attainment_by_load(
+            {
+                policy: [(load, runs_at[policy].estimate("slo_attainment")) for (_, load), runs_at in groups.items()]
+                for policy in group
+            },
+            load_is,
+            f"{workload}, 95 % intervals",
+            picture(
+                "slo_attainment",
+                "SLO attainment by load",
+                "Share of requests that met both SLOs (up) by load (right), with 95 % intervals. Points of one load "
+                f"stand side by side. {plain(workload)}, {_size(groups)}{greys}.",
+            ),
+            coloured,
+        )
+    figures.ttft_breakdown(
+        {policy: runs.parts_s for policy, runs in group.items()},
+        title,
+        picture(
+            "ttft_breakdown",
+            "parts of the TTFT around P95",
+            "What the TTFT around P95 is made of: means over the requests from P94 to P96, in milliseconds (left) and "
+            f"as shares of it (right), shortest first. {at}.",
+        ),
+    )
+    records = {policy: group[policy].outcomes[0].requests[0] for policy in coloured}
+    first = next(iter(records.values()))
+    seed = group[coloured[0]].outcomes[0].cell.seed
+    figures.queue_depth(
+        records,
+        first["arrival_s"][-1],
+        f"{title}, seed {seed}",
+        picture(
+            "queue_depth",
+            "prompts that wait for their prefill over time",
+            f"Prompts whose prefill has not started (up, logarithmic above 10) over the time of a run (right). "
+            f"{plain(workload)} at load {load:g}, seed {seed} alone, n = {len(first):,} requests{only}.",
+        ),
+    )
+    start_s = busiest_s(first, TIMELINE_S)
+    figures.node_timeline(
+        records,
+        start_s,
+        start_s + TIMELINE_S,
+        f"{title}, seed {seed}",
+        picture(
+            "node_timeline",
+            "where prompts are prefilled in the busiest seconds",
+            f"The {TIMELINE_S:g} s in which most prompt tokens arrive: each bar is a prompt from the start to the end "
+            "of its prefill (right), on the node that prefills it (rows), orange where that node decodes it too. "
+            f"{plain(workload)} at load {load:g}, seed {seed} alone{only}.",
+        ),
+    )
+    return drawn
+
+
+def _size(groups: Groups) -> str:
+    """How many requests a policy was measured on."""
+    runs = [next(iter(group.values())) for group in groups.values()]
+    requests = sum(out.metrics.requests for one in runs for out in one.outcomes)
+    return f"n = {requests:,} measured requests a policy ({counted(len(runs[0].outcomes), 'seed')})"
 
 
 def group_rate(group: Group) -> float:

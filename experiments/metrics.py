@@ -3,7 +3,8 @@
 Window: requests that ARRIVED after the warm-up (the first `WARMUP_SHARE` of the span of arrivals), up to the
 last arrival. Every one of them counts. One that never finished misses its SLOs; one without a first token
 enters the TTFT statistics with the time it had waited when the run ended (a lower bound) and is counted in
-`censored`.
+`censored`. So does one that was rejected, which is counted in `rejected` too: turning requests away never makes
+a TTFT look better. It has no gaps, and is left out of their statistics.
 """
 
 from collections.abc import Sequence
@@ -57,6 +58,12 @@ def measured(records: Records) -> NDArray[np.bool_]:
     return window
 
 
+def rejected(records: Records) -> NDArray[np.bool_]:
+    """Which requests were never taken in, shape (requests,)."""
+    away: NDArray[np.bool_] = records["decode_node"] < 0
+    return away
+
+
 def window_start_s(records: Records) -> float:
     """When the measured window begins: after WARMUP_SHARE of the span of arrivals, seconds."""
     first_s, last_s = records["arrival_s"].min(), records["arrival_s"].max()
@@ -80,8 +87,8 @@ def ttft_parts_s(records: Records, end_s: float) -> Floats:
     return np.diff(times_s, axis=1)
 
 
-def parts_at_quantile_s(records: Records, end_s: float, q: float = 0.95, least: int = 20) -> Floats:
-    """Mean parts (see PARTS) of the requests around the q-quantile of TTFT, seconds, shape (4,).
+def around_quantile(records: Records, end_s: float, q: float = 0.95, least: int = 20) -> Records:
+    """The requests around the q-quantile of TTFT, shortest first.
 
     "Around" is the ranks within one per cent of all requests on either side (P94 to P96), and `least`
     requests where that is fewer (all of them where there are no more).
@@ -90,8 +97,13 @@ def parts_at_quantile_s(records: Records, end_s: float, q: float = 0.95, least: 
     half = max(int(np.ceil(0.01 * total)), least // 2)
     centre = int(np.clip(round(q * (total - 1)), 0, total - 1))
     order = np.lexsort((records["request"], ttft_s(records, end_s)))
-    around = order[max(centre - half, 0) : centre + half + 1]
-    mean_s: Floats = ttft_parts_s(records[around], end_s).mean(axis=0)
+    around: Records = records[order[max(centre - half, 0) : centre + half + 1]]
+    return around
+
+
+def parts_at_quantile_s(records: Records, end_s: float, q: float = 0.95) -> Floats:
+    """Mean parts (see PARTS) of the requests around the q-quantile of TTFT, seconds, shape (4,)."""
+    mean_s: Floats = ttft_parts_s(around_quantile(records, end_s, q), end_s).mean(axis=0)
     return mean_s
 
 
@@ -128,13 +140,14 @@ class Metrics:
 
     Over the requests of the measured window, except: tbt_* (but tbt_max) are over the single gaps of decode
     runs that began in it; kv_bytes_moved, chunk_steps, preemptions, events, decision times and busy shares
-    are of the whole run. tbt_max_p95_s is over each request's longest gap (outputs of one token have none
-    and are left out).
+    are of the whole run. tbt_max_p95_s is over each request's longest gap (outputs of one token and rejected
+    requests have none and are left out).
     """
 
     requests: int
     finished_share: float
     censored: int
+    rejected: int
     ttft_mean_s: float
     ttft_p50_s: float
     ttft_p90_s: float
@@ -206,7 +219,8 @@ def measure(result: RunResult, workload: Workload, config: ClusterConfig) -> Met
     met = Attainment.of(records, workload.ttft_slo_s[index], workload.tbt_slo_s[index])
     ttft = ttft_s(records, result.end_s)
     ttft_p50, ttft_p90, ttft_p95, ttft_p99 = _quantiles(ttft, 0.5, 0.9, 0.95, 0.99)
-    several = records[records["output_tokens"] > 1]
+    turned_away = rejected(records)
+    several = records[(records["output_tokens"] > 1) & ~turned_away]
     tpot = (several["last_token_s"] - several["first_token_s"]) / (several["output_tokens"] - 1)
     e2e = records["last_token_s"] - records["arrival_s"]
     finished = ~np.isnan(e2e)
@@ -224,6 +238,7 @@ def measure(result: RunResult, workload: Workload, config: ClusterConfig) -> Met
         requests=len(records),
         finished_share=_mean(finished),
         censored=int(np.isnan(records["first_token_s"]).sum()),
+        rejected=int(turned_away.sum()),
         ttft_mean_s=_mean(ttft),
         ttft_p50_s=ttft_p50,
         ttft_p90_s=ttft_p90,

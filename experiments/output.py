@@ -8,7 +8,11 @@ from pathlib import Path
 import policies
 from experiments import report
 from experiments.cells import Outcome
+from experiments.groups import grouped
+from experiments.html import write_html
 from experiments.illustrate import illustrate
+from experiments.leaders import ATTAINMENT, P95, came_out
+from experiments.overview import matrix
 from experiments.tables import write_cells, write_requests
 from hardware_profiles import InputError
 from hardware_profiles.files import replacing
@@ -38,6 +42,13 @@ def commit() -> str:
         return "unknown"
 
 
+def write_report(summary: str, figures: Sequence[Path], folder: Path) -> None:
+    """Write summary.md, and the same as one page, report.html, with the figures in it."""
+    with replacing(folder / "summary.md") as path:
+        path.write_text(summary, encoding="utf-8")
+    write_html(summary, figures, folder / "report.html")
+
+
 def write_all(
     outcomes: Sequence[Outcome],
     title: str,
@@ -48,31 +59,32 @@ def write_all(
     *,
     cells_name: str = "cells.csv",
     bases: Sequence[str] = (),
+    made_by: Sequence[str] = (),
 ) -> str:
-    """Write `cells_name`, requests.csv.gz, summary.md and figures/ into `folder`.
+    """Write `cells_name`, requests.csv.gz, figures/, summary.md and report.html into `folder`.
 
     Args:
         outcomes: all cells.
         title: heading of the summary.
-        about: what was run, a line each.
+        about: what was run, a line of Markdown each.
         ttft_slo_s: drawn in the figures, seconds.
         load_is: what a load is, for an axis.
         folder: where to write.
         cells_name: name of the file with a row a cell.
         bases: policies that the others are compared with; none: static, or the first.
+        made_by: the foot of the summary, see `provenance.made_by`.
 
     Returns:
-        The main tables, to print.
+        What came out and the main tables, to print.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_cells(outcomes, folder / cells_name)
     write_requests(outcomes, folder / "requests.csv.gz")
-    groups = report.grouped(outcomes)
-    with replacing(folder / "summary.md") as path:
-        path.write_text(report.summary(title, about, groups, bases))
-    illustrate(groups, ttft_slo_s, load_is, folder / "figures")
-    against = bases or [report.base_of(next(iter(groups.values())))]
-    differences = [
-        f"against {policies.label(base)}:\n{table}" for base in against if (table := report.differences(groups, base))
-    ]
-    return "\n\n".join([report.results(groups), *differences])
+    groups = grouped(outcomes)
+    pictures = illustrate(groups, ttft_slo_s, load_is, folder / "figures")
+    text = report.summary(title, about, groups, bases, pictures, made_by)
+    write_report(text, [one.path for drawn in pictures.values() for one in drawn], folder)
+    parts = [came_out(groups), *(f"{each.title}:\n{matrix(groups, each)}" for each in (P95, ATTAINMENT))]
+    parts += [f"against {policies.label(base)}:\n{report.differences(groups, base)}" for base in bases]
+    # Marks of bold type and of code are for the page.
+    return "\n\n".join(filter(None, parts)).replace("**", "").replace("`", "")

@@ -16,11 +16,13 @@ from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.cluster import ClusterConfig, ClusterView, Placement, RequestRecord, RequestView, simulate
+from envs.cluster.topology import parse_shape
 from envs.workload import Workload
 from hardware_profiles import InputError, Link, Profile, load_profile
 from hardware_profiles.cli import Parser, run_main
@@ -109,7 +111,11 @@ def read_recording(path: Path) -> dict[str, NDArray[np.float64]]:
     if not rows:
         raise InputError(f"{path}: no rows below the header")
     table = np.array(rows)
-    columns = {name: table[:, i] for i, name in enumerate(COLUMNS)}
+    return in_order({name: table[:, i] for i, name in enumerate(COLUMNS)})
+
+
+def in_order(columns: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    """The rows of a recording in order of arrival and, where that is equal, of prefill start."""
     order = np.lexsort((columns["prefill_start_ms"], columns["arrival_ms"]))
     return {name: values[order] for name, values in columns.items()}
 
@@ -123,6 +129,72 @@ def _summary(ttft_s: NDArray[np.float64], itl_s: NDArray[np.float64]) -> dict[st
     return figures
 
 
+class Setup(NamedTuple):
+    """A recording's requests, the policy that places them as recorded, and the cluster they were recorded on."""
+
+    workload: Workload
+    policy: Recorded
+    config: ClusterConfig
+
+
+def set_up(
+    recording: dict[str, NDArray[np.float64]], profile: Profile, label: str = "recording", shape: str | None = None
+) -> Setup:
+    """What plays a recording's requests as they were placed.
+
+    Args:
+        recording: columns as `read_recording` gives them.
+        profile: machine and model of every node.
+        label: of the workload.
+        shape: of the cluster; None: no more nodes than the recording names.
+    """
+    if shape is None:
+        shape = "{}P{}D".format(*(int(recording[name].max()) + 1 for name in _NODE_COLUMNS))
+    prefill_nodes, _ = parse_shape(shape)
+    workload = Workload.of(
+        recording["arrival_ms"] / 1e3, recording["prompt_tokens"], recording["output_tokens"], label=label
+    )
+    placements = [
+        Placement(int(p), prefill_nodes + int(d))
+        for p, d in zip(recording["prefill_node"], recording["decode_node"], strict=True)
+    ]
+    config = ClusterConfig(
+        profile,
+        shape=shape,
+        kv_block_tokens=_RECORDER_BLOCK_TOKENS,
+        max_prompts=_RECORDER_PROMPTS,
+    )
+    return Setup(workload, Recorded(placements), config)
+
+
+def with_link(profile: Profile, gb_per_s: float) -> Profile:
+    """The profile with an inter-node link of a bandwidth in 10^9 bytes a second and no latency, as the recorder's."""
+    return replace(profile, inter_node=Link(0.0, gb_per_s * 1e9, "given on the command line"))
+
+
+def held_against(recording: dict[str, NDArray[np.float64]], records: Sequence[RequestRecord]) -> dict[str, object]:
+    """Latencies recorded ("reference") and ours ("simulated"), and how far apart single requests are.
+
+    Returns:
+        The JSON object of the command but for the speed; its "ttft_correlation" is None where every TTFT is the same.
+    """
+    output_tokens = recording["output_tokens"]
+    several = output_tokens > 1
+    first_s = np.array([record.first_token_s for record in records])
+    last_s = np.array([record.last_token_s for record in records])
+    ttft_s = first_s - recording["arrival_ms"] / 1e3
+    reference_ttft_s = (recording["first_token_ms"] - recording["arrival_ms"]) / 1e3
+    reference_decode_s = (recording["last_token_ms"] - recording["first_token_ms"]) / 1e3
+    gaps = (output_tokens - 1)[several]
+    spread = min(np.ptp(ttft_s), np.ptp(reference_ttft_s)) > 0  # else there is no correlation to speak of
+    return {
+        "reference": _summary(reference_ttft_s, reference_decode_s[several] / gaps),
+        "simulated": _summary(ttft_s, (last_s - first_s)[several] / gaps),
+        "ttft_error_median": float(np.median(np.abs(ttft_s / reference_ttft_s - 1.0))),
+        "ttft_correlation": float(np.corrcoef(ttft_s, reference_ttft_s)[0, 1]) if spread else None,
+    }
+
+
 def replay(path: Path, profile: Profile, link_gb_per_s: float | None = None) -> dict[str, object]:
     """Replay one recording.
 
@@ -133,60 +205,38 @@ def replay(path: Path, profile: Profile, link_gb_per_s: float | None = None) -> 
             None: the profile's own link.
 
     Returns:
-        The JSON object of the command; its "ttft_correlation" is None where every TTFT is the same.
+        The JSON object of the command.
 
     Raises:
         InputError: a bad recording, or a request that does not fit the profile's KV capacity.
     """
     recording = read_recording(path)
     if link_gb_per_s is not None:
-        profile = replace(profile, inter_node=Link(0.0, link_gb_per_s * 1e9, "given on the command line"))
+        profile = with_link(profile, link_gb_per_s)
     if recording["output_tokens"].max() < 2:
         raise InputError(f"{path}: no request of two tokens or more, so there is no ITL to compare")
-    prefill_nodes, decode_nodes = (int(recording[name].max()) + 1 for name in _NODE_COLUMNS)
-    requests = len(recording["arrival_ms"])
-    prompt_tokens, output_tokens = (recording[name].astype(np.int64) for name in ("prompt_tokens", "output_tokens"))
-    workload = Workload(
-        arrival_s=recording["arrival_ms"] / 1e3,
-        prompt_tokens=prompt_tokens,
-        output_tokens=output_tokens,
-        ttft_slo_s=np.full(requests, 2.0),
-        tbt_slo_s=np.full(requests, 0.1),
-        label=f"recording {path.name}",
-    )
-    placements = [
-        Placement(int(p), prefill_nodes + int(d))
-        for p, d in zip(recording["prefill_node"], recording["decode_node"], strict=True)
-    ]
-    config = ClusterConfig(
-        profile,
-        shape=f"{prefill_nodes}P{decode_nodes}D",
-        kv_block_tokens=_RECORDER_BLOCK_TOKENS,
-        max_prompts=_RECORDER_PROMPTS,
-    )
+    workload, policy, config = set_up(recording, profile, f"recording {path.name}")
     began = perf_counter()
     try:
-        records: list[RequestRecord] = simulate(workload, Recorded(placements), config).records
+        records = simulate(workload, policy, config).records
     except InputError as error:
         raise InputError(f"{path}: {error} (requests in order of arrival, from 0)") from error
     wall_s = perf_counter() - began
+    return held_against(recording, records) | {"requests_per_s": len(records) / wall_s}
 
-    several = output_tokens > 1
-    first_s = np.array([record.first_token_s for record in records])
-    last_s = np.array([record.last_token_s for record in records])
-    ttft_s = first_s - workload.arrival_s
-    reference_ttft_s = (recording["first_token_ms"] - recording["arrival_ms"]) / 1e3
-    reference_decode_s = (recording["last_token_ms"] - recording["first_token_ms"]) / 1e3
-    gaps = (output_tokens - 1)[several]
-    spread = min(np.ptp(ttft_s), np.ptp(reference_ttft_s)) > 0  # else there is no correlation to speak of
-    correlation = float(np.corrcoef(ttft_s, reference_ttft_s)[0, 1]) if spread else None
-    return {
-        "reference": _summary(reference_ttft_s, reference_decode_s[several] / gaps),
-        "simulated": _summary(ttft_s, (last_s - first_s)[several] / gaps),
-        "ttft_error_median": float(np.median(np.abs(ttft_s / reference_ttft_s - 1.0))),
-        "ttft_correlation": correlation,
-        "requests_per_s": requests / wall_s,
-    }
+
+def print_latencies(result: dict[str, object]) -> None:
+    """Print what `held_against` gives as a table."""
+    reference, simulated = result["reference"], result["simulated"]
+    assert isinstance(reference, dict)
+    assert isinstance(simulated, dict)
+    print(f"{'':14} {'recorded ms':>12} {'simulated ms':>12} {'error':>8}")
+    for name, value in reference.items():
+        error = simulated[name] / value - 1.0
+        print(f"{name.removesuffix('_s'):14} {value * 1e3:12.3f} {simulated[name] * 1e3:12.3f} {error:+8.2%}")
+    print(f"median error of a request's TTFT {result['ttft_error_median']:.2%}")
+    correlation = result["ttft_correlation"]
+    print(f"correlation of TTFT {'undefined' if correlation is None else format(correlation, '.5f')}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -205,16 +255,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.json:
         print(json.dumps(result, indent=2))
         return
-    reference, simulated = result["reference"], result["simulated"]
-    assert isinstance(reference, dict)
-    assert isinstance(simulated, dict)
-    print(f"{'':14} {'recorded ms':>12} {'simulated ms':>12} {'error':>8}")
-    for name, value in reference.items():
-        error = simulated[name] / value - 1.0
-        print(f"{name.removesuffix('_s'):14} {value * 1e3:12.3f} {simulated[name] * 1e3:12.3f} {error:+8.2%}")
-    print(f"median error of a request's TTFT {result['ttft_error_median']:.2%}")
-    correlation = result["ttft_correlation"]
-    print(f"correlation of TTFT {'undefined' if correlation is None else format(correlation, '.5f')}")
+    print_latencies(result)
     print(f"{result['requests_per_s']:.0f} requests simulated a second")
 
 

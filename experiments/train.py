@@ -7,7 +7,8 @@ The run goes through stages, each kept in --out when done; the same command goes
 3. With --warm-start lookahead, a start for PPO: placements played forward on copies of the cluster, their costs
    fitted by the network. It is evaluated too.
 4. PPO, from scratch or from there.
-5. Evaluation on unseen seeds, or the unseen end of a trace: comparison.csv, requests.csv.gz, summary.md, figures/.
+5. Evaluation on unseen seeds, or the unseen end of a trace: comparison.csv, requests.csv.gz, summary.md, figures/,
+   report.html.
 """
 
 import json
@@ -31,11 +32,13 @@ from envs.generators import families, generate
 from envs.traces import formats, read_trace
 from envs.workload import TBT_SLO_S, TTFT_SLO_S
 from experiments.cells import Cell, run_cells
-from experiments.digests import digest, simulation_digest
+from experiments.cost import TAIL_WEIGHT
+from experiments.digests import config_digest, digest, simulation_digest
 from experiments.knee import TARGET, knees
 from experiments.output import claim, commit, write_all
+from experiments.provenance import made_by
 from experiments.sources import EVALUATION_SEED, TUNING_SEEDS, Arrivals, Episodes, Family, Source, Trace
-from experiments.tune import tuned_kairos
+from experiments.tune import tuned
 from hardware_profiles import InputError, load_profile
 from hardware_profiles.cli import Parser, run_main
 from hardware_profiles.files import replacing
@@ -47,9 +50,6 @@ if TYPE_CHECKING:  # torch is slow to import, and a mistake in the arguments sho
 LOADS = [0.7, 0.95, 1.05, 1.2]
 TRAINING_LOADS = (0.5, 1.3)
 HEURISTICS = ["static", "round-robin", "always-local", "shortest-ttft", "kairos"]
-TAIL_WEIGHT = 8.0
-"""Long waits count for more than in the mean alone: TTFT / SLO + 8 (TTFT / SLO)^2. Ours: of 2 and 8, tried on seeds
-from 600,000, 2 gave the lower means and 8 the lower tails, none of them beyond those of `shortest-ttft`."""
 
 _EPISODE_REQUESTS = 256
 _TUNING_REQUESTS = 1000
@@ -131,7 +131,7 @@ def train(args: Namespace) -> None:
     command = {name: value for name, value in vars(args).items() if name not in ("out", "jobs", "line")}
     identity = json.dumps(command, default=str)
     folder = args.out or Path("runs") / f"train-{digest(identity)}"
-    fingerprint = digest(identity, repr(config), simulation_digest(), files=[args.trace] if args.trace else [])
+    fingerprint = digest(identity, config_digest(config), simulation_digest(), files=[args.trace] if args.trace else [])
     claim(folder, command)
     _write_json(folder / "config.json", {**command, "tail_weight": TAIL_WEIGHT, "training_loads": TRAINING_LOADS})
     with replacing(folder / "command.txt") as path:
@@ -150,7 +150,7 @@ def train(args: Namespace) -> None:
 
     seeds = TUNING_SEEDS[:1] if trace is not None else TUNING_SEEDS
     tuning = [source.tuning(_TUNING_REQUESTS, load, seed) for load in args.loads for seed in seeds]
-    kairos, tried = tuned_kairos(tuning, config, tail_weight=TAIL_WEIGHT, jobs=args.jobs)
+    kairos, tried = tuned("kairos", tuning, config, tail_weight=TAIL_WEIGHT, jobs=args.jobs)
     _write_json(
         folder / "tuning.json", {"chosen": kairos, "tried": {name: found._asdict() for name, found in tried.items()}}
     )
@@ -172,9 +172,7 @@ def train(args: Namespace) -> None:
         jobs=args.jobs,
     )
     about = [
-        f"`python -m experiments.train {args.line}`".replace(" `", "`"),
-        f"commit {commit()}; profile {config.profile.name}; cluster {config.shape}; node reports "
-        f"{config.report_age_s * 1e3:g} ms old",
+        f"cluster {config.shape} of {config.profile.name}; node reports {config.report_age_s * 1e3:g} ms old",
         f"trained on loads from {TRAINING_LOADS[0]:g} to {TRAINING_LOADS[1]:g}; evaluated on "
         + (
             "the last 25 % of the trace's span, never trained or tuned on"
@@ -197,6 +195,11 @@ def train(args: Namespace) -> None:
             folder,
             cells_name="comparison.csv",
             bases=["static", kairos, "shortest-ttft"],
+            made_by=made_by(
+                f"python -m experiments.train {args.line}".rstrip(),
+                config.profile,
+                f"{args.seed} in training, {first} to {first + args.seeds - 1} in evaluation",
+            ),
         )
     )
     _write_json(
@@ -209,7 +212,9 @@ def train(args: Namespace) -> None:
             "wall_s": time.monotonic() - began_s,
         },
     )
-    print(f"\nwritten to {folder}: policy.npz, model.zip, progress.csv, comparison.csv, summary.md, figures/")
+    print(
+        f"\nwritten to {folder}: policy.npz, model.zip, progress.csv, comparison.csv, report.html, summary.md, figures/"
+    )
 
 
 def _learn(args: Namespace, source: Source, config: ClusterConfig, folder: Path) -> list[str]:

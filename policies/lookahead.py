@@ -21,14 +21,16 @@ class Lookahead:
     best of them. Candidates are each base's own placement, every prefill node and every feasible deflection
     (`envs.candidates`); what costs the same goes to the first base's own.
 
-    It bounds what its own candidates can do, one decision at a time: a rule with other placements, such as
-    `colocated`, may do better where those are. A request whose node was lost is placed by the first base.
+    A bound by what it has found, not by proof: it looks at one decision at a time and at its own candidates, so a rule
+    with other placements, such as `colocated`, may do better where those are. A request whose node was lost is placed
+    by the first base.
 
     Args:
         horizon: arrivals that follow and are played; >= 1.
         tail_weight: weight of the squared waits in the cost, as in the environment; >= 0.
         base: registered policies joined by "+", with knobs of their own; in a name it comes last and takes the rest:
-            `lookahead:horizon=20,base=kairos:beta=0.9,cap=2+static`.
+            `lookahead:horizon=20,base=kairos:beta=0.9,cap=2+static`. Two by default, ours: with kairos alone its cost
+            is not told apart from that of `shortest-ttft` on bursts.
         seed: of the bases.
     """
 

@@ -10,7 +10,8 @@ What is adapted, and what is ours where the readings leave it open:
 
 - R_PD is the cluster's shape: prefill nodes are P-heavy, decode nodes D-heavy. S_P is the engine's token budget, as
   for every rule here. S_D (`chunk`) stays the same whatever decodes beside it: it is a slider set offline, and no
-  guard on a single step. The readings name 128 to 512 tokens as examples.
+  guard on a single step. The readings name 128 to 512 tokens as examples. Prompts with a chunk plan do not share steps
+  here, so a prompt shorter than S_D has a step to itself, which the projection counts.
 - Shortest first: the source orders the requests that wait at the scheduler by length. Here each is placed alone when
   it arrives, so "short" is a length of at most `short` times the mean prompt of those that arrived lately
   (the router's slower fading sums, this request included).

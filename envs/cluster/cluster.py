@@ -229,6 +229,8 @@ class Cluster:
         counters.queued_prompts[node] += sign
         counters.queued_prompt_tokens[node] += sign * seq.rest_tokens
         counters.deflected_requests[node] += sign
+        if sign > 0:
+            self.engines[node].enqueued_tokens += seq.rest_tokens  # those that are computed count there anyway
 
     def _rest_done(self, seq: Sequence) -> None:
         """The rest of a split prompt, if it was one, is computed, or lost."""
@@ -465,6 +467,8 @@ class Cluster:
                     self._call_for_pull(seq)
         for seq in sorted(lost, key=lambda seq: seq.index):
             self._dequeue(seq)
+            if seq.decode_node != node:
+                self.engines[seq.decode_node].enqueued_tokens -= seq.rest_tokens
             self._rest_done(seq)
             self.counters.decode_requests[seq.decode_node] -= 1
             self.counters.decode_prompt_tokens[seq.decode_node] -= seq.prompt_tokens

@@ -197,7 +197,10 @@ class Engine:
             self._cut()
 
     def add_rest(self, seq: Sequence) -> None:
-        """Queue the rest of a split prompt, the KV of whose first part has come and all of whose KV is reserved."""
+        """Queue the rest of a split prompt, the KV of whose first part has come and all of whose KV is reserved.
+
+        It has been counted among `enqueued_tokens` since it was placed.
+        """
         seq.prefilled_tokens = seq.target_tokens
         seq.target_tokens += seq.rest_tokens
         seq.kv_tokens = seq.target_tokens
@@ -208,7 +211,6 @@ class Engine:
             while index and prompts[index - 1].prefilled_tokens == prompts[index - 1].hit_tokens:
                 index -= 1
         prompts.insert(index, seq)
-        self.enqueued_tokens += seq.rest_tokens
         if not self._chunks or self._start_s >= self.clock._now:
             self._cut()
 

@@ -4,17 +4,65 @@ from pathlib import Path
 
 import pytest
 
-from envs.cluster import ClusterConfig
+import policies
+from envs.cluster import ClusterConfig, Topology, simulate
+from envs.cluster.disturbance import Disturbance
+from envs.workload import Workload
 from experiments.cluster_options import OPTIONS, cluster_options
 from experiments.compare import compare, parse
-from hardware_profiles import InputError
+from hardware_profiles import InputError, load_profile
 from tests.toy import toy_profile
 
 
 def test_values_become_what_the_cluster_takes() -> None:
-    found = cluster_options(["kv_streaming=true", "max_prompts=1", "host_overhead_s=0.002"])
+    found = cluster_options(["kv_streaming=true", "max_prompts=1", "host_overhead_s=0.002"], "2P2D")
     assert found == {"kv_streaming": True, "max_prompts": 1, "host_overhead_s": 0.002}
     ClusterConfig(toy_profile(), **found)
+
+
+def test_a_value_for_each_node() -> None:
+    items = [
+        "node_speeds=1,1,1,0.6",
+        "hosts=0,0,1,1",
+        "nics=0,0,1,2",
+        "node_profiles=" + ",".join(["a100-qwen3-8b"] * 4),
+    ]
+    found = cluster_options(items, "2P2D")
+    assert found["node_speeds"] == (1.0, 1.0, 1.0, 0.6)
+    assert (found["hosts"], found["nics"]) == ((0, 0, 1, 1), (0, 0, 1, 2))
+    assert [profile.name for profile in found["node_profiles"]] == ["a100-qwen3-8b"] * 4
+    ClusterConfig(load_profile("a100-qwen3-8b"), "2P2D", **found)
+
+
+def test_disturbances_of_a_node_or_of_a_group() -> None:
+    found = cluster_options(["disturbances=0:speed:prefill:0.8,3.5:link:3:0.5,9:loss:1,9:link:all:2"], "2P3D")
+    assert found["disturbances"] == (
+        *(Disturbance(0.0, "speed", node, 0.8) for node in (0, 1)),
+        Disturbance(3.5, "link", 3, 0.5),
+        Disturbance(9.0, "loss", 1),
+        *(Disturbance(9.0, "link", node, 2.0) for node in range(5)),
+    )
+
+
+def test_a_disturbance_at_the_start_is_an_error_in_what_policies_believe() -> None:
+    """A lone request is prefilled and sent a fifth slower, and what the router predicts stays as it was."""
+
+    def alone(*items: str) -> tuple[float, float, Topology]:
+        config = ClusterConfig(toy_profile(), **cluster_options(items, "2P2D"))
+        workload = Workload.of([0.0], [2000], [2], label="alone")
+        (record,) = simulate(workload, policies.make("static"), config).records
+        execution_s = record.prefill_end_s - record.prefill_start_s
+        return execution_s, record.kv_ready_s - record.prefill_end_s, Topology(config)
+
+    execution_s, transfer_s, topology = alone()
+    slower_s, same_s, believed = alone("disturbances=0:speed:prefill:0.8")
+    assert slower_s == pytest.approx(execution_s / 0.8)
+    assert same_s == pytest.approx(transfer_s)
+    assert believed.laws == topology.laws
+    same_s, longer_s, believed = alone("disturbances=0:link:all:0.8")
+    assert same_s == pytest.approx(execution_s)
+    assert longer_s == pytest.approx(transfer_s / 0.8)
+    assert believed.transfer_s(0, 2, 2000) == topology.transfer_s(0, 2, 2000)
 
 
 def test_every_option_is_a_field_with_its_default() -> None:
@@ -29,11 +77,18 @@ def test_every_option_is_a_field_with_its_default() -> None:
         ("kv_streaming=maybe", "kv_streaming: must be true or false, not 'maybe'"),
         ("max_seqs=1.5", "max_seqs: must be a number"),
         ("max_seqs", "max_seqs: must be a number"),
+        ("node_speeds=1,fast,1,1", "node_speeds: must be a number for each node"),
+        ("node_speeds", "node_speeds: must be a number for each node"),
+        ("node_profiles=a100-qwen3-8b,pigeon", "node_profiles: no profile named 'pigeon'"),
+        ("disturbances=0:speed:prefill:0", "disturbances: disturbance factor 0.0: must be"),
+        ("disturbances=0:heat:prefill:2", "disturbances: disturbance kind 'heat' is none of"),
+        ("disturbances=0:speed:somewhere:0.8", "disturbances: must be AT_S:KIND:NODES"),
+        ("disturbances=soon", "disturbances: must be AT_S:KIND:NODES"),
     ],
 )
 def test_a_mistake_is_named(item: str, says: str) -> None:
     with pytest.raises(InputError, match=says):
-        cluster_options([item])
+        cluster_options([item], "2P2D")
 
 
 def test_a_slow_connector_shows_in_the_transfer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,15 +93,39 @@ def test_the_summary_says_what_was_run_and_never_a_p95_alone(finished: Path) -> 
     for part in ("compressed in time x1.5", "native trace toy.csv", "a100-qwen3-8b", "100 ms old", "--rate-scale 3"):
         assert part in text
     assert "Prefill execution is" in text
-    header, _, *rows = text.partition("## Results")[2].partition("## Against")[0].split("\n\n")[2].splitlines()
-    column = header.split("|").index(" TTFT P95 (ms) ")
-    assert len(rows) == 6
-    assert all("[" in row.split("|")[column] for row in rows)
+    p95 = [
+        row[column]
+        for header, *rows in tables_of(text)
+        for column, title in enumerate(header)
+        for row in rows
+        if "P95 (" in title
+    ]
+    assert len(p95) >= 2 * 6
+    assert all("[" in value for value in p95)
+
+
+def tables_of(text: str) -> list[list[list[str]]]:
+    """The tables of a Markdown text, cell by cell, without the lines below their headers."""
+    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
+    return [[line.strip("| ").split(" | ") for line in block if not line.startswith("| ---")] for block in blocks]
+
+
+def test_the_answer_comes_first_and_the_foot_says_how_to_make_it_again(finished: Path) -> None:
+    text = (finished / "summary.md").read_text()
+    sections = [line for line in text.splitlines() if line.startswith("## ")]
+    assert sections[0] == "## What came out"
+    assert sections[-1] == "## How this was made"
+    foot = text.partition(sections[-1])[2]
+    for part in ("python -m experiments.compare --policies static", "commit", "digest", "seeds 0 to 0", "SimPy"):
+        assert part in foot
+    page = (finished / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == len(list((finished / "figures").iterdir()))
 
 
 def test_figures_are_there(finished: Path) -> None:
     kinds = {"ttft_cdf", "ttft_breakdown", "queue_depth", "node_timeline", "slo_attainment"}
-    assert {path.name for path in (finished / "figures").iterdir()} == {f"{kind}-toy.png" for kind in kinds}
+    names = {"overview.png", *(f"{kind}-toy.png" for kind in kinds)}
+    assert {path.name for path in (finished / "figures").iterdir()} == names
 
 
 def test_the_same_command_again_writes_the_same_and_runs_nothing(
@@ -113,6 +137,13 @@ def test_the_same_command_again_writes_the_same_and_runs_nothing(
     compare(parse(command(trace, out)))
     for name in ("cells.csv", "requests.csv.gz"):
         assert (out / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_the_report_is_the_same_bytes_again(trace: Path, finished: Path) -> None:
+    names = ("summary.md", "report.html", "figures/overview.png")
+    before = [(finished / name).read_bytes() for name in names]
+    compare(parse(command(trace, finished)))
+    assert [(finished / name).read_bytes() for name in names] == before
 
 
 def test_a_lost_cell_alone_is_run_again(trace: Path, finished: Path, tmp_path: Path) -> None:

@@ -20,6 +20,12 @@ def test_depth_counts_those_that_arrived_and_did_not_start(rows: list[RequestRec
     assert figures.depth(as_array(rows), np.array([time_s])) == [waiting]
 
 
+def test_a_rejected_request_waits_for_nothing() -> None:
+    away = record(0, 1.0, [])._replace(prefill_node=-1, decode_node=-1)
+    rows = as_array([away, record(1, 2.0, [])])
+    assert figures.depth(rows, np.array([1.5, 2.5])).tolist() == [0, 1]
+
+
 def test_every_picture_is_drawn_without_a_display(tmp_path: Path) -> None:
     policies = ["static", "kairos:alpha=1.5", "runs/somewhere/policy.npz", *(f"rule{i}" for i in range(9))]
     rows = as_array([record(i, float(i), [0.4, 0.3, 0.2, 0.1], deflected=i % 3 == 0) for i in range(50)])

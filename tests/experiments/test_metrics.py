@@ -113,6 +113,26 @@ def test_a_request_without_a_first_token_counts_with_the_time_it_waited() -> Non
     assert ttft_parts_s(as_array(rows), 199.0)[-1] == pytest.approx([0.5, 99.5, 0, 0])
 
 
+def test_a_rejected_request_counts_as_one_that_never_got_its_first_token() -> None:
+    away = record(99, 99.0, [])._replace(prefill_node=-1, decode_node=-1, tbt_max_s=0.0)
+    rows = [*steady(98), away, away._replace(request=98, arrival_s=98.0)]
+    # The run ends within its TTFT SLO of the last arrival; it is a miss all the same.
+    found = measure(run(rows, end_s=100.0), workload(rows), CONFIG)
+    assert found.requests == 90
+    assert (found.rejected, found.censored) == (2, 2)
+    assert found.finished_share == found.slo_attainment == found.ttft_attainment == pytest.approx(88 / 90)
+    assert found.goodput_rps == pytest.approx(88 / (99 - 9.9))
+    assert found.ttft_mean_s == pytest.approx((88 * 1.0 + 2.0 + 1.0) / 90)
+    assert found.deflected_share == 0
+
+
+def test_a_rejected_request_has_no_gap_that_makes_the_others_look_small() -> None:
+    away = [record(i, float(i), [])._replace(prefill_node=-1, decode_node=-1, tbt_max_s=0.0) for i in range(50, 100)]
+    rows = [*(record(i, float(i), [0.4, 0.3, 0.2, 0.1], tbt_max_s=i / 100) for i in range(50)), *away]
+    served = [rows[i].tbt_max_s for i in range(10, 50)]  # 9.9 s are warm-up
+    assert measure(run(rows), workload(rows), CONFIG).tbt_max_p95_s == pytest.approx(np.quantile(served, 0.95))
+
+
 def test_the_breakdown_is_of_the_requests_around_p95() -> None:
     # TTFT rises with the request; what it consists of changes at the 90th per cent and again at the 98th.
     def parts(i: int) -> list[float]:

@@ -14,8 +14,8 @@ import policies
 from envs.cluster import ClusterConfig, simulate
 from envs.generators import generate
 from envs.workload import Workload
+from experiments.cost import measure
 from experiments.sources import EVALUATION_SEED, TUNING_SEEDS, Arrivals, Episodes, Family, Trace
-from experiments.tune import measure
 from hardware_profiles import InputError, load_profile
 from tests.toy import toy_profile
 
