@@ -1,0 +1,81 @@
+"""What several commands ask for in the same words: the cluster, the SLOs, seeds and processes."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from math import inf
+
+from envs.cluster import ClusterConfig
+from envs.generators import families
+from envs.workload import TBT_SLO_S, TTFT_SLO_S
+from experiments import executors
+from experiments.cluster_options import cluster_options
+from hardware_profiles import InputError, load_profile
+
+
+def add_slos(parser: ArgumentParser) -> None:
+    """--ttft-slo and --tbt-slo."""
+    parser.add_argument("--ttft-slo", type=float, default=TTFT_SLO_S, metavar="S", help="seconds (default %(default)g)")
+    parser.add_argument("--tbt-slo", type=float, default=TBT_SLO_S, metavar="S", help="seconds (default %(default)g)")
+
+
+def add_cluster(parser: ArgumentParser) -> None:
+    """--profile, --connector, --cluster-option and --report-age-ms; no shape."""
+    add = parser.add_argument
+    add("--profile", default="a100-qwen3-8b", metavar="P", help="hardware profile, name or path (default %(default)s)")
+    add("--connector", metavar="C", help="named connector in place of the profile's link between hosts, such as rdma")
+    add(
+        "--cluster-option", nargs="+", default=[], metavar="NAME=VALUE", help="such as kv_streaming=true; ClusterConfig"
+    )
+    add("--report-age-ms", type=float, default=100.0, metavar="MS", help="age of node reports (default %(default)g)")
+
+
+def add_executor(parser: ArgumentParser) -> None:
+    """--executor and --jobs."""
+    add = parser.add_argument
+    add("--executor", choices=executors.EXECUTORS, default="local", help="where runs go (default %(default)s)")
+    add("--jobs", type=int, metavar="N", help="runs at a time (default 1; with ray twice the cluster's cores)")
+
+
+def check_executor(args: Namespace) -> None:
+    """Raise InputError where the arguments of `add_executor` ask for what is not to be had."""
+    if args.jobs is not None:
+        check_counts(args, "jobs")
+    executors.check(args.executor)
+
+
+def cluster(args: Namespace, shape: str) -> ClusterConfig:
+    """The cluster that the arguments of `add_cluster` describe, in a shape.
+
+    Raises:
+        InputError: an argument that cannot be.
+    """
+    profile = load_profile(args.profile)
+    if args.connector is not None:
+        profile = profile.with_connector(args.connector)
+    if not 0 <= args.report_age_ms < inf:
+        raise InputError(f"--report-age-ms {args.report_age_ms:g}: must be finite milliseconds, 0 or more")
+    age_s = args.report_age_ms / 1e3
+    return ClusterConfig(profile, shape=shape, report_age_s=age_s, **cluster_options(args.cluster_option, shape))
+
+
+def check_counts(args: Namespace, *names: str) -> None:
+    """Raise InputError where one of these arguments is not at least 1."""
+    for name in names:
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be at least 1")
+
+
+def check_positive(args: Namespace, *names: str) -> None:
+    """Raise InputError where one of these arguments, a number or several, is not finite and above 0."""
+    for name in names:
+        given = getattr(args, name)
+        for value in given if isinstance(given, list) else [given]:
+            if not 0 < value < inf:
+                raise InputError(f"--{name.replace('_', '-')} {value:g}: must be a finite number above 0")
+
+
+def check_families(named: Sequence[str]) -> None:
+    """Raise InputError where one of these is no workload family."""
+    for family in named:
+        if family not in families():
+            raise InputError(f"unknown workload {family!r}; known: {', '.join(families())}")

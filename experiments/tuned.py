@@ -1,0 +1,88 @@
+"""What `experiments.tune` chose, for a command that runs it: tuned.json."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import policies
+from envs.cluster import ClusterConfig
+from experiments.digests import profile_digest
+from hardware_profiles import InputError
+
+
+def made_for(config: ClusterConfig, ttft_slo_s: float, tbt_slo_s: float) -> dict[str, object]:
+    """What knobs are tuned for; report ages and other options of the cluster may differ, so that they can be varied."""
+    return {
+        "profile": config.profile.name,
+        "profile_digest": profile_digest(config.profile),
+        "cluster": config.shape,
+        "ttft_slo_s": ttft_slo_s,
+        "tbt_slo_s": tbt_slo_s,
+    }
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A file of chosen knobs.
+
+    Attributes:
+        path: of the file.
+        contents: what it says.
+    """
+
+    path: Path
+    contents: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> "Tuned":
+        """Read a file, or the one in a folder of `experiments.tune`.
+
+        Raises:
+            InputError: it is not such a file.
+        """
+        path = path / "tuned.json" if path.is_dir() else path
+        try:
+            found = cls(path, json.loads(path.read_bytes()))
+            found.about()
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise InputError(f"{path}: not a file that experiments.tune wrote, or a damaged one") from None
+        return found
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """The setting of each policy."""
+        return {name: str(found["chosen"]) for name, found in self.contents["policies"].items()}
+
+    def check(self, config: ClusterConfig, ttft_slo_s: float, tbt_slo_s: float) -> None:
+        """Refuse to be used for something else than the knobs were tuned for.
+
+        Raises:
+            InputError: names what differs.
+        """
+        for name, value in made_for(config, ttft_slo_s, tbt_slo_s).items():
+            if self.contents[name] != value:
+                what = "a profile or connector of digest" if name == "profile_digest" else name
+                raise InputError(f"{self.path}: tuned for {what} {self.contents[name]}, not {value}")
+
+    def replace(self, names: Sequence[str]) -> list[str]:
+        """The same policies; rules named without knobs get the setting that was chosen, and keep their label.
+
+        Raises:
+            InputError: a rule that has knobs to tune, and was not tuned.
+        """
+        for name in names:
+            if name in policies.names() and policies.grid(name) and name not in self.chosen:
+                raise InputError(f"{self.path}: {name} was not tuned; tune it too, or name it with its knobs")
+        return [f"{name}={self.chosen[name]}" if name in self.chosen else name for name in names]
+
+    def about(self) -> str:
+        """A line that says what was tuned, and how."""
+        budget, seeds = self.contents["budget"], self.contents["seeds"]
+        knobs = "; ".join(f"{name} {setting.partition(':')[2]}" for name, setting in self.chosen.items())
+        return (
+            f"knobs tuned ({self.path.name}: up to {budget['settings']} settings of each policy, "
+            f"{budget['runs_per_setting']} runs of {budget['requests_per_run']} requests each, seeds {min(seeds)} to "
+            f"{max(seeds)}, on which nothing is evaluated): {knobs}"
+        )
