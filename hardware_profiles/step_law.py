@@ -74,7 +74,7 @@ class StepLaw:
         """The most sequences that may decode in one step."""
         return self.max_step_tokens if self.pieces is None else len(self.pieces.lines) - 1
 
-    def decode_line(self, decode_batch: int, decode_kv_tokens: float) -> Line:
+    def decode_line(self, decode_batch: int, decode_kv_tokens: int) -> Line:
         """The piece of D that a batch is on.
 
         Args:
@@ -84,8 +84,10 @@ class StepLaw:
         if self.pieces is None:
             return self.decode_const_s + self.decode_seq_s * decode_batch, self.decode_kv_s[decode_batch], inf
         piece_at, lines = self.pieces
-        cell = int(decode_kv_tokens) // (decode_batch * CONTEXT_GRAIN_TOKENS)
-        return lines[decode_batch][piece_at[cell] if cell < len(piece_at) else -1]
+        try:
+            return lines[decode_batch][piece_at[decode_kv_tokens // (decode_batch * CONTEXT_GRAIN_TOKENS)]]
+        except IndexError:  # beyond the last piece's start
+            return lines[decode_batch][-1]
 
     def time_s(self, chunks: Sequence[tuple[int, int]], decode_batch: int, decode_kv_tokens: float) -> float:
         """Seconds for one step.
@@ -115,7 +117,7 @@ class StepLaw:
             seconds += self.chunk_const_s
             seconds += self.chunk_context_s * context_work + self.chunk_self_s * self_work / 2
         if decode_batch:
-            base_s, kv_s, _ = self.decode_line(decode_batch, decode_kv_tokens)
+            base_s, kv_s, _ = self.decode_line(decode_batch, int(decode_kv_tokens))
             seconds += base_s + kv_s * decode_kv_tokens
         return seconds
 
@@ -135,7 +137,7 @@ class StepLaw:
         seconds = 0.0
         while steps > 0:
             first_s = self.time_s((), decode_batch, decode_kv_tokens)
-            _, kv_s, end = self.decode_line(decode_batch, decode_kv_tokens)
+            _, kv_s, end = self.decode_line(decode_batch, int(decode_kv_tokens))
             on_piece = steps if end == inf else min(steps, int((end - decode_kv_tokens) // decode_batch) + 1)
             seconds += on_piece * first_s + kv_s * decode_batch * (on_piece * (on_piece - 1) / 2)
             decode_kv_tokens += on_piece * decode_batch

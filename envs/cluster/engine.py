@@ -12,7 +12,7 @@ in mid-span cuts it at the end of the step in progress.
 from collections import deque
 from collections.abc import Mapping
 from heapq import heappop
-from math import inf, isnan
+from math import inf, isnan, sqrt
 from typing import Protocol
 
 from envs.cluster.batch import DecodeBatch
@@ -327,7 +327,12 @@ class Engine:
         start = self._start_s
         first = self._first_s
         growth = self._growth_s
-        last = int(steps_within(now - start, first, growth))
+        if growth:  # `steps_within`, inlined
+            linear = first - 0.5 * growth
+            elapsed = now - start
+            last = int(2.0 * elapsed / (linear + sqrt(linear * linear + 2.0 * growth * elapsed)))
+        else:
+            last = int((now - start) / first)
         # Rounding may leave it one off either way; a boundary at now is the one.
         while last and start + (last * first + growth * (last * (last - 1) // 2)) >= now:
             last -= 1

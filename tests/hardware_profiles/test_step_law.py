@@ -84,7 +84,7 @@ def test_a_line_holds_to_its_end_and_the_next_one_begins_there(law: StepLaw, bat
     base_s, kv_s, end = law.decode_line(batch, kv)
     assert kv < end
     if end < math.inf:
-        next_base_s, next_kv_s, next_end = law.decode_line(batch, end)
+        next_base_s, next_kv_s, next_end = law.decode_line(batch, int(end))
         assert next_end > end
         assert next_base_s + next_kv_s * end == pytest.approx(base_s + kv_s * end, rel=1e-9)
 
