@@ -42,8 +42,13 @@ def within(found: Sequence[Interval], low: float, high: float) -> str:
 
 
 def up_to(found: Interval, *claimed: float) -> str:
-    """Whether "up to `claimed`" is what was found: the interval holds one of them, or is above or below all."""
+    """Whether "up to `claimed`" is what was found: the interval holds one of them, or is above or below all.
+
+    An interval that holds 0 as well says nothing.
+    """
     low, high = _ends(found)
+    if low <= 0 and high >= min(claimed):
+        return "undecided"
     if low > max(claimed):
         return "larger here"
     return "smaller here" if high < min(claimed) else "yes"

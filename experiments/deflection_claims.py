@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from experiments.claims import Claim, up_to
-from experiments.evidence import KAIROS, Evidence, Place, best, crossing, cut, gain, points, share
+from experiments.evidence import KAIROS, Best, Evidence, Place, best, crossing, cut, gain, points, share
 from experiments.groups import BASE
 from experiments.markdown import code
 from experiments.metrics import PARTS
@@ -45,15 +45,27 @@ def _at(place: Place) -> str:
     return f"{place.family}, load {place.load:g}, {place.setting}"
 
 
+def largest_cut(evidence: Evidence, places: Sequence[Place], policy: Form) -> Best:
+    """Where a rule cuts most from P95 TTFT."""
+    groups = evidence.groups
+    return best(places, lambda one, seeds: -cut(groups[one], policy(one), seeds).value, evidence.seeds)
+
+
+def largest_gain(evidence: Evidence, places: Sequence[Place], policy: Form) -> Best:
+    """Where a rule adds most to SLO attainment, relative to that of the base."""
+    groups = evidence.groups
+    return best(places, lambda one, seeds: gain(groups[one], policy(one), seeds).value, evidence.seeds)
+
+
 def _cut(evidence: Evidence, scope: str, places: Sequence[Place], form: str, policy: Form) -> Claim:
     groups = evidence.groups
-    place, rest = best(places, lambda one, seeds: -cut(groups[one], policy(one), seeds).value, evidence.seeds)
+    place, rest = largest_cut(evidence, places, policy)
     group, rule = groups[place], policy(place)
     ratio = cut(group, rule, rest)
     every = np.array([cut(groups[one], policy(one)).value - 1 for one in places])
-    other = (
-        f", {change_of(cut(group, rule, rest, OTHER_BASE))} % against {code(OTHER_BASE)}" if OTHER_BASE in group else ""
-    )
+    other = ""
+    if OTHER_BASE in group:
+        other = f", {change_of(cut(group, rule, rest, OTHER_BASE))} % against {code(OTHER_BASE)}"
     return Claim(
         f"P95 TTFT up to -81 % ({form}, {scope})",
         f"{change_of(ratio)} % against {code(BASE)}{other} ({_at(place)}); median of {len(every)} cells "
@@ -80,7 +92,7 @@ def _why_cut(evidence: Evidence, place: Place, policy: Form) -> str:
 
 def _gain(evidence: Evidence, scope: str, places: Sequence[Place], form: str, policy: Form) -> Claim:
     groups = evidence.groups
-    place, rest = best(places, lambda one, seeds: gain(groups[one], policy(one), seeds).value, evidence.seeds)
+    place, rest = largest_gain(evidence, places, policy)
     group, rule = groups[place], policy(place)
     ratio, more = gain(group, rule, rest), points(group, rule, rest)
     every = np.array([gain(groups[one], policy(one)).value - 1 for one in places])

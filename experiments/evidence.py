@@ -17,6 +17,8 @@ from experiments.settings import Setting
 from experiments.statistics import Interval
 
 KAIROS = "kairos"
+BURSTY = "burst"
+"""The family that is run at many loads and on stressed clusters, and whose tail is taken apart."""
 
 
 class Place(NamedTuple):

@@ -28,7 +28,7 @@ def _model_error(setting: Setting) -> Claim:
     errors = {name.removesuffix(suffix): error for name, error in held_out.items() if name.endswith(suffix)}
     within = [kind for kind, error in errors.items() if error < MODEL_ERROR_PERCENT]
     agrees = "yes" if errors and len(within) == len(errors) else f"for {', '.join(within)}" if within else "no"
-    measured = _nature(setting).partition(":")[0].partition(";")[0]
+    measured = _nature(setting).partition(";")[0]
     return Claim(
         f"analytical step models are off by less than 10 % on average ({setting.profile})",
         ", ".join(f"{kind} {error:.1f} %" for kind, error in errors.items()) or "not known",

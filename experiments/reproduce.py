@@ -33,7 +33,7 @@ from experiments.cells import Cell, Outcome, run_cells
 from experiments.cost import TAIL_WEIGHT
 from experiments.digests import config_digest, digest, policy_files, simulation_digest
 from experiments.estimates import Runs
-from experiments.evidence import KAIROS, Evidence, Place, shown_load
+from experiments.evidence import BURSTY, KAIROS, Evidence, Place, shown_load
 from experiments.groups import BASE, grouped
 from experiments.knee import AtRate, Search, family_at_rate, search_all
 from experiments.output import claim
@@ -47,7 +47,6 @@ PROFILES = ("a100-deepseek-v2-lite", "a100-deepseek-v2-lite-paper", "a100-qwen3-
 CONNECTORS = ("rdma", "small-descriptors")
 FAMILIES = ("LPLD", "LPHD", "HPLD", "HPHD", "burst", "spike")
 POLICIES = ("static", "round-robin", "splitwise", "mooncake", "always-local", "kairos", "shortest-ttft")
-BURSTY = "burst"
 LOADS = (0.5, 0.7, 0.95, 1.2)
 SWEEP = (0.2, 0.35, 0.5, 0.7, 0.85, 0.95, 1.05, 1.2, 1.5, 2.0)
 REQUESTS = 1000

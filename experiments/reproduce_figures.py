@@ -56,14 +56,17 @@ def tails_by_load(panels: Mapping[str, Mapping[str, Curve]], title: str, path: P
     figure = Figure(figsize=(max(6.0, 4.6 * columns), 1.0 + 2.5 * rows), layout="constrained")
     figure.suptitle(title, fontsize=11)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    least_s: list[float] = []
     for axes, (name, curves) in zip(grid.flat, panels.items(), strict=False):
         _draw(axes, curves)
         axes.set_title(name, fontsize=9)
         axes.set_yscale("log")
+        least_s.append(min(interval.value for curve in curves.values() for _, interval in curve))
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         _plain(axes)
+    grid[0, 0].set_ylim(bottom=min(least_s) / 2)  # bands may reach zero
     for axes in grid.flat[len(panels) :]:
         axes.axis("off")
     for axes in grid[-1]:

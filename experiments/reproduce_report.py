@@ -7,27 +7,25 @@ from dataclasses import astuple
 from pathlib import Path
 
 import policies
+from experiments import reproduce_tables as tables
 from experiments.ablations import ablation_table
 from experiments.cells import DRAIN_S, Cell
-from experiments.chunk_cost import CHUNKS, Decodes, curve_s
 from experiments.claims import Claim, claim_table
 from experiments.deflection_claims import deflection_claims
-from experiments.evidence import KAIROS, Evidence, Place, cut, points, share
+from experiments.evidence import BURSTY, KAIROS, Evidence, Place
 from experiments.groups import BASE
 from experiments.illustrate import Picture
 from experiments.knee import TARGET
 from experiments.machine_claims import machine_claims
-from experiments.markdown import bullets, code, figure, plain, table
-from experiments.metrics import PARTS, WARMUP_SHARE, Metrics
+from experiments.markdown import bullets, code, figure, plain
+from experiments.metrics import WARMUP_SHARE, Metrics
 from experiments.output import write_report
-from experiments.printed import change_of, name, percent, share_of, signed, time_of, with_interval
+from experiments.printed import name
 from experiments.provenance import made_by
 from experiments.reproduce_pictures import draw_all
-from experiments.settings import Setting, every_machine, stressed
+from experiments.settings import every_machine, stressed
 from experiments.tail_claims import tail_claims
 from hardware_profiles.files import replacing
-
-BURSTY = "burst"
 
 
 def write(evidence: Evidence, args: Namespace, folder: Path) -> str:
@@ -67,155 +65,6 @@ def _write_cells(evidence: Evidence, path: Path) -> None:
                     [*cluster, policies.label(policy), *out.cell[1:], out.rate_rps, *astuple(out.metrics)]
                     for out in runs.outcomes
                 )
-
-
-# ---- tables ---------------------------------------------------------------------------------------------------------
-
-
-def _parts_table(evidence: Evidence, places: Sequence[Place]) -> str:
-    """The parts of the P95 TTFT of static."""
-    rows = [
-        [
-            place.setting.machine,
-            plain(place.family),
-            f"{place.load:g}",
-            time_of(evidence.groups[place][BASE].estimate("ttft_p95_s")),
-            *(share_of(share(evidence.groups[place], BASE, part)) for part in PARTS),
-        ]
-        for place in places
-    ]
-    header = [
-        "machine",
-        "workload",
-        "load",
-        "TTFT P95 (ms)",
-        "queue (%)",
-        "execution (%)",
-        "transfer (%)",
-        "decode wait (%)",
-    ]
-    return table(header, rows, left=2)
-
-
-def _kairos_table(evidence: Evidence, places: Sequence[Place]) -> str:
-    """Kairos against static, with the paper's defaults and tuned."""
-    rows = []
-    for place in places:
-        group = evidence.groups[place]
-        cells = []
-        for policy in (KAIROS, evidence.tuned_at(place)):
-            cells += [change_of(cut(group, policy)), with_interval(points(group, policy), signed(percent), -1, 1)]
-        rows.append([str(place.setting), plain(place.family), f"{place.load:g}", *cells])
-    header = [
-        "cluster",
-        "workload",
-        "load",
-        "P95 (%)",
-        "attainment (points)",
-        "tuned: P95 (%)",
-        "tuned: attainment (points)",
-    ]
-    return table(header, rows, left=2)
-
-
-def _rules_table(evidence: Evidence, places: Sequence[Place]) -> str:
-    """Every rule at some places of one cluster."""
-    rows = []
-    for place in places:
-        group = evidence.groups[place]
-        for policy in evidence.rules_at(place):
-            runs = group[policy]
-            rows.append(
-                [
-                    plain(place.family),
-                    name(policy),
-                    time_of(runs.estimate("ttft_p95_s")),
-                    "itself" if policy == BASE else change_of(cut(group, policy)),
-                    share_of(runs.estimate("slo_attainment")),
-                    share_of(runs.estimate("ttft_attainment")),
-                    share_of(runs.estimate("tbt_attainment")),
-                    percent(runs.mean("deflected_share")),
-                ]
-            )
-    header = [
-        "workload",
-        "policy",
-        "TTFT P95 (ms)",
-        f"against {name(BASE)} (%)",
-        "SLO attainment (%)",
-        "by TTFT (%)",
-        "by TBT (%)",
-    ]
-    return table([*header, "deflected (%)"], rows, left=2)
-
-
-def _worse_table(evidence: Evidence, places: Sequence[Place]) -> str:
-    """Where kairos is worse than static for sure, and what is to be seen there; "" where it nowhere is."""
-    rows = []
-    for place in places:
-        group = evidence.groups[place]
-        for policy in (KAIROS, evidence.tuned_at(place)):
-            tail, met = cut(group, policy), points(group, policy)
-            if not (tail.low > 1 or met.high < 0):
-                continue
-            runs, base = group[policy], group[BASE]
-            rows.append(
-                [
-                    str(place.setting),
-                    plain(place.family),
-                    f"{place.load:g}",
-                    name(policy),
-                    change_of(tail),
-                    with_interval(met, signed(percent), -1, 1),
-                    percent(base.mean("decode_wait_share_p95")),
-                    percent(runs.mean("ttft_attainment")),
-                    percent(runs.mean("tbt_attainment")),
-                    f"{runs.mean('preemptions'):,.0f}",
-                ]
-            )
-    header = [
-        "cluster",
-        "workload",
-        "load",
-        "policy",
-        "P95 (%)",
-        "attainment (points)",
-        "static's decode wait in P95 (%)",
-    ]
-    return (
-        table([*header, "its TTFT attainment (%)", "its TBT attainment (%)", "its preemptions"], rows, left=2)
-        if rows
-        else ""
-    )
-
-
-def _step_table(args: Namespace) -> str:
-    """What a chunk adds to a decode step."""
-    rows = []
-    for profile in args.profiles:
-        law = Setting(profile, args.connectors[0]).config.profile.law
-        for decodes in (Decodes(), Decodes(batch=8), Decodes(batch=128)):
-            added = curve_s(law, decodes)
-            rows.append(
-                [
-                    profile,
-                    f"{decodes.batch} of {decodes.context_tokens}",
-                    *(f"{1e3 * seconds:.1f}" for seconds in added),
-                ]
-            )
-    return table(["profile", "decodes beside it", *(f"{chunk} tokens (ms)" for chunk in CHUNKS)], rows, left=1)
-
-
-def _loads_table(evidence: Evidence) -> str:
-    """What load 1 is."""
-    rows = [
-        [str(setting), plain(family), f"{rate:.3g}" if rate else "none: it misses its target at every rate"]
-        for (setting, family), rate in evidence.knees.items()
-    ]
-    return table(["cluster", "workload", "knee (req/s)"], rows, left=2)
-
-
-# ---- the whole ------------------------------------------------------------------------------------------------------
 
 
 def _about(evidence: Evidence, args: Namespace) -> list[str]:
@@ -266,18 +115,24 @@ def _summary(evidence: Evidence, args: Namespace, found: Sequence[Claim], pictur
             f"## Where the P95 TTFT of {name(BASE)} goes",
             _joined(
                 _shown(pictures, "breakdown"),
-                _parts_table(evidence, at_shown),
+                tables.parts(evidence, at_shown),
                 _shown(pictures, "execution"),
                 f"{plain(BURSTY)} at every load:",
-                _parts_table(evidence, swept),
+                tables.parts(evidence, swept),
             ),
         ),
         (
             f"## {name(KAIROS)} against {name(BASE)}",
-            _joined(_shown(pictures, "tails"), _kairos_table(evidence, [*main, *hard])),
+            _joined(
+                _shown(pictures, "tails"),
+                "The largest of each machine at loads up to 1, chosen on one half of the seeds, measured on the other:",
+                tables.largest(evidence, [place for place in main if place.load <= 1]),
+                "Everywhere:",
+                tables.deflection(evidence, [*main, *hard]),
+            ),
         ),
     ]
-    if worse := _worse_table(evidence, [*main, *hard]):
+    if worse := tables.worse(evidence, [*main, *hard]):
         sections.append(
             (
                 "### Where it is worse",
@@ -288,24 +143,29 @@ def _summary(evidence: Evidence, args: Namespace, found: Sequence[Claim], pictur
         )
     of_setting = {one: [place for place in [*at_shown, *hard] if place[::2] == (one, shown)] for one in all_settings}
     sections += [
-        (f"## All rules on {setting}, load {shown:g}", _rules_table(evidence, places))
+        (f"## All rules on {setting}, load {shown:g}", tables.rules(evidence, places))
         for setting, places in of_setting.items()
         if places
     ]
-    sections.append(("## What a chunk adds to a decode step", _joined(_shown(pictures, "step"), _step_table(args))))
-    for place in [place for place in at_shown if f"ablation {place.setting}" in pictures and place.family == BURSTY]:
-        picture = _shown(pictures, f"ablation {place.setting}")
-        sections.append(
-            (
-                f"## Parts of {name(KAIROS)}: {plain(BURSTY)}, load {shown:g}, {place.setting}",
-                _joined(picture, ablation_table(evidence, place)),
-            )
+    sections.append(
+        (
+            "## What a chunk adds to a decode step",
+            _joined(_shown(pictures, "step"), tables.steps(args.profiles, args.connectors[0])),
         )
+    )
+    sections += [
+        (
+            f"## Parts of {name(KAIROS)}: {plain(BURSTY)}, load {shown:g}, {setting}",
+            _joined(_shown(pictures, key), ablation_table(evidence, Place(setting, BURSTY, shown))),
+        )
+        for setting in machines
+        if (key := f"ablation {setting}") in pictures
+    ]
     sections += [
         (
             "## Loads",
             f"Load 1 is the highest rate at which {name(BASE)} meets both SLOs of {TARGET:.0%} of the requests.\n\n"
-            + _loads_table(evidence),
+            + tables.loads(evidence),
         ),
         ("## How this was made", bullets(dict.fromkeys(line for lines in made for line in lines))),
     ]

@@ -19,7 +19,7 @@ from envs.cluster.batch import DecodeBatch
 from envs.cluster.clock import Call, Clock
 from envs.cluster.gaps import GapLog
 from envs.cluster.request import Sequence
-from envs.cluster.spans import Snapshot, steps_up_to, steps_within, whole_steps_within
+from envs.cluster.spans import Snapshot, steps_up_to, whole_steps_within
 from hardware_profiles import StepLaw
 
 _HISTORY = 32  # snapshots between two prunings of those that are too old to be asked for

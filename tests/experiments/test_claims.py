@@ -115,6 +115,8 @@ def test_a_share_is_within_its_band(found: list[Interval], says: str) -> None:
         (Interval(0.9, 0.85, 0.95), "larger here"),
         (Interval(0.5, 0.4, 0.6), "smaller here"),
         (Interval(0.75, 0.72, 0.78), "yes"),
+        (Interval(0.1, -0.9, 0.9), "undecided"),
+        (Interval(-0.1, -0.3, 0.1), "smaller here"),
         (Interval(0.9, NAN, NAN), "larger here"),
     ],
 )

@@ -35,8 +35,11 @@ def test_every_picture_is_drawn_without_a_display(tmp_path: Path) -> None:
     figures.attainment_by_load(dict.fromkeys(policies, curve), "load", "title", tmp_path / "c.png")
     figures.queue_depth(dict.fromkeys(policies[:1], rows), 50.0, "title", tmp_path / "d.png")
     figures.node_timeline(dict.fromkeys(policies[:2], rows), 10.0, 20.0, "title", tmp_path / "e.png")
+    few = policies[2:5]
+    figures.ttft_cdf(dict.fromkeys(policies, np.linspace(0.1, 5, 50)), 2.0, "title", tmp_path / "f.png", few)
+    figures.attainment_by_load(dict.fromkeys(policies, curve), "load", "title", tmp_path / "g.png", few)
     written = sorted(tmp_path.iterdir())
-    assert [path.name for path in written] == ["a.png", "b.png", "c.png", "d.png", "e.png"]
+    assert [path.name for path in written] == [f"{letter}.png" for letter in "abcdefg"]
     assert all(path.read_bytes().startswith(PNG) for path in written)
 
 

@@ -6,8 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.statistics import (
+    BLOCK_RESAMPLES,
     BLOCKS,
     Interval,
+    _block_resampled,
+    _draws,
     block_mean_interval,
     interquartile_mean,
     mean_interval,
@@ -131,3 +134,14 @@ def test_probability_below() -> None:
     assert probability_below(base, base) == Interval(0.5, 0.5, 0.5)
     mixed = probability_below(base + np.array([-1, 1]), base)
     assert mixed.value == 0.5
+
+
+@given(st.integers(1, 3), st.integers(1, 700), st.sampled_from([0.05, 0.5, 0.95, 1.0]), st.integers(0, 99))
+def test_block_quantiles_are_those_of_the_values_drawn_again(runs: int, requests: int, q: float, seed: int) -> None:
+    values = np.random.default_rng(seed).integers(0, 50, (runs, requests)).astype(np.float64)
+    blocks = min(BLOCKS, requests)
+    block_of = np.arange(requests) * blocks // requests
+    found = _block_resampled(values, q)
+    for row, drawn in list(enumerate(_draws(blocks, BLOCK_RESAMPLES)))[::199]:
+        again = np.concatenate([values[:, block_of == block].ravel() for block in drawn])
+        assert found[row] == np.quantile(again, q, method="inverted_cdf")
