@@ -7,11 +7,13 @@ member and step.
 from collections.abc import Callable, Mapping
 from heapq import heapify, heappush
 from math import inf, isnan
+from operator import itemgetter
 
 from envs.cluster.gaps import GapLog, SuffixMax, segment
 from envs.cluster.request import Sequence
 from envs.cluster.spans import steps_up_to
 
+_order = itemgetter(1)  # of joining, of an entry of `members`
 _FORGET_EVERY = 256  # entries of the maximum's stack between two prunings
 _PLAIN_STATE = ("_joined", "_last_excess", "_stamped", "_tbt_excess", "kv_tokens", "step", "tbt_slo_s")
 
@@ -96,7 +98,7 @@ class DecodeBatch:
 
     def take_youngest(self, now_s: float) -> tuple[Sequence, int]:
         """Take out the member that joined last; returns it with the KV it held."""
-        entry = max(self.members, key=lambda item: item[1])
+        entry = max(self.members, key=_order)
         self.members.remove(entry)
         heapify(self.members)
         return self._taken(entry[2], now_s)

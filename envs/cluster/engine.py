@@ -25,6 +25,7 @@ from hardware_profiles import StepLaw
 _HISTORY = 32  # snapshots between two prunings of those that are too old to be asked for
 
 _PLAIN_STATE = (
+    "_announce_after_preempted",
     "_announce_room",
     "_at_boundary",
     "_chunk_tokens",
@@ -88,6 +89,7 @@ class Engine:
     """
 
     __slots__ = (
+        "_announce_after_preempted",
         "_announce_room",
         "_at_boundary",
         "_chunk_tokens",
@@ -167,7 +169,8 @@ class Engine:
         self._wake_call = Call(self._wake)
         self._chunks: list[tuple[Sequence, int]] = []
         self._chunk_tokens = 0
-        self._announce_room = False
+        self._announce_room = False  # at the next step boundary
+        self._announce_after_preempted = False  # at the one after the first preempted sequence has begun again
         self._at_boundary = False
         self.history: deque[Snapshot] = deque([(0.0, 0, 0.0, 0.0, 0, 0, 0, 0, 0, inf)])
 
@@ -243,7 +246,7 @@ class Engine:
         if self.prompts:
             queued = self._first_without_kv()
             if queued < len(self.prompts) and self.prompts[queued].preemptions:
-                self._announce_room = True  # a preempted sequence goes first
+                self._announce_after_preempted = True  # it goes first
                 return False
         if not self._admits(tokens + decoding):
             return False
@@ -462,6 +465,9 @@ class Engine:
                     break
                 seq.kv_tokens = target
                 self.kv_used_tokens += target
+                if seq.preemptions and self._announce_after_preempted:
+                    self._announce_after_preempted = False
+                    self._announce_room = True
                 if seq.block_hashes:
                     self.computed_tokens += self._listener.cached_prefix(seq, self.index)
                     plan = seq.chunk_plan
