@@ -108,8 +108,8 @@ def _summary(evidence: Evidence, args: Namespace, found: Sequence[Claim], pictur
         (
             "## Claims",
             'Every number under "here" and "why" is computed from the runs below. The best cell of an "up to" is '
-            "chosen on the first half of the seeds and measured on the other half, so that it is not the luckiest.\n\n"
-            + claim_table(found),
+            "chosen on the first half of the seeds and measured on the other half, so that it is not the luckiest; "
+            f"the largest of each machine are below.\n\n{claim_table(found)}",
         ),
         (
             f"## Where the P95 TTFT of {name(BASE)} goes",

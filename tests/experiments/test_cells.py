@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,15 @@ def test_a_second_run_simulates_only_what_is_missing(tmp_path: Path, simulated: 
     assert [out.metrics for i, out in enumerate(again) if i != 3] == [
         out.metrics for i, out in enumerate(first) if i != 3
     ]
+
+
+def test_a_cell_without_its_requests_has_the_same_metrics(tmp_path: Path) -> None:
+    (whole,) = run_cells(CELLS[:1], toy_workload, CONFIG, tmp_path / "whole")
+    (bare,) = run_cells(CELLS[:1], toy_workload, CONFIG, tmp_path / "bare", requests=False)
+    timed = {"decision_us_p50": 0.0, "decision_us_p99": 0.0}
+    assert replace(bare.metrics, **timed) == replace(whole.metrics, **timed)
+    assert bare.tally == whole.tally
+    assert [path.suffix for path in (tmp_path / "bare").iterdir()] == [".json"]
 
 
 def test_another_fingerprint_is_another_cell(tmp_path: Path, simulated: list[Workload]) -> None:

@@ -9,11 +9,14 @@ from experiments.claims import up_to, within
 from experiments.deflection_claims import deflection_claims
 from experiments.evidence import Place, best, crossing, cut, gain, points, share
 from experiments.machine_claims import machine_claims
+from experiments.metrics import as_array
 from experiments.settings import SLOW_SPEED, Setting, every_machine, stressed
 from experiments.statistics import Interval
 from experiments.tail_claims import tail_claims
+from experiments.tally import Tally
 from hardware_profiles import InputError
 from tests.experiments.evidence import RDMA, SLOW, TUNED, made_up_evidence, made_up_runs
+from tests.experiments.made_up import record
 from tests.toy import TOY_LAW
 
 NAN = float("nan")
@@ -196,6 +199,14 @@ def test_the_share_of_execution_is_held_against_its_band_and_explained() -> None
     alone_s = 108e-6 + 188 * 16 * 147_456 / 20.8e9
     assert f"takes the link {1e3 * alone_s:.0f} ms alone, and 300 ms around P95" in rest.why
     assert f"{100 * (1 - alone_s / 0.3):.1f} % of that is waiting" in rest.why
+
+
+def test_the_tail_is_told_by_its_prompts() -> None:
+    # The longer the prompt, the longer its TTFT.
+    rows = [record(i, 1e-6 * i, (0.001 * i, 0, 0, 0))._replace(prompt_tokens=i + 1) for i in range(1000)]
+    tally = Tally.of(as_array(rows), end_s=1000.0)
+    assert tally.prompt_tokens == pytest.approx(550.5)  # the first tenth is warm-up
+    assert tally.tail_prompt_tokens == pytest.approx(100 + 0.95 * 900, abs=2)
 
 
 def test_a_decode_wait_is_neither_queueing_nor_transfer() -> None:
