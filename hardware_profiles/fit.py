@@ -23,13 +23,16 @@ Counts = Sequence[int]
 _ROUNDS = 15
 # Relative errors below this count as equal; without it the reweighting would chase single points.
 _FLOOR = 1e-3
-# D is kept from turning negative from this mean context on; below, `tables` puts 0 where it would.
+# D is kept from turning negative from this mean context on. Below, where a few short sequences decode in less time than
+# a prompt of as many tokens takes, it may be a little.
 _ORDINARY_CONTEXT = 256
 # Tables keep the knots that leave no value in between off by more than this.
 _KNOT_TOLERANCE = 2e-6
 # Mean contexts at which what a decode step takes beyond F and attention is averaged: NVIDIA's kernel tables jitter by
 # a microsecond from one context to the next. Long contexts are left out, where attention is not linear in the batch.
 _CONST_CONTEXTS = range(256, 1024, 11)
+# Attention that falls by more than this towards longer contexts has a bad reading there; below, it is jitter.
+_HUMP_S = 1e-4
 
 
 def fit(source: StepSource, steps: Mapping[Kind, Sequence[Step]]) -> StepLawSection:
@@ -45,8 +48,9 @@ def fit(source: StepSource, steps: Mapping[Kind, Sequence[Step]]) -> StepLawSect
     counts = np.arange(1, len(fresh_s) + 1)
     token_time_s = np.asarray(isotonic_regression(fresh_s - self_s * counts**2 / 2, weights=fresh_s**-2).x)
     batches, contexts = source.decode_knots
-    attention = np.array([_attention(source, batch, contexts) for batch in batches])
-    const = _decode_const(source, batches, contexts, attention) - token_time_s[: batches[-1]]
+    measured = np.array([_attention(source, batch, contexts) for batch in batches])
+    const = _decode_const(source, batches, contexts, measured) - token_time_s[: batches[-1]]
+    attention = np.array([_never_falling(row) for row in measured])
 
     def law(chunk_const_s: float) -> StepLawSection:
         chunk = (chunk_const_s, context_s, self_s)
@@ -86,7 +90,7 @@ def _fit_chunks(fresh_s: Array, steps: Sequence[Step], seconds: Array) -> tuple[
 
 
 def _attention(source: StepSource, batch: int, contexts: Counts) -> Array:
-    """Attention of a decode batch at each mean context of `contexts`, never falling (measurements have outliers).
+    """Attention of a decode batch at each mean context of `contexts`.
 
     A least squares fit of the piecewise linear function to steps at very many contexts: it has no bias on any piece,
     where one through single readings would have their jitter, and a long run of steps would add that up.
@@ -97,7 +101,17 @@ def _attention(source: StepSource, batch: int, contexts: Counts) -> Array:
     attention_s = np.array([source.decode_attention_s(batch, int(kv)) for kv in kv_tokens[::50]])
     hats = np.array([np.interp(kv_tokens / batch, contexts, hat) for hat in np.eye(len(contexts))]).T
     fitted, *_ = np.linalg.lstsq(hats, whole_s - np.mean(whole_s[::50] - attention_s))
-    return np.maximum(np.asarray(isotonic_regression(fitted).x), 0.0)
+    return np.asarray(fitted)
+
+
+def _never_falling(measured: Array) -> Array:
+    """Attention by context, 0 or more, without the humps that single bad readings make.
+
+    A hump is cut down to what longer contexts take; an isotonic fit alone would spread it over them.
+    """
+    ahead_s = np.minimum.accumulate(measured[::-1])[::-1]
+    cut = np.minimum(measured, ahead_s + _HUMP_S)
+    return np.maximum(np.asarray(isotonic_regression(cut).x), 0.0)
 
 
 def _sampled_contexts(last: int) -> npt.NDArray[np.int_]:

@@ -25,8 +25,8 @@ def step_law(section: StepLawSection) -> StepLaw:
     table = np.array(attention.seconds)
     dense = np.column_stack([np.interp(batches, attention.sequences, column) for column in table.T])
     const = np.interp(batches, section.decode_const.sequences, section.decode_const.seconds)
-    # A sequence more, or a token more of context, never makes a step shorter.
-    decode_s = np.maximum.accumulate(np.maximum(const[:, None] + dense, 0.0), axis=1)
+    # A token more of context never makes a step shorter.
+    decode_s = np.maximum.accumulate(const[:, None] + dense, axis=1)
     const_s, seq_s, kv_s = _straight_lines(batches, contexts, decode_s, token_time_s[batches - 1])
     beyond = np.full(len(token_time_s) - len(batches), kv_s[-1])
     return StepLaw(
