@@ -171,12 +171,7 @@ class DecodeBatch:
         # Steps never grow shorter within a span, and no member leaves it early: its last one speaks for it.
         self.step = step = self.step + steps
         self.kv_tokens += steps * batch
-        ends = self._longest.ends  # `SuffixMax.push`, inlined
-        values = self._longest.values
-        while values and values[-1] <= last_s:
-            del values[-1], ends[-1]
-        values.append(last_s)
-        ends.append(step)
+        self._longest.push(step, last_s)
 
     def stamp_first_tokens(self, now_s: float) -> None:
         """The fresh members' first tokens are out at `now_s`; once for each."""
