@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from experiments.claims import Claim, up_to
-from experiments.evidence import KAIROS, Best, Evidence, Place, best, crossing, cut, gain, points, share
 from experiments.groups import BASE
 from experiments.markdown import code
 from experiments.metrics import PARTS
 from experiments.printed import change_of, percent, signed, with_interval
+from experiments.reproduce.claims import Claim, up_to
+from experiments.reproduce.evidence import KAIROS, Best, Evidence, Place, best, crossing, cut, gain, points, share
 from experiments.statistics import Interval
 
 LARGEST_CUT = 0.81

@@ -4,19 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.chunk_cost import Decodes, added_s
-from experiments.claims import up_to, within
-from experiments.deflection_claims import deflection_claims
-from experiments.evidence import Place, best, crossing, cut, gain, points, share
-from experiments.machine_claims import machine_claims
 from experiments.metrics import as_array
-from experiments.settings import SLOW_SPEED, Setting, every_machine, stressed
+from experiments.reproduce.chunk_cost import Decodes, added_s
+from experiments.reproduce.claims import up_to, within
+from experiments.reproduce.deflection_claims import deflection_claims
+from experiments.reproduce.evidence import Place, best, crossing, cut, gain, points, share
+from experiments.reproduce.machine_claims import machine_claims
+from experiments.reproduce.settings import SLOW_SPEED, Setting, every_machine, stressed
+from experiments.reproduce.tail_claims import tail_claims
 from experiments.statistics import Interval
-from experiments.tail_claims import tail_claims
 from experiments.tally import Tally
 from hardware_profiles import InputError
-from tests.experiments.evidence import RDMA, SLOW, TUNED, made_up_evidence, made_up_runs
 from tests.experiments.made_up import record
+from tests.experiments.reproduce.evidence import RDMA, SLOW, TUNED, made_up_evidence, made_up_runs
 from tests.toy import TOY_LAW
 
 NAN = float("nan")

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from envs.cluster import Topology
-from experiments.claims import Claim, within
-from experiments.evidence import Evidence, Place, crossing, share
 from experiments.groups import BASE
 from experiments.markdown import code
 from experiments.printed import percent, share_of
-from experiments.settings import Setting
+from experiments.reproduce.claims import Claim, within
+from experiments.reproduce.evidence import Evidence, Place, crossing, share
+from experiments.reproduce.settings import Setting
 
 EXECUTION_SHARE = (0.02, 0.23)
 SMALL_WAIT = 0.05

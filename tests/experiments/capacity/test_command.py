@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from experiments import knee
-from experiments.capacity import capacity, parse, splits
-from experiments.capacity_report import Capacity, best, savings_at_decode_nodes, savings_of_total
+from experiments.capacity.command import capacity, parse, splits
+from experiments.capacity.report import Capacity, best, savings_at_decode_nodes, savings_of_total
 from experiments.knee import Knee
 from hardware_profiles import InputError
 
@@ -84,7 +84,7 @@ COMMAND = "--policies static kairos --splits 1P1D 1P2D --requests 60 --span 2 --
 @pytest.fixture(scope="module", autouse=True)
 def _same_code() -> object:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("experiments.capacity.simulation_digest", lambda: "code")
+        patch.setattr("experiments.capacity.command.simulation_digest", lambda: "code")
         yield
 
 
@@ -120,7 +120,7 @@ def test_policies_are_searched_on_the_same_requests(tmp_path: Path, monkeypatch:
         searched.extend(searches)
         return {search: Knee(1.0, False, {}) for search in searched}
 
-    monkeypatch.setattr("experiments.capacity.search_all", note)
+    monkeypatch.setattr("experiments.capacity.command.search_all", note)
     capacity(parse([*COMMAND.split(), "--out", str(tmp_path)]))
     assert len(searched) == 2 * 2 * 2
     assert len({id(search.at_rate) for search in searched}) == 1

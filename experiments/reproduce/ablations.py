@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from envs.predict import CHUNK_CANDIDATES
-from experiments.evidence import Evidence, Place, cut, points
 from experiments.markdown import code, table
 from experiments.printed import change_of, percent, share_of, signed, time_of, with_interval
-from experiments.settings import Setting
+from experiments.reproduce.evidence import Evidence, Place, cut, points
+from experiments.reproduce.settings import Setting
 
 AGES_MS = (0.0, 50.0, 100.0, 300.0, 1000.0)
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7)

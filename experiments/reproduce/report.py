@@ -7,24 +7,24 @@ from dataclasses import astuple
 from pathlib import Path
 
 import policies
-from experiments import reproduce_tables as tables
-from experiments.ablations import ablation_table
 from experiments.cells import DRAIN_S, Cell
-from experiments.claims import Claim, claim_table
-from experiments.deflection_claims import deflection_claims
-from experiments.evidence import BURSTY, KAIROS, Evidence, Place
 from experiments.groups import BASE
 from experiments.illustrate import Picture
 from experiments.knee import TARGET
-from experiments.machine_claims import machine_claims
 from experiments.markdown import bullets, code, figure, plain
 from experiments.metrics import WARMUP_SHARE, Metrics
 from experiments.output import write_report
 from experiments.printed import name
 from experiments.provenance import made_by
-from experiments.reproduce_pictures import draw_all
-from experiments.settings import every_machine, stressed
-from experiments.tail_claims import tail_claims
+from experiments.reproduce import tables
+from experiments.reproduce.ablations import ablation_table
+from experiments.reproduce.claims import Claim, claim_table
+from experiments.reproduce.deflection_claims import deflection_claims
+from experiments.reproduce.evidence import BURSTY, KAIROS, Evidence, Place
+from experiments.reproduce.machine_claims import machine_claims
+from experiments.reproduce.pictures import draw_all
+from experiments.reproduce.settings import every_machine, stressed
+from experiments.reproduce.tail_claims import tail_claims
 from hardware_profiles.files import replacing
 
 

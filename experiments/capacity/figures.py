@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.capacity_report import Capacity, named
+from experiments.capacity.report import Capacity, named
 from experiments.printed import label
 from hardware_profiles.files import replacing
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import watch_report
-from experiments.alarms import ALARMS
-from experiments.early_warning import WINDOW_S
-from experiments.watch import parse, watch
-from experiments.watch_figures import thinned
+from experiments.watch import report as watch_report
+from experiments.watch.alarms import ALARMS
+from experiments.watch.command import parse, watch
+from experiments.watch.early_warning import WINDOW_S
+from experiments.watch.figures import thinned
 from hardware_profiles import InputError
 
 COMMAND = "--policies static kairos --workload spike --rates 14 --requests 800 --seeds 2 --validation-seeds 2"
@@ -23,7 +23,7 @@ TRACE = "arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{i * 0.05},{100 + 
 def _same_code() -> Iterator[None]:
     """These tests are about commands and inputs; someone may edit the code while they run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("experiments.watch.simulation_digest", lambda: "code")
+        patch.setattr("experiments.watch.command.simulation_digest", lambda: "code")
         patch.setattr("experiments.provenance.commit", lambda: "commit")
         yield
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments import statistics
 from experiments.groups import BASE, Group
-from experiments.settings import Setting
+from experiments.reproduce.settings import Setting
 from experiments.statistics import Interval
 
 KAIROS = "kairos"

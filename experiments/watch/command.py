@@ -21,16 +21,16 @@ from envs.cluster import ClusterConfig
 from envs.generators import families
 from envs.traces import formats, read_trace
 from envs.workload import Workload
-from experiments import watch_report
 from experiments.arguments import add_cluster, add_slos, check_counts, check_families, check_positive, cluster
 from experiments.cells import Cell
 from experiments.digests import config_digest, digest, simulation_digest
 from experiments.knee import TARGET, family_at_rate, knees
 from experiments.output import claim
 from experiments.provenance import made_by
-from experiments.watch_runs import Seen, Task, judge_alarms, see
+from experiments.watch import report as watch_report
+from experiments.watch.runs import Seen, Task, judge_alarms, see
 from hardware_profiles import InputError
-from hardware_profiles.cli import Parser, run_main
+from hardware_profiles.cli import Parser
 
 POLICIES = ["static", "kairos"]
 WORKLOADS = ["spike", "burst"]
@@ -202,7 +202,3 @@ def _see_all(
         policy, workload, load, seed = task.cell
         print(f"[{done}/{len(cells)}] {policy} {workload} load {load:g} seed {seed}", file=sys.stderr)
     return {cell: seen[cell] for cell in cells}
-
-
-if __name__ == "__main__":
-    run_main(lambda: watch(parse()))

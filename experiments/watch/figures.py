@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from envs.cluster import Samples
-from experiments.alarms import END_TO_END, QUEUE_TREND, QUEUE_WAIT, TTFT
-from experiments.early_warning import WINDOW_S, Break
+from experiments.watch.alarms import END_TO_END, QUEUE_TREND, QUEUE_WAIT, TTFT
+from experiments.watch.early_warning import WINDOW_S, Break
 from hardware_profiles.files import replacing
 
 Floats = NDArray[np.float64]

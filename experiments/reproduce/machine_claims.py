@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from experiments.chunk_cost import CHUNKS, Decodes, curve_s
-from experiments.claims import Claim
-from experiments.settings import Setting
+from experiments.reproduce.chunk_cost import CHUNKS, Decodes, curve_s
+from experiments.reproduce.claims import Claim
+from experiments.reproduce.settings import Setting
 
 FLAT_S, FLAT_UP_TO = 0.030, 512
 STEEP_S, STEEP_AT = 0.200, 2048

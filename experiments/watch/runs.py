@@ -7,10 +7,10 @@ from typing import NamedTuple
 import policies
 from envs.cluster import ClusterConfig, Samples, Topology, Watch, simulate
 from envs.workload import Workload
-from experiments.alarms import ALARMS, END_TO_END, Signals, signals
 from experiments.cells import DRAIN_S, Cell
-from experiments.early_warning import Break, Verdict, Watched, Worth, breaks, calibrate, judge, worth
 from experiments.metrics import as_array
+from experiments.watch.alarms import ALARMS, END_TO_END, Signals, signals
+from experiments.watch.early_warning import Break, Verdict, Watched, Worth, breaks, calibrate, judge, worth
 
 
 class Task(NamedTuple):

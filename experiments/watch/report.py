@@ -11,13 +11,13 @@ import numpy as np
 
 import policies
 from envs.cluster import Samples
-from experiments.alarms import AHEAD_S, ALARMS, END_TO_END, QUEUE_WAIT, TREND_S, UNITS
 from experiments.cells import Cell
-from experiments.early_warning import HORIZON_S, LEAST, WINDOW_S, false_rate
 from experiments.markdown import bullets, figure, plain, table
 from experiments.printed import label, name, percent, signed, with_interval
-from experiments.watch_figures import Timeline, node_timeline, warned
-from experiments.watch_runs import Judged, Seen, Setting, fired_s
+from experiments.watch.alarms import AHEAD_S, ALARMS, END_TO_END, QUEUE_WAIT, TREND_S, UNITS
+from experiments.watch.early_warning import HORIZON_S, LEAST, WINDOW_S, false_rate
+from experiments.watch.figures import Timeline, node_timeline, warned
+from experiments.watch.runs import Judged, Seen, Setting, fired_s
 from hardware_profiles.files import replacing
 
 Settings = Mapping[Setting, Mapping[str, Judged]]

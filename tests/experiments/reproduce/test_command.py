@@ -12,8 +12,8 @@ import pytest
 
 import policies
 from experiments import cells, knee
-from experiments.ablations import variants
-from experiments.reproduce import parse, reproduce
+from experiments.reproduce.ablations import variants
+from experiments.reproduce.command import parse, reproduce
 from experiments.tune import tuned
 from hardware_profiles import InputError
 
@@ -25,9 +25,9 @@ COMMAND = f"{SMALL} --span 0.1 --seeds 2"
 def _same_code() -> Iterator[None]:
     """These tests are about the command; someone may edit the code while they run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("experiments.reproduce.simulation_digest", lambda: "code")
-        patch.setattr("experiments.reproduce.SWEEP", (0.5, 1.2))
-        patch.setattr("experiments.reproduce.tuned", partial(tuned, count=3))
+        patch.setattr("experiments.reproduce.command.simulation_digest", lambda: "code")
+        patch.setattr("experiments.reproduce.command.SWEEP", (0.5, 1.2))
+        patch.setattr("experiments.reproduce.command.tuned", partial(tuned, count=3))
         yield
 
 
@@ -87,7 +87,7 @@ def test_the_same_command_again_runs_nothing(finished: Path, monkeypatch: pytest
     before = {name: (finished / name).read_text() for name in ("claims.csv", "cells.csv")}
     for module in (cells, knee):
         monkeypatch.setattr(module, "simulate", None)
-    monkeypatch.setattr("experiments.reproduce.tuned", None)
+    monkeypatch.setattr("experiments.reproduce.command.tuned", None)
     reproduce(parse([*COMMAND.split(), "--out", str(finished)]))
     assert {name: (finished / name).read_text() for name in before} == before
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from experiments import metrics
 from experiments.cells import Cell, Outcome
 from experiments.estimates import Runs
-from experiments.evidence import Evidence, Place
 from experiments.metrics import Metrics
-from experiments.settings import Setting
+from experiments.reproduce.evidence import Evidence, Place
+from experiments.reproduce.settings import Setting
 from experiments.tally import Tally
 from tests.experiments.made_up import CONFIG, record, run, workload
 

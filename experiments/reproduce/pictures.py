@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import reproduce_figures as figures
-from experiments.ablations import variants
-from experiments.chunk_cost import CHUNKS, Decodes, curve_s
-from experiments.evidence import KAIROS, Evidence, Place, share
 from experiments.groups import BASE
 from experiments.illustrate import Picture
-from experiments.machine_claims import FLAT_S, STEEP_S
 from experiments.markdown import plain
 from experiments.printed import counted, name
-from experiments.settings import Setting
+from experiments.reproduce import figures
+from experiments.reproduce.ablations import variants
+from experiments.reproduce.chunk_cost import CHUNKS, Decodes, curve_s
+from experiments.reproduce.evidence import KAIROS, Evidence, Place, share
+from experiments.reproduce.machine_claims import FLAT_S, STEEP_S
+from experiments.reproduce.settings import Setting
+from experiments.reproduce.tail_claims import EXECUTION_SHARE
 from experiments.statistics import Floats, Interval
-from experiments.tail_claims import EXECUTION_SHARE
 
 
 def draw_all(

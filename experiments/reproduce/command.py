@@ -19,8 +19,6 @@ from pathlib import Path
 
 import policies
 from envs.workload import Workload
-from experiments import reproduce_report
-from experiments.ablations import variants
 from experiments.arguments import (
     add_executor,
     add_slos,
@@ -33,14 +31,16 @@ from experiments.cells import Cell, Outcome, run_cells
 from experiments.cost import TAIL_WEIGHT
 from experiments.digests import config_digest, digest, policy_files, simulation_digest
 from experiments.estimates import Runs
-from experiments.evidence import BURSTY, KAIROS, Evidence, Place, shown_load
 from experiments.groups import BASE, grouped
 from experiments.knee import AtRate, Search, family_at_rate, search_all
 from experiments.output import claim
-from experiments.settings import Setting, every_machine, stressed
+from experiments.reproduce import report as reproduce_report
+from experiments.reproduce.ablations import variants
+from experiments.reproduce.evidence import BURSTY, KAIROS, Evidence, Place, shown_load
+from experiments.reproduce.settings import Setting, every_machine, stressed
 from experiments.sources import TUNING_SEEDS
 from experiments.tune import tuned
-from hardware_profiles.cli import Parser, run_main
+from hardware_profiles.cli import Parser
 from hardware_profiles.files import replacing
 
 PROFILES = ("a100-deepseek-v2-lite", "a100-deepseek-v2-lite-paper", "a100-qwen3-8b")
@@ -226,7 +226,3 @@ def reproduce(args: Namespace) -> None:
     evidence = gather(args, args.out)
     print(reproduce_report.write(evidence, args, args.out))
     print(f"\nwritten to {args.out}: claims.csv, cells.csv, summary.md, figures/")
-
-
-if __name__ == "__main__":
-    run_main(lambda: reproduce(parse()))

@@ -17,8 +17,8 @@ import numpy as np
 
 from envs.cluster import Samples, Topology
 from envs.predict import chunk_step_s
-from experiments.early_warning import Floats, running_p95
 from experiments.metrics import Records
+from experiments.watch.early_warning import Floats, running_p95
 
 AHEAD_S = 5.0
 TREND_S = 10.0

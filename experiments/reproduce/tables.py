@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from experiments.chunk_cost import CHUNKS, Decodes, curve_s
-from experiments.deflection_claims import largest_cut, largest_gain
-from experiments.evidence import KAIROS, Evidence, Place, cut, gain, points, share
 from experiments.groups import BASE
 from experiments.markdown import plain, table
 from experiments.metrics import PARTS
 from experiments.printed import change_of, name, percent, share_of, signed, time_of, with_interval
-from experiments.settings import Setting
+from experiments.reproduce.chunk_cost import CHUNKS, Decodes, curve_s
+from experiments.reproduce.deflection_claims import largest_cut, largest_gain
+from experiments.reproduce.evidence import KAIROS, Evidence, Place, cut, gain, points, share
+from experiments.reproduce.settings import Setting
 
 
 def _columns(text: str) -> list[str]:

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.cluster import ClusterConfig, Samples, Topology
-from experiments import alarms
-from experiments.early_warning import (
+from experiments.metrics import as_array
+from experiments.watch import alarms
+from experiments.watch.early_warning import (
     HORIZON_S,
     LEAST,
     WINDOW_S,
@@ -24,7 +25,6 @@ from experiments.early_warning import (
     running_p95,
     worth,
 )
-from experiments.metrics import as_array
 from tests.experiments.made_up import record
 from tests.toy import TOY_LAW, toy_profile
 

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import policies
 from envs.cluster import ClusterConfig, parse_shape
-from experiments import capacity_figures, capacity_report
 from experiments.arguments import (
     add_cluster,
     add_executor,
@@ -30,7 +29,9 @@ from experiments.arguments import (
     check_positive,
     cluster,
 )
-from experiments.capacity_report import Capacity
+from experiments.capacity import figures as capacity_figures
+from experiments.capacity import report as capacity_report
+from experiments.capacity.report import Capacity
 from experiments.cells import DRAIN_S
 from experiments.digests import digest, policy_files, simulation_digest
 from experiments.illustrate import Picture
@@ -42,7 +43,7 @@ from experiments.printed import counted
 from experiments.provenance import made_by
 from experiments.tuned import Tuned
 from hardware_profiles import InputError
-from hardware_profiles.cli import Parser, run_main
+from hardware_profiles.cli import Parser
 from hardware_profiles.files import replacing
 
 NODES = (4, 6, 8)
@@ -188,7 +189,3 @@ def capacity(args: Namespace) -> None:
         parts.append(capacity_report.saving_table(savings))
     print("\n\n".join(parts).replace("`", ""))
     print(f"\nwritten to {folder}: report.html, summary.md, figures/, capacity.csv")
-
-
-if __name__ == "__main__":
-    run_main(lambda: capacity(parse()))

@@ -1,0 +1,1 @@
+"""How much each policy carries on each split of the nodes."""

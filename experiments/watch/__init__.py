@@ -1,0 +1,1 @@
+"""Queues over time, and how early alarms on them warn."""
