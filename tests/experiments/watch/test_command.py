@@ -166,7 +166,7 @@ def test_a_mistake_is_said_and_nothing_is_written(arguments: str, says: str, tmp
 @pytest.mark.parametrize("arguments", ["--loads 1 --rates 2", "--trace nowhere.csv --trace-format azure"])
 def test_mistakes_are_one_line_and_exit_code_2(arguments: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "experiments.watch", *arguments.split()]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(root)})
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
