@@ -145,7 +145,8 @@ def side_by_side(
         workload: the requests.
         profile: machine and model of every node.
         shape: of the cluster.
-        link_gb_per_s: bandwidth between nodes, 10^9 bytes a second; no latency, which AISimulate has none of.
+        link_gb_per_s: bandwidth between nodes for each GPU, 10^9 bytes a second; no latency, which AISimulate has
+            none of.
         rounds: how often.
 
     Returns:
@@ -200,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="only its first N requests")
     parser.add_argument("--profile", default="a100-qwen3-8b", help="hardware profile (default %(default)s)")
     parser.add_argument("--cluster", default="2P2D", help="cluster shape (default %(default)s)")
-    parser.add_argument("--link-gb-per-s", type=float, default=20.8, help="between nodes (default %(default)g)")
+    parser.add_argument("--link-gb-per-s", type=float, default=20.8, help="between nodes, a GPU (default %(default)g)")
     parser.add_argument("--rounds", type=int, default=5, help="how often both are run (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     arguments = parser.parse_args(argv)

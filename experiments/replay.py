@@ -168,8 +168,9 @@ def set_up(
 
 
 def with_link(profile: Profile, gb_per_s: float) -> Profile:
-    """The profile with an inter-node link of a bandwidth in 10^9 bytes a second and no latency, as the recorder's."""
-    return replace(profile, inter_node=Link(0.0, gb_per_s * 1e9, "given on the command line"))
+    """The profile with the recorder's inter-node link: a bandwidth for each GPU, in 10^9 bytes a second, no latency."""
+    link = Link(0.0, gb_per_s * 1e9, "given on the command line").times(int(profile.provenance.get("tp", 1)))
+    return replace(profile, inter_node=link)
 
 
 def held_against(recording: dict[str, NDArray[np.float64]], records: Sequence[RequestRecord]) -> dict[str, object]:
@@ -201,8 +202,8 @@ def replay(path: Path, profile: Profile, link_gb_per_s: float | None = None) -> 
     Args:
         path: the recording.
         profile: machines and model it was made for.
-        link_gb_per_s: bandwidth of the recording's inter-node link, 10^9 bytes a second, without latency;
-            None: the profile's own link.
+        link_gb_per_s: bandwidth of the recording's inter-node link for each GPU, 10^9 bytes a second, without
+            latency; None: the profile's own link.
 
     Returns:
         The JSON object of the command.
@@ -245,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--recording", type=Path, required=True, help="CSV file of a recording, gzip or plain")
     parser.add_argument("--profile", default="a100-qwen3-8b", help="hardware profile it was made for")
     parser.add_argument(
-        "--link-gb-per-s", type=float, default=20.8, help="inter-node bandwidth of the recording, 10^9 bytes/s"
+        "--link-gb-per-s", type=float, default=20.8, help="inter-node bandwidth of the recording a GPU, 10^9 bytes/s"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     arguments = parser.parse_args(argv)
