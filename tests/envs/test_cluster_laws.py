@@ -1,5 +1,7 @@
 """What must hold of every run, whatever the rule and the load."""
 
+import gc
+from contextlib import nullcontext
 from math import isfinite
 
 import numpy as np
@@ -187,3 +189,14 @@ def test_a_cluster_that_makes_no_sense_is_refused(config: dict[str, object], say
     with pytest.raises(InputError, match=says) as caught:
         ClusterConfig(toy_profile(), **config)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("prompt_tokens", [100, 10**9])
+def test_a_run_leaves_garbage_collection_as_it_was_also_when_it_fails(prompt_tokens: int) -> None:
+    usual = gc.get_threshold()
+    workload = Workload.of([0.0], [prompt_tokens], [3], label="one")
+    fits = prompt_tokens < 1000
+    with nullcontext() if fits else pytest.raises(InputError):
+        simulate(workload, policies.make("static"), ClusterConfig(toy_profile()))
+    assert gc.isenabled()
+    assert gc.get_threshold() == usual
