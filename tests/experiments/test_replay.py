@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.replay import COLUMNS, main, read_recording, replay
+from experiments.replay import COLUMNS, main, read_recording, replay, with_link
 from hardware_profiles import InputError, load_profile
 from tests.toy import TOY_LAW, toy_profile
 
@@ -116,6 +116,13 @@ def test_one_request_has_no_correlation(tmp_path: Path, capsys: pytest.CaptureFi
     assert replay(path, toy_profile())["ttft_correlation"] is None
     main(run(path))
     assert "correlation of TTFT undefined" in capsys.readouterr().out
+
+
+def test_the_links_bandwidth_is_a_gpus_and_a_group_has_one_each() -> None:
+    alone, group = (with_link(load_profile(name), 20.8) for name in ("a100-llama31-8b", "a100x4-llama31-70b"))
+    assert alone.inter_node.bandwidth_bytes_per_s == pytest.approx(20.8e9)
+    assert group.inter_node.bandwidth_bytes_per_s == pytest.approx(4 * 20.8e9)
+    assert alone.inter_node.latency_s == group.inter_node.latency_s == 0.0
 
 
 # ---- recordings that make no sense ----------------------------------------------------------------------------------
