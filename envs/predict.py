@@ -19,7 +19,8 @@ def chunk_step_s(law: StepLaw, chunk_tokens: float, context_tokens: float) -> fl
     return (
         law.token_time_s[int(chunk_tokens)]
         + law.chunk_const_s
-        + chunk_tokens * (law.chunk_context_s * context_tokens + law.chunk_self_s * 0.5 * chunk_tokens)
+        + context_tokens * (law.chunk_context_s * chunk_tokens + law.chunk_reread_s)
+        + law.chunk_self_s * 0.5 * chunk_tokens * chunk_tokens
     )
 
 
@@ -87,6 +88,7 @@ def plan_chunks(
     """
     table = law.token_time_s
     context_s = law.chunk_context_s
+    reread_s = law.chunk_reread_s
     half_self_s = 0.5 * law.chunk_self_s
     base_s = law.chunk_const_s
     line_s = kv_s = line_end = 0.0
@@ -110,14 +112,18 @@ def plan_chunks(
             n = candidates[pick]
             if n > remaining:
                 n = remaining
-            step_s = base_s + table[n + decode_batch] + n * (context_s * done + half_self_s * n) if n <= room else inf
+            step_s = (
+                base_s + table[n + decode_batch] + done * (context_s * n + reread_s) + half_self_s * n * n
+                if n <= room
+                else inf
+            )
             if step_s <= budget_s:
                 break
             if pick == last:
                 if not smallest_if_none:
                     return None
                 n = min(n, room)
-                step_s = base_s + table[n + decode_batch] + n * (context_s * done + half_self_s * n)
+                step_s = base_s + table[n + decode_batch] + done * (context_s * n + reread_s) + half_self_s * n * n
                 break
             pick += 1
         chunks.append(n)

@@ -1,10 +1,10 @@
 """Fitting the step law to a source of step times.
 
 What engines do most is taken over as it is: a prompt's first chunk alone in a step gives F (less what the rest of the
-law says of it), decode steps give D piece by piece. What remains is fitted, by non-negative least squares: c_ctx to
-chunks with context, c_self to several chunks in a step, cP to mixed steps. Errors are relative, and reweighted towards
-their absolute value (iteratively reweighted least squares), since the mean absolute relative error is what a law is
-judged by.
+law says of it), decode steps give D piece by piece. What remains is fitted, by non-negative least squares: c_ctx and
+c_up to chunks with context, c_self to several chunks in a step, cP to mixed steps. Errors are relative, and reweighted
+towards their absolute value (iteratively reweighted least squares), since the mean absolute relative error is what a
+law is judged by.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ def fit(source: StepSource, steps: Mapping[Kind, Sequence[Step]]) -> StepLawSect
             mixed ones, cP is as small as it can be.
     """
     fresh_s = np.array([source.prefill_s(1, n, 0) for n in range(1, source.max_tokens + 1)])
-    context_s, self_s = _fit_chunks(fresh_s, steps["prefill"], steps_s(source, steps["prefill"]))
+    context_s, reread_s, self_s = _fit_chunks(fresh_s, steps["prefill"], steps_s(source, steps["prefill"]))
     counts = np.arange(1, len(fresh_s) + 1)
     token_time_s = np.asarray(isotonic_regression(fresh_s - self_s * counts**2 / 2, weights=fresh_s**-2).x)
     batches, contexts = source.decode_knots
@@ -53,7 +53,7 @@ def fit(source: StepSource, steps: Mapping[Kind, Sequence[Step]]) -> StepLawSect
     attention = np.array([_never_falling(row) for row in measured])
 
     def law(chunk_const_s: float) -> StepLawSection:
-        chunk = (chunk_const_s, context_s, self_s)
+        chunk = (chunk_const_s, context_s, reread_s, self_s)
         return _section(token_time_s - chunk_const_s, chunk, batches, const + chunk_const_s, contexts, attention)
 
     # Pure steps cannot tell F - cP, cP, D + cP from F, 0, D; a mixed step, which has all three, is longer by cP. The
@@ -73,20 +73,20 @@ def fit(source: StepSource, steps: Mapping[Kind, Sequence[Step]]) -> StepLawSect
     return law(min(without.chunk_const_s + more_s, most_s))
 
 
-def _fit_chunks(fresh_s: Array, steps: Sequence[Step], seconds: Array) -> tuple[float, float]:
-    """c_ctx and c_self; `fresh_s` holds the time of one chunk without context by its tokens, from 1 on."""
+def _fit_chunks(fresh_s: Array, steps: Sequence[Step], seconds: Array) -> tuple[float, float, float]:
+    """c_ctx, c_up and c_self; `fresh_s` holds the time of one chunk without context by its tokens, from 1 on."""
     prompts, new, context, *_ = np.array(steps, dtype=np.float64).T
     target = 1.0 - fresh_s[(prompts * new).astype(int) - 1] / seconds
     # Several chunks have fewer pairs of new tokens than one of as many tokens, which F was taken from.
     pairs = (prompts * new) ** 2 / 2 - prompts * new**2 / 2
-    design = np.column_stack([prompts * new * context, -pairs]) / seconds[:, None]
+    design = np.column_stack([prompts * new * context, prompts * context, -pairs]) / seconds[:, None]
     weight = np.ones_like(seconds)
-    unknowns = np.zeros(2)
+    unknowns = np.zeros(3)
     for _ in range(_ROUNDS):
         root = np.sqrt(weight)
         unknowns, _ = nnls(design * root[:, None], target * root)
         weight = 1.0 / np.maximum(np.abs(design @ unknowns - target), _FLOOR)
-    return float(unknowns[0]), float(unknowns[1])
+    return float(unknowns[0]), float(unknowns[1]), float(unknowns[2])
 
 
 def _attention(source: StepSource, batch: int, contexts: Counts) -> Array:
@@ -140,7 +140,7 @@ def _by_batch(batches: Counts, attention: Array) -> Array:
 
 def _section(
     token_time_s: Array,
-    chunk: tuple[float, float, float],
+    chunk: tuple[float, float, float, float],
     batches: Counts,
     const: Array,
     contexts: Counts,
@@ -153,7 +153,8 @@ def _section(
             "token_time": {"tokens": tokens, "seconds": [rounded(token_time_s[n - 1]) for n in tokens]},
             "chunk_const_s": rounded(chunk[0]),
             "chunk_context_s": rounded(chunk[1]),
-            "chunk_self_s": rounded(chunk[2]),
+            "chunk_reread_s": rounded(chunk[2]),
+            "chunk_self_s": rounded(chunk[3]),
             "decode_const": {"sequences": sequences, "seconds": [rounded(const[n - 1]) for n in sequences]},
             "decode_attention": {
                 "sequences": list(batches),

@@ -118,6 +118,7 @@ class StepLawSection(Section):
     chunk_const_s: NonNegative
     chunk_context_s: NonNegative
     chunk_self_s: NonNegative
+    chunk_reread_s: NonNegative
     decode_const: DecodeConstSection
     decode_attention: DecodeAttentionSection
 

@@ -1,6 +1,6 @@
 """The step law: how long one step of a continuous-batching engine takes.
 
-    T = F[n_tok] + (n > 0) * (cP + c_ctx * sum(n_i * ctx_i) + c_self * sum(n_i^2) / 2)
+    T = F[n_tok] + (n > 0) * (cP + sum((c_ctx * n_i + c_up) * ctx_i) + c_self * sum(n_i^2) / 2)
                  + (B > 0) * D(B, KV)
 
 n_tok counts every token of the step (chunk tokens n = sum(n_i) and one for each of the B decoding
@@ -47,6 +47,8 @@ class StepLaw:
         token_time_s: F, dense: seconds for a step of n tokens at index n, 0 <= n <= `max_step_tokens`.
         chunk_const_s: cP, seconds for having any prompt chunk in the step.
         chunk_context_s: c_ctx, seconds per (new token x context token) of a chunk.
+        chunk_reread_s: c_up, seconds per context token of a chunk, however few its new tokens: latent attention
+            projects all of a chunk's context up again. 0 for other models.
         chunk_self_s: c_self, seconds per pair of new tokens of a chunk; a chunk of n has n^2 / 2 of them.
         decode_const_s: see `decode_kv_s`.
         decode_seq_s: see `decode_kv_s`.
@@ -63,6 +65,7 @@ class StepLaw:
     decode_seq_s: float
     decode_kv_s: tuple[float, ...] = field(repr=False)
     pieces: DecodePieces | None = field(default=None, repr=False, hash=False)
+    chunk_reread_s: float = 0.0
 
     @property
     def max_step_tokens(self) -> int:
@@ -102,10 +105,12 @@ class StepLaw:
         """
         new_tokens = 0
         context_work = 0
+        context_tokens = 0
         self_work = 0
         for new, context in chunks:
             new_tokens += new
             context_work += new * context
+            context_tokens += context
             self_work += new * new
         tokens = new_tokens + decode_batch
         if decode_batch < 0 or not 0 <= tokens < len(self.token_time_s):
@@ -115,7 +120,8 @@ class StepLaw:
         seconds = self.token_time_s[tokens]
         if new_tokens:
             seconds += self.chunk_const_s
-            seconds += self.chunk_context_s * context_work + self.chunk_self_s * self_work / 2
+            seconds += self.chunk_context_s * context_work + self.chunk_reread_s * context_tokens
+            seconds += self.chunk_self_s * self_work / 2
         if decode_batch:
             base_s, kv_s, _ = self.decode_line(decode_batch, int(decode_kv_tokens))
             seconds += base_s + kv_s * decode_kv_tokens
@@ -178,6 +184,7 @@ class StepLaw:
             chunk_const_s=self.chunk_const_s * factor,
             chunk_context_s=self.chunk_context_s * factor,
             chunk_self_s=self.chunk_self_s * factor,
+            chunk_reread_s=self.chunk_reread_s * factor,
             decode_const_s=self.decode_const_s * factor,
             decode_seq_s=self.decode_seq_s * factor,
             decode_kv_s=tuple([seconds * factor for seconds in self.decode_kv_s]),

@@ -34,6 +34,7 @@ def step_law(section: StepLawSection) -> StepLaw:
         chunk_const_s=section.chunk_const_s,
         chunk_context_s=section.chunk_context_s,
         chunk_self_s=section.chunk_self_s,
+        chunk_reread_s=section.chunk_reread_s,
         decode_const_s=const_s,
         decode_seq_s=seq_s,
         decode_kv_s=(0.0, *kv_s.tolist(), *beyond.tolist()),

@@ -54,7 +54,8 @@ class Mixed(NamedTuple):
         return (
             law.token_time_s[chunk_tokens + self.batch]
             + law.chunk_const_s
-            + chunk_tokens * (law.chunk_context_s * context_tokens + law.chunk_self_s * 0.5 * chunk_tokens)
+            + context_tokens * (law.chunk_context_s * chunk_tokens + law.chunk_reread_s)
+            + law.chunk_self_s * 0.5 * chunk_tokens * chunk_tokens
             + self.decode_s
         )
 
@@ -62,6 +63,7 @@ class Mixed(NamedTuple):
         """Seconds to prefill `tokens` tokens, `chunk_tokens` a step, after the first `done_tokens` of their prompt."""
         law, batch, decode_s, _ = self
         context_s = law.chunk_context_s
+        reread_s = law.chunk_reread_s
         half_self_s = 0.5 * law.chunk_self_s
         every_s = law.chunk_const_s + decode_s
         full, rest = divmod(tokens, chunk_tokens)
@@ -69,10 +71,12 @@ class Mixed(NamedTuple):
         if full:
             mean_context = done_tokens + chunk_tokens * (full - 1) * 0.5
             step_s = law.token_time_s[chunk_tokens + batch] + every_s
-            total_s = full * (step_s + chunk_tokens * (context_s * mean_context + half_self_s * chunk_tokens))
+            step_s += mean_context * (context_s * chunk_tokens + reread_s)
+            total_s = full * (step_s + half_self_s * chunk_tokens * chunk_tokens)
         if rest:
             step_s = law.token_time_s[rest + batch] + every_s
-            total_s += step_s + rest * (context_s * (done_tokens + full * chunk_tokens) + half_self_s * rest)
+            step_s += (done_tokens + full * chunk_tokens) * (context_s * rest + reread_s)
+            total_s += step_s + half_self_s * rest * rest
         return total_s
 
     def safe_chunk(

@@ -49,7 +49,8 @@ class Mooncake:
             to_compute = prompt_tokens - cached
             ttft_s = queue_wait_s(law, view.report(node).prefill_tokens_ahead, budget)
             # Every chunk has the cached prefix for context as well.
-            ttft_s += prefill_execution_s(law, to_compute, budget) + law.chunk_context_s * cached * to_compute
+            ttft_s += prefill_execution_s(law, to_compute, budget)
+            ttft_s += cached * (law.chunk_context_s * to_compute + law.chunk_reread_s * -(-to_compute // budget))
             ttft_s += topology.transfer_s(node, decode_node, to_send)
             if ttft_s < best_s:
                 best_node = node

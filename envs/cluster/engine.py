@@ -392,9 +392,11 @@ class Engine:
             first += law.chunk_const_s
             chunks = self._chunks
             for seq, n in chunks:
-                first += n * (law.chunk_context_s * seq.prefilled_tokens + law.chunk_self_s * 0.5 * n)
+                first += seq.prefilled_tokens * (law.chunk_context_s * n + law.chunk_reread_s)
+                first += law.chunk_self_s * 0.5 * n * n
             if chunk_steps > 1:
-                growth += law.chunk_context_s * chunks[0][1] * chunks[0][1]
+                n = chunks[0][1]
+                growth += n * (law.chunk_context_s * n + law.chunk_reread_s)
             room = self.kv_capacity_tokens - self.kv_used_tokens
         elif self._chunks:
             self._chunks = []

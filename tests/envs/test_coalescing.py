@@ -1,6 +1,7 @@
 """Coalesced spans against one event a step, on random scenarios."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 
 from envs.cluster import ClusterConfig, Placement, RequestView, simulate
 from envs.workload import Workload
+from hardware_profiles import StepLaw
 from tests.envs.reference import Reference
-from tests.toy import toy_profile
+from tests.toy import TOY_LAW, toy_profile
 
 
 class Given:
@@ -32,6 +34,7 @@ def scenario(
     split_share: float,
     one_host: bool,
     limits: tuple[int, int, int],
+    law: StepLaw = TOY_LAW,
 ) -> tuple[Workload, list[Placement], ClusterConfig]:
     prefill, decode = int(shape[0]), int(shape[2])
     capacity, max_seqs, max_prompts = limits
@@ -60,7 +63,7 @@ def scenario(
         else:
             placements.append(Placement(int(rng.integers(prefill)), target))
     config = ClusterConfig(
-        toy_profile(kv_capacity_tokens=capacity),
+        toy_profile(kv_capacity_tokens=capacity, law=law),
         shape=shape,
         hosts=(0,) * (prefill + decode) if one_host else None,
         max_seqs=max_seqs,
@@ -80,6 +83,7 @@ def scenario(
     one_host=st.booleans(),
     # A few requests overflow 9,000 tokens of KV, so sequences wait for room and are preempted.
     limits=st.tuples(st.sampled_from([9_000, 20_000, 400_000]), st.sampled_from([4, 256]), st.sampled_from([1, 256])),
+    reread_s=st.sampled_from([0.0, 6e-7]),
 )
 def test_spans_equal_one_event_a_step(
     seed: int,
@@ -90,9 +94,11 @@ def test_spans_equal_one_event_a_step(
     split_share: float,
     one_host: bool,
     limits: tuple[int, int, int],
+    reread_s: float,
 ) -> None:
+    law = replace(TOY_LAW, chunk_reread_s=reread_s)
     workload, placements, config = scenario(
-        seed, requests, shape, gap_s, deflected_share, split_share, one_host, limits
+        seed, requests, shape, gap_s, deflected_share, split_share, one_host, limits, law
     )
     result = simulate(workload, Given(placements), config)
     reference = Reference(workload, placements, config).run()

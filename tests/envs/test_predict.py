@@ -14,6 +14,7 @@ LAWS = {
     "toy": TOY_LAW,
     "A100": load_profile("a100-qwen3-8b").law,
     "dear context": replace(TOY_LAW, chunk_context_s=1e-7),
+    "latent attention": replace(TOY_LAW, chunk_reread_s=6e-7),
 }
 
 
@@ -50,7 +51,7 @@ def test_the_queue_wait_is_fractional_chunks_of_half_the_queues_context(on: Name
     # (L / chi) * T_step(chi, L / 2), written out with the law's coefficients.
     law = on.law
     step_s = law.token_time_s[chunk] + law.chunk_const_s
-    step_s += law.chunk_context_s * chunk * ahead / 2 + law.chunk_self_s * chunk * chunk / 2
+    step_s += (law.chunk_context_s * chunk + law.chunk_reread_s) * ahead / 2 + law.chunk_self_s * chunk * chunk / 2
     assert queue_wait_s(on.law, ahead, chunk) == pytest.approx(ahead / chunk * step_s, rel=1e-9)
 
 
