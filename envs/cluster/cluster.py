@@ -384,7 +384,10 @@ class Cluster:
             return
         if isnan(seq.kv_ready_s):
             seq.kv_ready_s = self.clock._now
-        self.engines[seq.prefill_node].release(seq.target_tokens)
+        prefill_node = seq.prefill_node
+        self.engines[prefill_node].release(seq.target_tokens)
+        if self._awaiting_kv[prefill_node]:  # it decodes too
+            self._send(prefill_node)
         if seq.rest_tokens:
             self.engines[seq.decode_node].add_rest(seq)
         else:

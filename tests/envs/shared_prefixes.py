@@ -65,12 +65,14 @@ class Watched:
         self.records: list[RequestRecord] = []
         self.cluster = Cluster(config, self.records.append)
         self.policy = policies.make(rule, seed=7)
+        self.split_tokens: dict[int, int] = {}  # of each request; 0 where its prompt is whole
 
     def copy(self) -> "Watched":
         twin = Watched.__new__(Watched)
         twin.records = []
         twin.cluster = self.cluster.copy(twin.records.append)
         twin.policy = self.policy
+        twin.split_tokens = self.split_tokens.copy()
         return twin
 
     def play(self, requests: list[tuple], first: int, last: int) -> None:
@@ -79,7 +81,9 @@ class Watched:
             self._step_before(arrival_s)
             view = self.cluster.view()
             request = RequestView(number, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s, hashes)
-            self.cluster.submit(Sequence(number, *requests[number]), self.policy.place(request, view))
+            placement = self.policy.place(request, view)
+            self.split_tokens[number] = placement.split_tokens
+            self.cluster.submit(Sequence(number, *requests[number]), placement)
             self.check()
 
     def drain(self) -> list[RequestRecord]:
