@@ -1,5 +1,5 @@
 # make train: set up, train a policy, evaluate it beside the heuristics.    make test: set up, lint, type-check, test.
-.PHONY: train test lint type unit format clean
+.PHONY: train test lint type unit format compiled plain clean
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -34,5 +34,16 @@ $(VENV)/ready: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-clean:
+# The inner loop through mypyc: same source, same results, two fifths of the time. Needs a C compiler and some minutes.
+COMPILED := $(addprefix envs/cluster/,batch.py engine.py gaps.py network.py placement.py request.py spans.py waiting.py) \
+	hardware_profiles/step_law.py
+
+compiled: $(VENV)/ready plain
+	$(BIN)/python -m mypyc $(COMPILED)
+	mv *__mypyc.*.so "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')"
+
+plain:
+	rm -f envs/cluster/*.so hardware_profiles/*.so
+
+clean: plain
 	rm -rf $(VENV) build *.egg-info

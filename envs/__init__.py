@@ -2,4 +2,7 @@
 
 import gymnasium
 
+from envs import compiled
+
+compiled.check()
 gymnasium.register(id="PrefillPlacement-v0", entry_point="envs.placement_env:PrefillPlacementEnv")

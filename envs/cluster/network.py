@@ -93,10 +93,16 @@ class Network:
         self._wake_s = other._wake_s
         for mine, theirs in ((self.active, other.active), (self._later, other._later)):
             for transfer in theirs:
-                twin = Transfer.__new__(Transfer)
-                for name in Transfer.__slots__:
-                    setattr(twin, name, getattr(transfer, name))
-                twin.seq = twins[transfer.seq]
+                twin = Transfer(
+                    twins[transfer.seq],
+                    transfer.sender,
+                    transfer.receiver,
+                    transfer.remaining_bytes,
+                    transfer.bandwidth,
+                    transfer.updated_s,
+                )
+                twin.rate = transfer.rate
+                twin.done_s = transfer.done_s
                 mine.append(twin)
 
     def start(self, seq: Sequence, source: int, target: int, kv_bytes: float, at_s: float) -> None:

@@ -42,39 +42,42 @@ class RequestRecord(NamedTuple):
     preemptions: int
 
 
+_FIELDS = (
+    "arrival_s",
+    "block_hashes",
+    "chunk_plan",
+    "decode_node",
+    "finish_step",
+    "first_gap_step",
+    "first_token_s",
+    "generated_tokens",
+    "hit_tokens",
+    "index",
+    "kv_ready_s",
+    "kv_tokens",
+    "last_token_s",
+    "output_tokens",
+    "preemptions",
+    "prefill_end_s",
+    "prefill_node",
+    "prefill_start_s",
+    "prefilled_tokens",
+    "prompt_tokens",
+    "pull_s",
+    "queued",
+    "rest_plan",
+    "rest_tokens",
+    "target_tokens",
+    "tbt_max_s",
+    "tbt_slo_s",
+    "ttft_slo_s",
+)
+
+
 class Sequence:
     """A request inside the cluster: what it asks for, where it is placed, and its stamps so far."""
 
-    __slots__ = (
-        "arrival_s",
-        "block_hashes",
-        "chunk_plan",
-        "decode_node",
-        "finish_step",
-        "first_gap_step",
-        "first_token_s",
-        "generated_tokens",
-        "hit_tokens",
-        "index",
-        "kv_ready_s",
-        "kv_tokens",
-        "last_token_s",
-        "output_tokens",
-        "preemptions",
-        "prefill_end_s",
-        "prefill_node",
-        "prefill_start_s",
-        "prefilled_tokens",
-        "prompt_tokens",
-        "pull_s",
-        "queued",
-        "rest_plan",
-        "rest_tokens",
-        "target_tokens",
-        "tbt_max_s",
-        "tbt_slo_s",
-        "ttft_slo_s",
-    )
+    __slots__ = _FIELDS
 
     def __init__(
         self,
@@ -119,8 +122,10 @@ class Sequence:
 
     def copy(self) -> "Sequence":
         """An independent copy."""
-        twin = Sequence.__new__(Sequence)
-        for name in Sequence.__slots__:
+        twin = Sequence(
+            self.index, self.arrival_s, self.prompt_tokens, self.output_tokens, self.ttft_slo_s, self.tbt_slo_s
+        )
+        for name in _FIELDS:
             setattr(twin, name, getattr(self, name))
         return twin
 
