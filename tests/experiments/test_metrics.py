@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.cluster import GapLog, RequestRecord
+from envs.cluster.gaps import segment
 from experiments.metrics import (
     PARTS,
     RECORD,
@@ -159,9 +160,9 @@ def test_slos_are_each_requests_own() -> None:
 
 def test_tbt_is_of_runs_that_began_in_the_window() -> None:
     gaps = GapLog()
-    gaps.extend([5.0, 10, 9.0, 0.0, 1])  # warm-up
-    gaps.extend([50.0, 4, 0.02, 0.01, 2])
-    gaps.extend([500.0, 10, 9.0, 0.0, 1])  # after the last arrival
+    gaps.append(segment(5.0, 10, 9.0, 0.0, 1))  # warm-up
+    gaps.append(segment(50.0, 4, 0.02, 0.01, 2))
+    gaps.append(segment(500.0, 10, 9.0, 0.0, 1))  # after the last arrival
     found = measure(run(steady(), gaps=gaps), workload(steady()), CONFIG)
     assert found.tbt_mean_s == pytest.approx(0.035)
     assert found.tbt_p99_s == pytest.approx(0.05)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.cluster import GapLog
+from envs.cluster.gaps import segment
 from experiments.tbt import Gaps
 
 SEGMENT = st.tuples(
@@ -18,7 +19,7 @@ def gaps_of(segments: list[tuple[int, float, float, int]]) -> tuple[Gaps, np.nda
     log = GapLog()
     single = []
     for begin, (steps, first_s, growth_s, weight) in enumerate(segments):
-        log.extend([float(begin), steps, first_s, growth_s, weight])
+        log.append(segment(float(begin), steps, first_s, growth_s, weight))
         for step in range(steps):
             single += [first_s + step * growth_s] * weight
     return Gaps.between(log, 0.0, math.inf), np.sort(single)
@@ -42,7 +43,7 @@ def test_total_and_mean_are_those_of_the_expanded_gaps(segments: list[tuple[int,
 def test_segments_outside_the_window_or_without_sequences_are_left_out() -> None:
     log = GapLog()
     for begins_s, weight in ((0.0, 1), (1.0, 2), (2.0, 0), (3.0, 4), (4.0, 8)):
-        log.extend([begins_s, 3, 0.1, 0.0, weight])
+        log.append(segment(begins_s, 3, 0.1, 0.0, weight))
     assert Gaps.between(log, 1.0, 3.0).total == 3 * (2 + 4)
 
 
