@@ -25,7 +25,7 @@ from envs.cluster import (
 from envs.generators import generate
 from envs.workload import Workload
 from hardware_profiles import InputError
-from tests.toy import toy_profile
+from tests.toy import enough_kv, toy_profile
 
 RULES = policies.names()
 
@@ -114,6 +114,7 @@ def test_requests_are_equal_under_two_rules() -> None:
     max_seqs=st.sampled_from([2, 256]),
 )
 def test_kv_is_never_over_capacity_and_nobody_starves(seed: int, capacity: int, rule: str, max_seqs: int) -> None:
+    capacity = enough_kv(capacity, rule)
     rng = np.random.default_rng(seed)
     workload = Workload.of(
         np.cumsum(rng.exponential(0.02, 60)), rng.integers(1, 6000, 60), rng.choice([1, 2, 50, 200], 60), label="tight"
@@ -226,3 +227,18 @@ def test_a_run_leaves_garbage_collection_as_it_was_also_when_it_fails(prompt_tok
         simulate(workload, policies.make("static"), ClusterConfig(toy_profile()))
     assert gc.isenabled()
     assert gc.get_threshold() == usual
+
+
+def test_nodes_that_wait_for_each_others_kv_are_told_as_unfinished() -> None:
+    class Crossing:
+        name = "crossing"
+
+        def place(self, request: RequestView, _view: ClusterView) -> Placement:
+            return Placement(2, 3) if request.number == 0 else Placement(3, 2)
+
+    workload = Workload.of([0.0, 0.0], [5_000, 5_000], [10, 10], label="crossing")
+    fits = simulate(workload, Crossing(), ClusterConfig(toy_profile(11_000)))
+    assert all(isfinite(record.last_token_s) for record in fits.records)
+    stuck = simulate(workload, Crossing(), ClusterConfig(toy_profile(9_000)))
+    assert [record.request for record in stuck.records] == [0, 1]
+    assert all(isfinite(r.prefill_end_s) and not isfinite(r.first_token_s) for r in stuck.records)
