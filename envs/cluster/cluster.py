@@ -16,7 +16,7 @@ from envs.cluster.placement import Placement
 from envs.cluster.prefix_cache import PrefixCache
 from envs.cluster.request import RequestRecord, Sequence
 from envs.cluster.topology import ClusterConfig, Topology
-from envs.cluster.view import ClusterView, Counters
+from envs.cluster.view import ClusterView, Counters, first_least
 from envs.cluster.waiting import WaitingCost
 from envs.workload import HASH_BLOCK_TOKENS
 from hardware_profiles import InputError
@@ -461,9 +461,14 @@ class Cluster:
                 self.counters.decode_prompt_tokens[node] -= seq.prompt_tokens
                 if seq.rest_tokens:
                     self._count_rest(seq, -1)
-                seq.decode_node = self._view.least_loaded_decode_node()
+                others = [other for other in topology.decode_nodes if other != seq.prefill_node]
+                stays = not others  # it is prefilled on the only decode node left
+                seq.decode_node = seq.prefill_node if stays else first_least(others, self.counters.decode_requests)
                 self.counters.decode_requests[seq.decode_node] += 1
                 self.counters.decode_prompt_tokens[seq.decode_node] += seq.prompt_tokens
+                if stays:
+                    self._decode_where_prefilled(seq)
+                    continue
                 if seq.rest_tokens:
                     self._count_rest(seq, 1)
                 if reserved or waiting:
@@ -485,6 +490,21 @@ class Cluster:
             self._place(seq, *placement)
         for decode_node in freed:  # nobody else tells those that wait there
             self._send(decode_node)
+
+    def _decode_where_prefilled(self, seq: Sequence) -> None:
+        """Let a sequence decode on the node that prefills it, or that has its computed KV."""
+        node = seq.decode_node
+        seq.pull_s = nan  # nobody is to pull it
+        if not seq.queued:
+            if isnan(seq.kv_ready_s):
+                seq.kv_ready_s = self.clock.now
+            self.engines[node].join(seq)
+            return
+        self.counters.deflected_requests[node] += 1
+        self.engines[node].enqueued_tokens += seq.rest_tokens
+        self.counters.queued_prompt_tokens[node] += seq.rest_tokens
+        seq.target_tokens += seq.rest_tokens
+        seq.rest_tokens = 0
 
     def _default_placement(self, _: Sequence) -> Placement:
         return Placement(self._view.shortest_prefill_queue(), self._view.least_loaded_decode_node())
