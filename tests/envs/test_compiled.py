@@ -16,7 +16,7 @@ from envs.cluster import ClusterConfig, simulate
 from envs.generators import generate
 from tests.toy import toy_profile
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def fingerprint() -> str:
@@ -46,7 +46,7 @@ def test_compiled_and_plain_agree_to_the_byte(tmp_path: Path) -> None:
     environment = {**os.environ, "MYPYC_OPT_LEVEL": "0", "PYTHONPATH": str(tmp_path)}
     subprocess.run([sys.executable, "-m", "mypyc", *files], cwd=tmp_path, env=environment, check=True)
     code = (
-        "import envs.cluster.engine as e, tests.test_compiled as t; assert e.__file__.endswith('.so'), e.__file__;"
+        "import envs.cluster.engine as e, tests.envs.test_compiled as t; assert e.__file__.endswith('.so'), e.__file__;"
         "print(t.fingerprint())"
     )
     command = [sys.executable, "-c", code]
