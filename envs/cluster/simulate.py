@@ -96,7 +96,7 @@ _as_tuple = tuple.__new__  # makes a named tuple without the function in Python 
 def _rare_garbage_collection() -> Iterator[None]:
     """A run makes few cycles, and to look for them at Python's usual pace takes some 3 % of it."""
     usual = gc.get_threshold()
-    gc.set_threshold(100_000, *usual[1:])
+    gc.set_threshold(1_000_000, *usual[1:])
     try:
         yield
     finally:
