@@ -177,7 +177,7 @@ def watch(args: Namespace) -> None:
     ]
     definitions = watch_report.definitions(args.interval, args.validation_seeds, args.false_alarms)
     print(watch_report.write(seen, settings, definitions, about, folder))
-    print(f"\nwritten to {folder}: queue.csv.gz, {'leads.csv, ' if settings else ''}summary.md, figures/")
+    print(f"\nwritten to {folder}: queue.csv.gz, {'leads.csv, ' if settings else ''}report.html, summary.md, figures/")
 
 
 def _see_all(

@@ -1,4 +1,4 @@
-"""What a watch writes: queue.csv.gz, leads.csv, summary.md and its figures."""
+"""What a watch writes: queue.csv.gz, leads.csv, summary.md, report.html and figures."""
 
 import csv
 import gzip
@@ -13,6 +13,7 @@ import policies
 from envs.cluster import Samples
 from experiments.cells import Cell
 from experiments.markdown import bullets, figure, plain, table
+from experiments.output import write_report
 from experiments.printed import label, name, percent, signed, with_interval
 from experiments.watch.alarms import AHEAD_S, ALARMS, END_TO_END, QUEUE_WAIT, TREND_S, UNITS
 from experiments.watch.early_warning import HORIZON_S, LEAST, WINDOW_S, false_rate
@@ -61,8 +62,7 @@ def write(seen: Mapping[Cell, Seen], settings: Settings, definitions: str, about
         sections += _draw_warnings(settings, figures)
     timelines = [_draw_timeline(cell, seen[cell], settings, figures) for cell in whole]
     sections += ["## Runs", runs(whole, seen), *timelines, "## How this was made", bullets(about)]
-    with replacing(folder / "summary.md") as path:
-        path.write_text("\n\n".join(sections) + "\n")
+    write_report("\n\n".join(sections) + "\n", sorted((folder / "figures").glob("*.png")), folder)
     return early_warning(settings) if settings else runs(whole, seen)
 
 
