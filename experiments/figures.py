@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from experiments.drawing import plain, save
 from experiments.metrics import PARTS, Records, rejected
 from experiments.printed import label
 from experiments.statistics import Interval
-from hardware_profiles.files import replacing
 
 Floats = NDArray[np.float64]
 
@@ -71,9 +71,7 @@ def _axes(title: str, x: str, y: str, width: float = 7.2, height: float = 4.3) -
     axes.set_title(title, fontsize=11)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.grid(alpha=0.3, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain(axes)
     return figure, axes
 
 
@@ -87,12 +85,6 @@ def _legend(figure: Figure) -> None:
     longest = max(map(len, entries))
     columns = 4 if longest < 20 else 3 if longest < 28 else 2
     figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as temporary:
-        # No software version in the file, so that equal pictures are equal bytes.
-        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
 
 
 def ttft_cdf(
@@ -131,7 +123,7 @@ def ttft_cdf(
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_ylim(0, 1.01)
     _legend(figure)
-    _save(figure, path)
+    save(figure, path)
 
 
 def ttft_breakdown(parts_s: Mapping[str, Floats], title: str, path: Path) -> None:
@@ -172,7 +164,7 @@ def ttft_breakdown(parts_s: Mapping[str, Floats], title: str, path: Path) -> Non
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = absolute.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(PARTS), frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def attainment_by_load(
@@ -209,7 +201,7 @@ def attainment_by_load(
     axes.set_xticks(loads, [f"{load:g}" for load in loads])
     axes.set_ylim(top=101)
     _legend(figure)
-    _save(figure, path)
+    save(figure, path)
 
 
 def queue_depth(runs: Mapping[str, Records], end_s: float, title: str, path: Path) -> None:
@@ -244,7 +236,7 @@ def queue_depth(runs: Mapping[str, Records], end_s: float, title: str, path: Pat
     panels[-1].set_xlabel("time (s)")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def depth(records: Records, time_s: Floats) -> NDArray[np.int64]:
@@ -290,4 +282,4 @@ def node_timeline(runs: Mapping[str, Records], start_s: float, end_s: float, tit
     panels[0].set_ylim(nodes - 0.5, -0.5)
     panels[0].set_xlim(start_s, end_s)
     panels[-1].set_xlabel("time (s)")
-    _save(figure, path)
+    save(figure, path)

@@ -9,9 +9,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from experiments.drawing import save
 from experiments.groups import Groups, base_of, ranked, workloads
 from experiments.printed import label
-from hardware_profiles.files import replacing
 
 Floats = NDArray[np.float64]
 
@@ -51,8 +51,7 @@ def overview(groups: Groups, path: Path) -> None:
         axes.set_xticks(range(len(columns)), columns, fontsize=8)
         _name_workloads(axes, groups)
     below.set_xlabel("load", fontsize=9)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+    save(figure, path)
 
 
 def _changes(ratio: Floats, decided: NDArray[np.bool_]) -> list[list[str]]:

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.capacity.report import Capacity, named
+from experiments.drawing import save
 from experiments.printed import label
-from hardware_profiles.files import replacing
 
 _GAP = 0.35  # between clusters of different sizes, in cells
 
@@ -56,5 +56,4 @@ def heat_map(found: Sequence[Capacity], title: str, path: Path) -> None:
     axes.invert_yaxis()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+    save(figure, path)

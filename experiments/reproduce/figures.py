@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from experiments.drawing import plain, save
 from experiments.metrics import PARTS
 from experiments.statistics import Floats, Interval
-from hardware_profiles.files import replacing
 
 Curve = Sequence[tuple[float, Interval]]
 """(x, value) in order of x."""
@@ -19,17 +19,6 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = "osD^vXP"
 _PART_COLOURS = dict(zip(PARTS, ("#0072B2", "#E69F00", "#009E73", "#CC79A7"), strict=True))
 _PART_LABELS = dict(zip(PARTS, ("prefill queue", "prefill execution", "KV transfer", "decode wait"), strict=True))
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
-
-
-def _plain(axes: Axes) -> None:
-    axes.grid(alpha=0.3, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw(axes: Axes, curves: Mapping[str, Curve]) -> None:
@@ -65,7 +54,7 @@ def tails_by_load(panels: Mapping[str, Mapping[str, Curve]], title: str, path: P
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
-        _plain(axes)
+        plain(axes)
     grid[0, 0].set_ylim(bottom=min(least_s) / 2)  # bands may reach zero
     for axes in grid.flat[len(panels) :]:
         axes.axis("off")
@@ -75,7 +64,7 @@ def tails_by_load(panels: Mapping[str, Mapping[str, Curve]], title: str, path: P
         axes.set_ylabel("P95 TTFT (s)", fontsize=9)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def shares_by_load(curves: Mapping[str, Curve], band: tuple[float, float], title: str, path: Path) -> None:
@@ -108,9 +97,9 @@ def shares_by_load(curves: Mapping[str, Curve], band: tuple[float, float], title
     axes.set_xlabel("load (multiple of the knee of static)")
     axes.set_ylabel("prefill execution in P95 TTFT (%)")
     axes.set_ylim(0, 100)
-    _plain(axes)
+    plain(axes)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def breakdown(parts_s: Mapping[str, Mapping[str, Floats]], title: str, path: Path) -> None:
@@ -149,7 +138,7 @@ def breakdown(parts_s: Mapping[str, Mapping[str, Floats]], title: str, path: Pat
         axes.set_xlabel("share of the TTFT, mean from P94 to P96 (%)", fontsize=9)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(PARTS), frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def added_step_time(
@@ -185,9 +174,9 @@ def added_step_time(
     axes.set_title(title, fontsize=11)
     axes.set_xlabel("tokens of the chunk")
     axes.set_ylabel("added to the step (ms)")
-    _plain(axes)
+    plain(axes)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def ablation_bars(
@@ -215,7 +204,7 @@ def ablation_bars(
         axes.barh(y, value, color=colours, height=0.8)
         axes.errorbar(value, y, xerr=error, fmt="none", ecolor="0.25", capsize=2, linewidth=0.9)
         axes.axvline(scale * line, color="#D55E00", linewidth=1.2, linestyle="--", label="static")
-        _plain(axes)
+        plain(axes)
     panels[0].set_xlabel("P95 TTFT (ms)")
     panels[1].set_xlabel("SLO attainment (%)")
     panels[1].set_xlim(0, 100)
@@ -223,4 +212,4 @@ def ablation_bars(
     panels[0].set_ylim(y[-1] + 0.7, y[0] - 0.7)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)

@@ -13,9 +13,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from envs.cluster import Samples
+from experiments.drawing import plain, save
 from experiments.watch.alarms import END_TO_END, QUEUE_TREND, QUEUE_WAIT, TTFT
 from experiments.watch.early_warning import WINDOW_S, Break
-from hardware_profiles.files import replacing
 
 Floats = NDArray[np.float64]
 
@@ -48,18 +48,6 @@ class Timeline(NamedTuple):
     ttft_p95: Floats
     breaks: Sequence[Break]
     fired_s: Mapping[str, Sequence[float]]
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as temporary:
-        # No software version in the file, so that equal pictures are equal bytes.
-        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
-
-
-def _plain(axes: Axes) -> None:
-    axes.grid(alpha=0.3, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _colours(samples: Samples) -> list[tuple[float, float, float, float]]:
@@ -115,7 +103,7 @@ def node_timeline(shown: Timeline, title: str, path: Path) -> None:
     figure.suptitle(title + (shading if shown.breaks else ""), fontsize=11)
     panels = figure.subplots(1 + len(by_node), 1, sharex=True)
     for axes in panels:
-        _plain(axes)
+        plain(axes)
         axes.yaxis.set_major_locator(MaxNLocator(4))
         for broken in shown.breaks:
             axes.axvspan(*broken, color=_BROKEN, alpha=0.13, linewidth=0)
@@ -139,7 +127,7 @@ def node_timeline(shown: Timeline, title: str, path: Path) -> None:
     )
     handles, labels = panels[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _alarms(axes: Axes, shown: Timeline) -> None:
@@ -177,7 +165,7 @@ def warned(panels: Mapping[str, Mapping[str, Sequence[float]]], title: str, path
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     for axes, (setting, leads) in zip(grid, panels.items(), strict=False):
-        _plain(axes)
+        plain(axes)
         count = 0
         for alarm, leads_s in leads.items():
             count = len(leads_s)
@@ -208,4 +196,4 @@ def warned(panels: Mapping[str, Mapping[str, Sequence[float]]], title: str, path
     with_curves = max(grid, key=lambda axes: len(axes.get_legend_handles_labels()[1]))
     handles, labels = with_curves.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
