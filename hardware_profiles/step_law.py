@@ -92,6 +92,63 @@ class StepLaw:
         except IndexError:  # beyond the last piece's start
             return lines[decode_batch][-1]
 
+    def attention_s(self, new_tokens: float, context_tokens: float) -> float:
+        """Seconds that a chunk adds to its step for attention: c_ctx, c_up and c_self of the law."""
+        context_s = context_tokens * (self.chunk_context_s * new_tokens + self.chunk_reread_s)
+        return context_s + self.chunk_self_s * 0.5 * new_tokens * new_tokens
+
+    def decode_s(self, decode_batch: int, decode_kv_tokens: float) -> float:
+        """D(B, KV), seconds: what `decode_batch` >= 1 decoding sequences add to their step beyond their tokens."""
+        base_s, kv_s, _ = self.decode_line(decode_batch, int(decode_kv_tokens))
+        return base_s + kv_s * decode_kv_tokens
+
+    def chunk_step_s(
+        self, new_tokens: int, context_tokens: float, decode_batch: int = 0, decode_s: float = 0.0
+    ) -> float:
+        """Seconds for a step with one chunk.
+
+        Args:
+            new_tokens: tokens of the chunk, >= 1.
+            context_tokens: tokens of its prompt computed before.
+            decode_batch: sequences that decode in the step.
+            decode_s: D(B, KV) of these sequences, seconds; 0 without any.
+        """
+        step_s = self.token_time_s[new_tokens + decode_batch] + self.chunk_const_s + decode_s
+        return step_s + self.attention_s(new_tokens, context_tokens)
+
+    def largest_chunk(
+        self, limit_s: float, step_tokens: int, context_tokens: int, most_tokens: int, grain_tokens: int
+    ) -> int:
+        """The largest chunk that keeps a step within a time: `most_tokens`, or else a multiple of `grain_tokens`.
+
+        Args:
+            limit_s: time for everything of the step that depends on the chunk: F of all its tokens and the chunk's
+                attention, seconds.
+            step_tokens: tokens of the step besides the chunk's.
+            context_tokens: tokens of the chunk's prompt computed before.
+            most_tokens: no chunk is larger; >= 1.
+            grain_tokens: >= 1.
+
+        Returns:
+            0 if not even `grain_tokens` tokens fit. Step times must not fall with the number of tokens.
+        """
+        table = self.token_time_s
+        per_token_s = self.chunk_context_s * context_tokens
+        half_self_s = 0.5 * self.chunk_self_s
+        limit_s -= self.chunk_reread_s * context_tokens
+        if table[step_tokens + most_tokens] + most_tokens * (per_token_s + half_self_s * most_tokens) <= limit_s:
+            return most_tokens
+        low = 0
+        high = (most_tokens - 1) // grain_tokens  # multiples of the grain below most_tokens
+        while low < high:
+            middle = (low + high + 1) // 2
+            n = middle * grain_tokens
+            if table[step_tokens + n] + n * (per_token_s + half_self_s * n) <= limit_s:
+                low = middle
+            else:
+                high = middle - 1
+        return low * grain_tokens
+
     def time_s(self, chunks: Sequence[tuple[int, int]], decode_batch: int, decode_kv_tokens: float) -> float:
         """Seconds for one step.
 
