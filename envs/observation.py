@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.candidates import Candidate, candidates
-from envs.cluster import RequestView, RouterCounters, RouterView
+from envs.cluster import RequestView, RouterView
+from envs.cluster.router_counters import RECENT_S
 
 LAYOUT_VERSION = 1
 """Rises whenever a feature changes its meaning; exported policies name the one they were trained on."""
@@ -115,8 +116,8 @@ def encode_candidates(request: RequestView, view: RouterView, found: list[Candid
     nodes[:, _SIGNED] = 0.5 + 0.5 * signs * nodes[:, _SIGNED]
 
     elapsed_s = view.now_s - counters.last_arrival_s
-    fast = exp(-elapsed_s / RouterCounters.RECENT_S[0])
-    slow = exp(-elapsed_s / RouterCounters.RECENT_S[1])
+    fast = exp(-elapsed_s / RECENT_S[0])
+    slow = exp(-elapsed_s / RECENT_S[1])
     global_values = (
         counters.recent_requests[0] * fast / prefill_nodes,
         counters.recent_requests[1] * slow / prefill_nodes,

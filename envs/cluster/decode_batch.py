@@ -6,7 +6,7 @@ member and step.
 
 from collections.abc import Mapping
 from heapq import heapify, heappush
-from math import inf, isnan
+from math import inf
 from operator import itemgetter
 
 from envs.cluster.gaps import GapLog, SuffixMax, segment
@@ -35,6 +35,7 @@ class DecodeBatch:
 
     __slots__ = (
         "_classes",
+        "_first_token_wait",
         "_joined",
         "_lifecycle",
         "_log_gaps",
@@ -61,6 +62,7 @@ class DecodeBatch:
         self._longest = SuffixMax()
         self._log_gaps = gaps.append
         self._lifecycle = lifecycle
+        self._first_token_wait = lifecycle.first_token_wait
 
     def copy_state(self, other: "DecodeBatch", twins: Mapping[Request, Request]) -> None:
         """Take over another batch's state, with the requests that `twins` gives for its own."""
@@ -181,8 +183,8 @@ class DecodeBatch:
 
     def token(self, request: Request, now_s: float) -> None:
         """A request's first token, or its next one after a pause (a preemption, the loss of a node)."""
-        if isnan(request.first_token_s):
-            self._lifecycle.first_token(request, now_s)
+        if request.first_token_s != request.first_token_s:  # nan
+            self._first_token_wait.end(request, now_s)
             return
         pause_s = now_s - request.last_token_s
         request.tbt_max_s = max(request.tbt_max_s, pause_s)

@@ -68,6 +68,7 @@ class Engine:
         "_kv",
         "_law",
         "_lifecycle",
+        "_max_seqs",
         "_snapshots",
         "_span",
         "_streams",
@@ -98,6 +99,7 @@ class Engine:
         self._lifecycle = lifecycle
         self._hand_over = hand_over
         self._streams = config.kv_streaming
+        self._max_seqs = config.max_seqs
         self._kv = KvPool(kv_capacity_tokens, config.kv_watermark)
         self._batch = DecodeBatch(gaps, lifecycle)
         self.scheduler = Scheduler(index, config, self._kv, self._batch, lifecycle, hand_over)
@@ -144,11 +146,26 @@ class Engine:
         self.attend()
 
     def reserve_ahead(self, request: Request) -> float:
-        """Reserve KV for a request that would surely get it at the next step boundary; returns that time, seconds.
+        """Reserve KV for a request if the next run of the scheduler surely would; returns when that is, seconds.
 
-        -1.0 if that is not sure, and nothing is reserved. Saves the scheduler a run: a tenth of all events.
+        -1.0, and nothing is reserved, unless there is room whatever happens until then. Saves the scheduler a run: a
+        tenth of all events.
         """
-        return self.scheduler.reserve_ahead(request, self._span, self._clock.now_s)
+        scheduler = self.scheduler
+        if scheduler.prefilling or scheduler.prompts or scheduler.awaiting:
+            return -1.0
+        span = self._span
+        decoding = len(self._batch.members)
+        max_seqs = self._max_seqs
+        if decoding + len(scheduler.ready) + scheduler.inbound >= max_seqs:
+            return -1.0
+        tokens = request.target_tokens + (request.rest_tokens or 1)
+        if not self._kv.take_surely(tokens, span.steps * decoding + max_seqs):
+            return -1.0
+        scheduler.inbound += 1
+        self._lifecycle.reserved(request, tokens)
+        now_s = self._clock.now_s
+        return span.boundary(now_s)[1] if span.steps else now_s
 
     def take_arrived(self, request: Request) -> None:
         """Take over a request all of whose KV has arrived."""
@@ -159,10 +176,8 @@ class Engine:
         """Free KV that was transferred away or dropped."""
         scheduler = self.scheduler
         self._kv.release(tokens)
-        if scheduler.prompts or scheduler.awaiting:
+        if self._span.steps == 0 or scheduler.prompts or scheduler.awaiting:
             self.attend()
-        elif self._span.steps == 0:
-            self._note(self._clock.now_s)
 
     def forget(self, request: Request) -> None:
         """A request does not come here after all."""
@@ -207,24 +222,23 @@ class Engine:
 
     def _compose(self, now_s: float) -> None:
         """Run the scheduler and begin the span it plans."""
+        scheduler = self.scheduler
         span = self._span
-        self.scheduler.plan(self._law, span, now_s)
-        if span.steps:
-            self._wake_by(span.end_s)
-        self._note(now_s)
-
-    def _note(self, now_s: float) -> None:
-        """Add a snapshot to the node's telemetry, in place of one of the same instant."""
+        scheduler.plan(self._law, span, now_s)
+        steps = span.steps
+        if steps:
+            wakes = self._wakes  # _wake_by, inlined
+            if not wakes or span.end_s < wakes[-1]:
+                wakes.append(span.end_s)
+                self._clock.call_at(span.end_s, self._wake_call)
         snapshots = self._snapshots
         if snapshots[-1][0] >= now_s:
-            snapshots.pop()
-        scheduler = self.scheduler
+            snapshots.pop()  # planned again for the same instant
         batch = self._batch
-        span = self._span
         snapshots.append(
             (
                 now_s,
-                span.steps,
+                steps,
                 span.first_s,
                 span.growth_s,
                 len(batch.members),
@@ -271,7 +285,10 @@ class Engine:
         if chunks:
             scheduler.computed_tokens += steps * scheduler.chunk_tokens
             if members:
-                self.slo_count.count(self._law, span, batch, scheduler.chunk_tokens)
+                count = self.slo_count
+                count.chunk_steps += steps
+                if span.first_s + (steps - 1) * span.growth_s > batch.tbt_slo_s:
+                    count.count(self._law, span, batch, scheduler.chunk_tokens)
             for request, n in chunks:
                 if request.prefill_start_s != request.prefill_start_s:  # nan
                     request.prefill_start_s = start_s
@@ -287,7 +304,7 @@ class Engine:
                 request = heappop(members)[2]
                 kv_tokens -= batch.leave(request)
                 self._lifecycle.finished(request, now_s)
-            self._kv.change(kv_tokens)
+            self._kv.used_tokens += kv_tokens  # grown by the tokens of its decodes, less the KV of the finished
         span.steps = 0
         if chunks:
             scheduler.chunks = []

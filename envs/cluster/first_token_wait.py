@@ -19,18 +19,17 @@ class FirstTokenWait:
         self._waited = 0.0
         self._waited_square = 0.0
 
-    def copy(self, twins: Mapping[Request, Request]) -> "FirstTokenWait":
-        """An independent copy, of the requests that `twins` gives for its own."""
-        twin = FirstTokenWait()
-        twin.requests = dict.fromkeys([twins[request] for request in self.requests])
-        twin._waited = self._waited
-        twin._waited_square = self._waited_square
-        return twin
+    def copy_state(self, other: "FirstTokenWait", twins: Mapping[Request, Request]) -> None:
+        """Take over another cluster's waits, of the requests that `twins` gives for its own."""
+        self.requests = dict.fromkeys([twins[request] for request in other.requests])
+        self._waited = other._waited
+        self._waited_square = other._waited_square
 
-    def end(self, request: Request) -> None:
-        """A request's first token is out at `request.first_token_s`."""
+    def end(self, request: Request, now_s: float) -> None:
+        """A request's first token is out at `now_s` (now, or at a step boundary about to come)."""
+        request.first_token_s = now_s
         del self.requests[request]
-        waited = (request.first_token_s - request.arrival_s) / request.ttft_slo_s
+        waited = (now_s - request.arrival_s) / request.ttft_slo_s
         self._waited += waited
         self._waited_square += waited * waited
 

@@ -6,7 +6,7 @@ class KvPool:
 
     Attributes:
         capacity_tokens: KV that fits.
-        used_tokens: KV held or reserved; 0 to `capacity_tokens`.
+        used_tokens: KV held or reserved; 0 to `capacity_tokens`. An engine adds its decodes' tokens here.
 
     Args:
         capacity_tokens: KV that fits.
@@ -25,22 +25,24 @@ class KvPool:
         """KV that nothing holds."""
         return self.capacity_tokens - self.used_tokens
 
-    def admits(self, tokens: int) -> bool:
-        """Whether a newcomer with `tokens` tokens may come in; the watermark stays free unless nothing else is here."""
+    def take(self, tokens: int, spare_tokens: int) -> bool:
+        """Reserve `tokens` tokens for a newcomer if they and `spare_tokens` more fit; False if they do not.
+
+        The watermark stays free unless nothing else is here.
+        """
         used = self.used_tokens
-        return used + tokens <= (self._admitting_tokens if used else self.capacity_tokens)
+        if used + tokens + spare_tokens > (self._admitting_tokens if used else self.capacity_tokens):
+            return False
+        self.used_tokens = used + tokens
+        return True
 
-    def change(self, tokens: int) -> None:
-        """Count what a span has added (its decodes' tokens) and freed (its finished requests) together."""
-        self.used_tokens += tokens
-
-    def surely_admits(self, tokens: int) -> bool:
-        """Whether `tokens` tokens may come in whether or not something else is here by then."""
-        return self.used_tokens + tokens <= self._admitting_tokens
-
-    def reserve(self, tokens: int) -> None:
-        """Take `tokens` tokens; ask `admits` first."""
-        self.used_tokens += tokens
+    def take_surely(self, tokens: int, spare_tokens: int) -> bool:
+        """The same, but the watermark always stays free: something else may be here by the time that it counts."""
+        used = self.used_tokens + tokens
+        if used + spare_tokens > self._admitting_tokens:
+            return False
+        self.used_tokens = used
+        return True
 
     def release(self, tokens: int) -> None:
         """Give `tokens` tokens back."""

@@ -97,10 +97,18 @@ class KvTransfers:
         request.hold_until_s = now_s + self._hold_s
         if self.caches:
             self.caches[request.prefill_node].use(_computed_blocks(request), now_s)
-        if self._streaming:
-            self.chunk_computed(request)
+        if self._by_parts:
+            if self._streaming:
+                self.chunk_computed(request)
+            else:
+                self.engines[request.decode_node].ask_for_kv(request)
+            return
+        engine = self.engines[request.decode_node]
+        at_s = engine.reserve_ahead(request)
+        if at_s >= 0.0:
+            self._send_all(request, at_s)
         else:
-            self._ask(request)
+            engine.ask_for_kv(request)
 
     def prefilled_here(self, request: Request) -> None:
         """A prompt is computed on the node that decodes it."""
@@ -114,16 +122,7 @@ class KvTransfers:
         elif request in self.engines[request.decode_node].scheduler.awaiting:
             self.wait(request.decode_node)  # computed as a whole it may now wait too long
         else:
-            self._ask(request)
-
-    def _ask(self, request: Request) -> None:
-        engine = self.engines[request.decode_node]
-        if not self._by_parts:
-            at_s = engine.reserve_ahead(request)
-            if at_s >= 0.0:
-                self._send_all(request, at_s)
-                return
-        engine.ask_for_kv(request)
+            self.engines[request.decode_node].ask_for_kv(request)
 
     def send(self, request: Request) -> None:
         """The decode node has made room for a request now."""
@@ -223,7 +222,7 @@ class KvTransfers:
         """A request that had asked for KV asks its new decode node."""
         if request.phase != PREFILLING:
             request.hold_until_s = self._clock.now_s + self._hold_s
-        self._ask(request)
+        self.engines[request.decode_node].ask_for_kv(request)
 
 
 def _computed_blocks(request: Request) -> tuple[int, ...]:

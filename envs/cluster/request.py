@@ -89,6 +89,42 @@ class RequestRecord(NamedTuple):
     preemptions: int
 
 
+_FIELDS = (
+    "arrival_s",
+    "at_node",
+    "block_hashes",
+    "chunk_plan",
+    "computed_tokens",
+    "counted_as_queued",
+    "decode_node",
+    "finish_step",
+    "first_gap_step",
+    "first_token_s",
+    "generated_tokens",
+    "hit_tokens",
+    "hold_until_s",
+    "index",
+    "kv_ready_s",
+    "kv_tokens",
+    "last_token_s",
+    "output_tokens",
+    "phase",
+    "preemptions",
+    "prefill_end_s",
+    "prefill_node",
+    "prefill_start_s",
+    "prompt_tokens",
+    "reserved_tokens",
+    "rest_plan",
+    "rest_tokens",
+    "target_tokens",
+    "tbt_max_s",
+    "tbt_slo_s",
+    "ttft_slo_s",
+    "turn",
+)
+
+
 class Request:
     """A request inside the cluster: what it asks for, where it is placed, its phase, and its stamps so far.
 
@@ -107,40 +143,7 @@ class Request:
         finish_step, first_gap_step: indices into its decode batch's count of steps.
     """
 
-    __slots__ = (
-        "arrival_s",
-        "at_node",
-        "block_hashes",
-        "chunk_plan",
-        "computed_tokens",
-        "counted_as_queued",
-        "decode_node",
-        "finish_step",
-        "first_gap_step",
-        "first_token_s",
-        "generated_tokens",
-        "hit_tokens",
-        "hold_until_s",
-        "index",
-        "kv_ready_s",
-        "kv_tokens",
-        "last_token_s",
-        "output_tokens",
-        "phase",
-        "preemptions",
-        "prefill_end_s",
-        "prefill_node",
-        "prefill_start_s",
-        "prompt_tokens",
-        "reserved_tokens",
-        "rest_plan",
-        "rest_tokens",
-        "target_tokens",
-        "tbt_max_s",
-        "tbt_slo_s",
-        "ttft_slo_s",
-        "turn",
-    )
+    __slots__ = _FIELDS
 
     def __init__(
         self,
@@ -190,7 +193,7 @@ class Request:
         twin = Request(
             self.index, self.arrival_s, self.prompt_tokens, self.output_tokens, self.ttft_slo_s, self.tbt_slo_s
         )
-        for name in Request.__slots__:
+        for name in _FIELDS:
             setattr(twin, name, getattr(self, name))
         return twin
 

@@ -6,6 +6,23 @@ from envs.cluster.request import Request
 
 _FAST_S, _SLOW_S = 1.0, 10.0
 
+RECENT_S = (_FAST_S, _SLOW_S)
+"""The times over which `RouterCounters.recent_requests` and `recent_prompt_tokens` fade, seconds."""
+
+
+_FIELDS = (
+    "decode_prompt_tokens",
+    "decode_requests",
+    "deflected_requests",
+    "last_arrival_s",
+    "queued_prompt_tokens",
+    "queued_prompts",
+    "requests_fast",
+    "requests_slow",
+    "tokens_fast",
+    "tokens_slow",
+)
+
 
 class RouterCounters:
     """What the router counts by itself. It changes only through the methods named after events.
@@ -20,20 +37,7 @@ class RouterCounters:
         last_arrival_s: when the latest request was placed.
     """
 
-    RECENT_S = (_FAST_S, _SLOW_S)
-
-    __slots__ = (
-        "decode_prompt_tokens",
-        "decode_requests",
-        "deflected_requests",
-        "last_arrival_s",
-        "queued_prompt_tokens",
-        "queued_prompts",
-        "requests_fast",
-        "requests_slow",
-        "tokens_fast",
-        "tokens_slow",
-    )
+    __slots__ = _FIELDS
 
     def __init__(self, nodes: int) -> None:
         self.queued_prompts = [0] * nodes
@@ -47,7 +51,7 @@ class RouterCounters:
 
     def copy_state(self, other: "RouterCounters") -> None:
         """Take over another router's counts, in place: views hold on to this object."""
-        for name in RouterCounters.__slots__:
+        for name in _FIELDS:
             value = getattr(other, name)
             setattr(self, name, value.copy() if isinstance(value, list) else value)
 

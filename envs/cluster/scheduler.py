@@ -194,38 +194,6 @@ class Scheduler:
         elif request in self.awaiting:
             self.awaiting.remove(request)
 
-    def reserve_ahead(self, request: Request, span: Span, now_s: float) -> float:
-        """Make room now for a request that asks for KV, if the next scheduler run surely would.
-
-        Args:
-            request: asks for KV.
-            span: in progress.
-            now_s: the time, seconds.
-
-        Returns:
-            When that run is, seconds; -1.0, and nothing is reserved, unless there is room whatever happens until then.
-        """
-        if self.prefilling or self.prompts or self.awaiting:
-            return -1.0
-        decoding = len(self.batch.members)
-        max_seqs = self._max_seqs
-        tokens = request.target_tokens + (request.rest_tokens or 1)
-        if decoding + len(self.ready) + self.inbound >= max_seqs or not self.kv.surely_admits(
-            span.steps * decoding + tokens + max_seqs
-        ):
-            return -1.0
-        self.kv.reserve(tokens)
-        self.inbound += 1
-        self._lifecycle.reserved(request, tokens)
-        return span.boundary(now_s)[1] if span.steps else now_s
-
-    def reserve(self, request: Request) -> None:
-        """Make room for a request's KV, and unless it is split, for the token that it gives next."""
-        tokens = _tokens_to_reserve(request)
-        self.kv.reserve(tokens)
-        self.inbound += 1
-        self._lifecycle.reserved(request, tokens)
-
     def clear(self, now_s: float) -> None:
         """Give up every request; those that decode keep the tokens they have given, the last of them at `now_s`."""
         self.batch.take_all(now_s)
@@ -242,7 +210,7 @@ class Scheduler:
     # ---- the plan ---------------------------------------------------------------------------------------------------
 
     def plan(self, law: StepLaw, span: Span, now_s: float) -> None:
-        """Choose the contents of the steps from `now_s` on, and make `span` that run of steps; no steps: nothing to do."""
+        """Choose the contents of the steps from `now_s` on and make `span` that run of steps; 0 steps: nothing to do."""
         batch = self.batch
         members = batch.members
         decoding = len(members)
@@ -354,7 +322,12 @@ class Scheduler:
                 self._let_in(law)
         if self.awaiting:
             self._source.wait(self._node)
-        return self._steps_held()
+        chunks = self.chunks
+        if len(chunks) != 1:
+            return 1 if chunks else 0
+        request, n = chunks[0]
+        remaining = request.target_tokens - request.computed_tokens
+        return 1 if n == remaining else self._steps_held(request, n, remaining)
 
     def _let_in(self, law: StepLaw) -> None:
         """Admit waiting requests in order: prompts begin and get a chunk, and KV is sent for."""
@@ -366,7 +339,7 @@ class Scheduler:
             if prompts and (not awaiting or prompts[0].turn < awaiting[0].turn):
                 request = prompts[0]
                 if self._open and not (request.chunk_plan and self.chunks):
-                    if not self.kv.admits(request.target_tokens + decoding):
+                    if not self.kv.take(request.target_tokens, decoding):
                         return
                     if self._begin(law, request):
                         prompts.popleft()
@@ -377,14 +350,16 @@ class Scheduler:
             elif not awaiting:
                 return
             request = awaiting[0]
-            if not self.kv.admits(_tokens_to_reserve(request) + decoding):
+            tokens = request.target_tokens + (request.rest_tokens or 1)  # all of it, or room for the next token
+            if not self.kv.take(tokens, decoding):
                 return
             awaiting.popleft()
-            self.reserve(request)
+            self.inbound += 1
+            self._lifecycle.reserved(request, tokens)
             self._source.send(request)
 
     def _begin(self, law: StepLaw, request: Request) -> bool:
-        """Begin a prompt if the step has a chunk for it; it then holds KV for its whole target."""
+        """Begin a prompt, for which there is KV, if the step has a chunk for it; else give the KV back."""
         cached = self._source.cached_tokens(request, self._node) if request.block_hashes else 0
         plan = request.chunk_plan
         if cached and plan:  # the chunks that the cache covers are dropped: the rest were planned for their context
@@ -394,12 +369,12 @@ class Scheduler:
                 plan = plan[1:]
             request.chunk_plan = plan
         if not self._give_chunk(law, request, cached):
+            self.kv.release(request.target_tokens)
             return False
         request.hit_tokens = request.computed_tokens = cached
         self.computed_tokens += cached
         self.prefix_hit_tokens += cached
         request.kv_tokens = request.target_tokens
-        self.kv.reserve(request.target_tokens)
         self.prefilling.append(request)
         self._lifecycle.began(request)
         return True
@@ -431,14 +406,9 @@ class Scheduler:
             self._open = False
         return True
 
-    def _steps_held(self) -> int:
-        """For how many steps the chosen chunks stay as they are, as far as the prompts tell; 0 without chunks."""
-        chunks = self.chunks
-        if len(chunks) != 1:
-            return 1 if chunks else 0
-        request, n = chunks[0]
-        remaining = request.target_tokens - request.computed_tokens
-        if n == remaining or (self._streams and request.decode_node != self._node):
+    def _steps_held(self, request: Request, n: int, remaining: int) -> int:
+        """For how many steps a step's only prompt gets chunks of `n` tokens, as far as the prompt tells."""
+        if self._streams and request.decode_node != self._node:
             return 1  # when KV is streamed, each step's end has some to send
         plan = request.chunk_plan
         steps = remaining // n
@@ -453,8 +423,3 @@ class Scheduler:
             # Cut by the bound: what is left at the end may fit whole although a grain more would not.
             steps = max(1, (remaining - self._grain_tokens) // n)
         return steps
-
-
-def _tokens_to_reserve(request: Request) -> int:
-    """KV that a request needs on its decode node: its prompt, and room for the next token unless it is split."""
-    return request.target_tokens + (request.rest_tokens or 1)

@@ -35,12 +35,9 @@ class SloCount:
         self.minimum = other.minimum
 
     def count(self, law: StepLaw, span: Span, batch: DecodeBatch, chunk_tokens: int) -> None:
-        """Count a span's steps; `batch` is as at its start."""
+        """Count a span whose last step is longer than the SLO; `batch` is as at its start."""
         steps = span.steps
-        self.chunk_steps += steps
         slo_s = batch.tbt_slo_s
-        if span.first_s + (steps - 1) * span.growth_s <= slo_s:
-            return
         over = steps - steps_up_to(slo_s, steps, span.first_s, span.growth_s)
         decoding = len(batch.members)
         _, kv_s, _ = law.decode_line(decoding, batch.kv_tokens)
