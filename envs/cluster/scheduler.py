@@ -210,7 +210,7 @@ class Scheduler:
     # ---- the plan ---------------------------------------------------------------------------------------------------
 
     def plan(self, law: StepLaw, span: Span, now_s: float) -> None:
-        """Choose the contents of the steps from `now_s` on and make `span` that run of steps; 0 steps: nothing to do."""
+        """Choose the contents of the steps from `now_s` on and make `span` that run; 0 steps: nothing to do."""
         batch = self.batch
         members = batch.members
         decoding = len(members)
