@@ -1,5 +1,5 @@
 # make train: set up, train a policy, evaluate it beside the heuristics.    make test: set up, lint, type-check, test.
-.PHONY: train test lint type unit format compiled plain clean
+.PHONY: train test lint type unit unit-fast explore format compiled plain clean
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 TRAIN ?=
 JOBS ?= 2
+PYTEST := WANDB_MODE=disabled OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 train: $(VENV)/ready
 	$(BIN)/python -m experiments.train $(TRAIN)
@@ -22,7 +23,15 @@ type: $(VENV)/ready
 	$(BIN)/mypy
 
 unit: $(VENV)/ready
-	WANDB_MODE=disabled OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --durations=10
+	$(PYTEST) --durations=10
+
+# The tests that are not marked slow; less than a minute on two cores.
+unit-fast: $(VENV)/ready
+	$(PYTEST) -m 'not slow'
+
+# The hypothesis tests on random examples, different each time; .hypothesis keeps the examples that failed.
+explore: $(VENV)/ready
+	HYPOTHESIS_PROFILE=explore $(PYTEST) -m hypothesis
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .

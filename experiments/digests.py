@@ -9,11 +9,18 @@ from pathlib import Path
 import hardware_profiles
 import policies
 from envs.cluster import ClusterConfig
+from experiments.imports import imported_files
 from hardware_profiles import Profile
 
 _ROOT = Path(hardware_profiles.__file__).parent.parent
-_SIMULATION = ("hardware_profiles", "envs", "policies", "agents")
-_MEASUREMENT = ("metrics.py", "tbt.py", "tally.py", "request_rows.py", "cells.py", "knee.py", "cost.py")
+_MAKES_RESULTS = (
+    "experiments.cells",
+    "experiments.knee",
+    "experiments.tuning",
+    "experiments.sources",
+    "envs.traces",
+)
+"""Modules that make the results that commands keep: runs, knees, tuned knobs, and the requests of all of these."""
 
 
 def digest(*parts: str, files: Iterable[Path] = ()) -> str:
@@ -26,10 +33,16 @@ def digest(*parts: str, files: Iterable[Path] = ()) -> str:
     return state.hexdigest()[:16]
 
 
-def simulation_digest() -> str:
-    """A fingerprint of the code that a cell's numbers come from."""
-    sources = [path for name in _SIMULATION for path in sorted((_ROOT / name).rglob("*.py"))]
-    return digest(files=[*sources, *(Path(__file__).with_name(name) for name in _MEASUREMENT)])
+def simulation_digest(root: Path = _ROOT) -> str:
+    """A fingerprint of the code that kept results come from: the modules that make them, and all that these import.
+
+    Commands, reports, figures and training are not among them, so a change there keeps finished runs.
+
+    Args:
+        root: the folder that holds the project's packages.
+    """
+    files = imported_files(_MAKES_RESULTS, root)
+    return digest(*(path.relative_to(root).as_posix() for path in files), files=files)
 
 
 def policy_files(names: Iterable[str]) -> list[Path]:

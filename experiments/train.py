@@ -38,7 +38,7 @@ from experiments.knee import TARGET, knees
 from experiments.output import claim, commit, write_all
 from experiments.provenance import made_by
 from experiments.sources import EVALUATION_SEED, TUNING_SEEDS, Arrivals, Episodes, Family, Source, Trace
-from experiments.tune import tuned
+from experiments.tuning import tuned
 from hardware_profiles import InputError, load_profile
 from hardware_profiles.cli import Parser, run_main
 from hardware_profiles.files import replacing

@@ -13,16 +13,12 @@ import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-
-import numpy as np
 
 import policies
 from envs.cluster import ClusterConfig, parse_shape
 from envs.generators import families
-from envs.workload import Workload
 from experiments.arguments import (
     add_cluster,
     add_executor,
@@ -34,7 +30,7 @@ from experiments.arguments import (
     cluster,
 )
 from experiments.cells import Cell
-from experiments.cost import ATTAINMENT_MARGIN, TAIL_WEIGHT, Tried, best, measure
+from experiments.cost import ATTAINMENT_MARGIN, TAIL_WEIGHT, Tried, best
 from experiments.digests import config_digest, digest, simulation_digest
 from experiments.executors import finished
 from experiments.knee import family_at_rate, knees
@@ -43,6 +39,7 @@ from experiments.markdown import table
 from experiments.output import claim, commit
 from experiments.sources import TUNING_SEEDS
 from experiments.tuned import made_for
+from experiments.tuning import SETTINGS, Trial, mean, run_trial, show_progress
 from hardware_profiles import InputError
 from hardware_profiles.cli import Parser, run_main
 from hardware_profiles.files import replacing
@@ -50,55 +47,6 @@ from hardware_profiles.files import replacing
 LOADS = [0.7, 0.95, 1.05]
 REQUESTS = 1000
 SEEDS = 2
-SETTINGS = 18
-
-
-@dataclass(frozen=True)
-class _Trial:
-    cell: Cell
-    workload: Workload
-    config: ClusterConfig
-    tail_weight: float
-
-
-def _measure(trial: _Trial) -> Tried:
-    return measure(trial.cell.policy, trial.workload, trial.config, trial.tail_weight, trial.cell.seed)
-
-
-def tuned(
-    rule: str,
-    workloads: Sequence[Workload],
-    config: ClusterConfig,
-    *,
-    tail_weight: float = 0.0,
-    count: int = SETTINGS,
-    jobs: int | None = 1,
-) -> tuple[str, dict[str, Tried]]:
-    """The best knobs of a rule on the mean over `workloads`; see the module's text for what is best.
-
-    Returns:
-        The rule's name with its knobs, and what every setting tried gave, by name.
-    """
-    names = settings(rule, count)
-    trials = [
-        _Trial(Cell(name, "", 0.0, i), workload, config, tail_weight)
-        for name in names
-        for i, workload in enumerate(workloads)
-    ]
-    found = {}
-    for trial, tried in finished(_measure, trials, jobs):
-        found[trial.cell] = tried
-        _progress(rule, len(found), len(trials))
-    means = {name: _mean([found[Cell(name, "", 0.0, i)] for i in range(len(workloads))]) for name in names}
-    return best(means), means
-
-
-def _mean(several: Sequence[Tried]) -> Tried:
-    return Tried(*np.mean(several, axis=0).tolist())
-
-
-def _progress(what: str, done: int, of: int) -> None:
-    print(f"\rtuning {what}: {done}/{of} runs", end="\n" if done == of else "", file=sys.stderr, flush=True)
 
 
 def parse(argv: Sequence[str] | None = None) -> Namespace:
@@ -160,25 +108,25 @@ def tune(args: Namespace) -> None:
     places = list(product(args.workload, args.loads, seeds))
     cells = [Cell(name, *place) for place in places for several in names.values() for name in several]
 
-    def trials(missing: Iterable[Cell]) -> Iterator[_Trial]:
+    def trials(missing: Iterable[Cell]) -> Iterator[Trial]:
         made = None
         for cell in missing:
             if made != cell[1:]:
                 made = cell[1:]
                 workload = at_rate[cell.workload](rate_rps=cell.load * knee_rps[cell.workload], seed=cell.seed)
-            yield _Trial(cell, workload, config, TAIL_WEIGHT)
+            yield Trial(cell, workload, config, TAIL_WEIGHT)
 
     path = kept / f"tried-{fingerprint}.jsonl"
     found = _read(path)
     with path.open("a") as file:
         missing = [cell for cell in cells if cell not in found]
-        for done, (trial, tried) in enumerate(finished(_measure, trials(missing), **workers), start=1):
+        for done, (trial, tried) in enumerate(finished(run_trial, trials(missing), **workers), start=1):
             found[trial.cell] = tried
             file.write(json.dumps([trial.cell, tried]) + "\n")
             file.flush()
-            _progress(f"{len(names)} policies", done, len(missing))
+            show_progress(f"{len(names)} policies", done, len(missing))
     means = {
-        rule: {name: _mean([found[Cell(name, *place)] for place in places]) for name in several}
+        rule: {name: mean([found[Cell(name, *place)] for place in places]) for name in several}
         for rule, several in names.items()
     }
     text = json.dumps(_contents(args, config, knee_rps, list(seeds), len(places), means), indent=1)

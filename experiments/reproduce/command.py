@@ -39,7 +39,7 @@ from experiments.reproduce.ablations import variants
 from experiments.reproduce.evidence import BURSTY, KAIROS, Evidence, Place, shown_load
 from experiments.reproduce.settings import Setting, every_machine, stressed
 from experiments.sources import TUNING_SEEDS
-from experiments.tune import tuned
+from experiments.tuning import tuned
 from hardware_profiles.cli import Parser
 from hardware_profiles.files import replacing
 
@@ -101,7 +101,7 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
     for policy in args.policies:
         policies.make(policy)
     for setting in every_machine(args.profiles, args.connectors):
-        assert setting.config
+        setting.check()
     return args
 
 
@@ -141,7 +141,7 @@ class _Runs:
 
     def tuned(self, setting: Setting, knee_rps: dict[str, float]) -> str:
         """The knobs of kairos that are best over the families, on requests of their own."""
-        key = digest(config_digest(setting.config), repr(knee_rps), self._fingerprint)
+        key = digest(config_digest(setting.config), repr((knee_rps, TUNING_LOAD)), self._fingerprint)
         note = self._kept / f"tuned-{key}.json"
         if not note.exists():
             workloads = [

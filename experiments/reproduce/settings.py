@@ -58,6 +58,14 @@ class Setting:
         """
         return _config(self)
 
+    def check(self) -> None:
+        """Refuse a cluster that cannot be made.
+
+        Raises:
+            InputError: no such profile, connector or shape.
+        """
+        _config(self)
+
 
 @cache
 def _config(setting: Setting) -> ClusterConfig:

@@ -27,7 +27,7 @@ def filled_buffer(
     return buffer, rng
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seeds)
 def test_gae_is_its_definition_with_uneven_discounts(seed: int) -> None:
     steps, envs, gae_lambda = 7, 3, 0.9

@@ -24,7 +24,7 @@ def policy_file(tmp_path: Path) -> Path:
     return path
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seeds, node_counts, st.integers(0, 2))
 def test_numpy_gives_the_scores_of_torch(seed: int, nodes: int, padding: int) -> None:
     network, observation = make_network(seed), make_observation(seed, nodes)
@@ -80,7 +80,7 @@ def assert_names(path: Path, error: InputError) -> None:
     assert len(str(error).splitlines()) == 1
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.sampled_from(["cut", "flip", "zero"]))
 def test_a_damaged_file_is_refused_or_reads_as_written(where: int, length: int, how: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ from agents.sb3_policy import PlacementActorCritic
 from tests.agents.observations import SIZES, as_tensors, make_network, make_observation, node_counts, seeds
 from tests.agents.standin_env import ShortestQueueEnv, observation_space
 
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=40)
 
 
 @few

@@ -66,7 +66,7 @@ def test_a_killed_parent_leaves_no_process_behind() -> None:
         pids = {int(parent.stdout.readline()) for _ in range(10)}
         assert all(alive(pid) for pid in pids)
         parent.send_signal(signal.SIGKILL)
-    for _ in range(100):
+    for _ in range(600):  # as long as a machine may take that has much else to do
         if not any(alive(pid) for pid in pids):
             return
         time.sleep(0.1)

@@ -39,6 +39,7 @@ def weights(model: PPO) -> np.ndarray:
     return torch.cat([p.detach().flatten() for p in model.policy.parameters()]).numpy()
 
 
+@pytest.mark.slow
 def test_ppo_learns_to_pick_the_shortest_queue(tmp_path: Path) -> None:
     arguments = PPOArguments(
         timesteps=40_960,

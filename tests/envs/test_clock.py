@@ -3,7 +3,7 @@
 from math import inf
 
 import simpy
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.cluster.clock import Call, Clock
@@ -22,7 +22,6 @@ class Log:
         return lambda _event: self.calls.append((self.clock.now, what))
 
 
-@settings(deadline=None)
 @given(times_s=st.lists(times))
 def test_calls_come_in_order_at_exactly_their_times_and_equal_ones_as_they_were_made(times_s: list[float]) -> None:
     clock = Clock()
@@ -33,7 +32,6 @@ def test_calls_come_in_order_at_exactly_their_times_and_equal_ones_as_they_were_
     assert log.calls == sorted((time_s, number) for number, time_s in enumerate(times_s))
 
 
-@settings(deadline=None)
 @given(start_s=times, gap_s=st.floats(0, 10))
 def test_a_time_is_kept_to_the_last_bit_wherever_it_is_asked_from(start_s: float, gap_s: float) -> None:
     clock = Clock()
@@ -54,7 +52,6 @@ def test_what_comes_first_comes_before_the_others_of_its_instant_and_carries_its
     assert log.calls == [(0.5, "earlier"), (1.0, "first"), (1.0, "planned before")]
 
 
-@settings(deadline=None)
 @given(times_s=st.lists(times), stop_s=times)
 def test_advancing_stops_short_of_what_happens_at_that_very_time(times_s: list[float], stop_s: float) -> None:
     clock = Clock()
@@ -67,7 +64,6 @@ def test_advancing_stops_short_of_what_happens_at_that_very_time(times_s: list[f
     assert clock.peek() == stop_s
 
 
-@settings(deadline=None)
 @given(times_s=st.lists(times, min_size=1), stop_s=times)
 def test_draining_takes_in_its_last_instant_and_stands_where_it_stopped(times_s: list[float], stop_s: float) -> None:
     clock = Clock()
@@ -109,7 +105,6 @@ class Listener:
         self.heard.append((self.clock.now, value if isinstance(value, int | tuple) else None))
 
 
-@settings(deadline=None)
 @given(calls=st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=20), stop_s=st.floats(0, 100))
 def test_a_copied_clock_makes_the_same_calls_in_the_same_order_to_the_copied_listener(
     calls: list[tuple[float, bool]], stop_s: float

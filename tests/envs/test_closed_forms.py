@@ -25,7 +25,7 @@ class To:
         return self.placement
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(prompt=st.integers(1, 20_000), output=st.integers(1, 500))
 def test_zero_load_ttft_is_execution_plus_transfer_plus_one_step(prompt: int, output: int) -> None:
     config = ClusterConfig(toy_profile(), shape="1P1D")
@@ -157,7 +157,7 @@ def test_nodes_that_share_a_nic_share_its_ends() -> None:
     assert shared == pytest.approx([2.0, 2.0])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     jobs=st.lists(
         st.tuples(st.floats(0, 2), st.sampled_from([0, 1]), st.sampled_from([2, 3]), st.floats(1e6, 30e9)),

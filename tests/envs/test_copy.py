@@ -40,7 +40,7 @@ def player(rule: str, seed: int, capacity: int) -> Player:
     return Player(Cluster(ClusterConfig(toy_profile(capacity)), records.append), records, requests, rule)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rule=st.sampled_from(["static", "kairos", "always-local"]),
     seed=st.integers(0, 1000),

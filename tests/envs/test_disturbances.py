@@ -93,7 +93,7 @@ def test_a_watermark_lets_fewer_in_and_preempts_less() -> None:
     assert preemptions(0.5) < preemptions(0.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rule=st.sampled_from(policies.names()),
     node=st.integers(0, 3),

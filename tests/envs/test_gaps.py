@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.cluster import ClusterConfig, GapLog, Placement, simulate
@@ -18,7 +18,6 @@ segments = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(segments=segments)
 def test_what_is_logged_is_read_back_by_name(segments: list[tuple[float, int, float, float, int]]) -> None:
     log = GapLog()
@@ -51,7 +50,6 @@ def test_one_stream_alone_is_one_segment_of_growing_steps() -> None:
     assert growth_s == pytest.approx(TOY_LAW.decode_kv_s[1])
 
 
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     capacity=st.sampled_from([9_000, 400_000]),
@@ -74,7 +72,6 @@ def test_segments_count_the_gaps_of_a_run_and_their_time(seed: int, capacity: in
 runs = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 9).map(float)), min_size=1, max_size=30)
 
 
-@settings(deadline=None)
 @given(runs=runs, data=st.data())
 def test_the_longest_since_a_step_is_the_maximum_of_what_follows(
     runs: list[tuple[int, float]], data: st.DataObject
@@ -93,7 +90,6 @@ def test_the_longest_since_a_step_is_the_maximum_of_what_follows(
             assert longest.since(forgotten) == max(steps[forgotten:])
 
 
-@settings(deadline=None)
 @given(values=st.lists(st.floats(0, 1), min_size=1, max_size=60))
 def test_only_falling_values_are_kept(values: list[float]) -> None:
     longest = SuffixMax()

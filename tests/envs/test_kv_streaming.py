@@ -39,7 +39,7 @@ def whole_blocks(tokens: int, prompt: int, block: int) -> int:
     return -(-tokens // block) * block if tokens == prompt else tokens // block * block
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(prompt=st.integers(1, 30_000), bandwidth=bandwidths, block=st.sampled_from([1, 16, 300, 3000]))
 def test_zero_load_parts_follow_one_another_as_they_are_computed(prompt: int, bandwidth: float, block: int) -> None:
     record = alone(prompt, bandwidth, kv_streaming=True, kv_block_tokens=block)
@@ -57,7 +57,7 @@ def test_zero_load_parts_follow_one_another_as_they_are_computed(prompt: int, ba
     assert record.first_token_s - record.kv_ready_s == pytest.approx(TOY_LAW.time_s((), 1, prompt))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(prompt=st.integers(1, 30_000), bandwidth=bandwidths)
 def test_zero_load_it_is_never_slower_and_never_beats_what_must_be_done(prompt: int, bandwidth: float) -> None:
     plain, streamed = (alone(prompt, bandwidth, kv_streaming=on) for on in (False, True))
@@ -140,7 +140,7 @@ def test_two_runs_are_equal_to_the_byte(rule: str) -> None:
     assert first.counters == second.counters
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000),
     capacity=st.sampled_from([6_300, 9_000, 400_000]),

@@ -27,14 +27,12 @@ from tests.toy import toy_profile
 # ---- the scale ------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(x=st.floats(0, 1e12), y=st.floats(0, 1e12), ref=st.floats(1e-3, 1e6))
 def test_squash_keeps_order_and_stays_below_one(x: float, y: float, ref: float) -> None:
     low, high = squash(np.array(sorted((x, y))), np.array([ref, ref]))
     assert 0.0 <= low <= high < 1.0
 
 
-@settings(deadline=None)
 @given(ref=st.floats(1e-3, 1e6))
 def test_squash_of_nothing_is_nothing_and_of_the_reference_log_two(ref: float) -> None:
     zero, at_ref = squash(np.array([0.0, ref]), np.array([ref, ref]))
@@ -90,7 +88,7 @@ def scaled(values: dict[str, float], refs: dict[str, float]) -> list[float]:
     return row
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(view=views(), request=requests, arrivals=st.lists(st.tuples(st.floats(0, 5), st.integers(1, 5000)), max_size=9))
 def test_every_feature_is_what_its_name_says(
     view: HandMade, request: RequestView, arrivals: list[tuple[float, int]]
@@ -152,7 +150,7 @@ def test_every_feature_is_what_its_name_says(
     assert observation["action_mask"].tolist() == [int(c.feasible) for c in found]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(view=views("3P3D"), request=requests, data=st.data())
 def test_renumbering_nodes_within_a_role_renumbers_rows(
     view: HandMade, request: RequestView, data: st.DataObject
@@ -168,7 +166,6 @@ def test_renumbering_nodes_within_a_role_renumbers_rows(
     assert np.array_equal(before["global"], after["global"])
 
 
-@settings(deadline=None)
 @given(request=requests)
 def test_equal_nodes_have_equal_rows(request: RequestView) -> None:
     nodes = encode(request, HandMade("2P3D"))["nodes"]
@@ -180,7 +177,7 @@ def test_equal_nodes_have_equal_rows(request: RequestView) -> None:
 # ---- candidates -----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(view=views(), request=requests)
 def test_an_action_means_the_candidate_that_the_observation_shows(view: HandMade, request: RequestView) -> None:
     prefill = len(view.topology.prefill_nodes)
@@ -215,7 +212,7 @@ class To:
         return candidate.placement
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(prompt=st.integers(1, 20_000))
 def test_at_zero_load_the_predicted_ttft_comes_true(prompt: int) -> None:
     workload = Workload.of([1.0], [prompt], [3], label="one")

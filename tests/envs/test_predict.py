@@ -32,20 +32,17 @@ class Named:
 laws = st.sampled_from([Named(name) for name in LAWS])
 
 
-@settings(deadline=None)
 @given(on=laws, chunk=st.integers(1, 2048), context=st.integers(0, 100_000))
 def test_a_lone_chunk_takes_the_step_laws_time(on: Named, chunk: int, context: int) -> None:
     assert chunk_step_s(on.law, chunk, context) == pytest.approx(on.law.time_s([(chunk, context)], 0, 0), rel=1e-12)
 
 
-@settings(deadline=None)
 @given(on=laws, prompt=st.integers(1, 60_000), chunk=st.integers(1, 2048))
 def test_prefill_execution_is_the_sum_over_its_chunks(on: Named, prompt: int, chunk: int) -> None:
     total_s = sum(on.law.time_s([(min(chunk, prompt - done), done)], 0, 0) for done in range(0, prompt, chunk))
     assert prefill_execution_s(on.law, prompt, chunk) == pytest.approx(total_s, rel=1e-9)
 
 
-@settings(deadline=None)
 @given(on=laws, ahead=st.integers(0, 100_000), chunk=st.integers(1, 2048))
 def test_the_queue_wait_is_fractional_chunks_of_half_the_queues_context(on: Named, ahead: int, chunk: int) -> None:
     # (L / chi) * T_step(chi, L / 2), written out with the law's coefficients.
@@ -55,7 +52,6 @@ def test_the_queue_wait_is_fractional_chunks_of_half_the_queues_context(on: Name
     assert queue_wait_s(on.law, ahead, chunk) == pytest.approx(ahead / chunk * step_s, rel=1e-9)
 
 
-@settings(deadline=None)
 @given(on=laws, ahead=st.integers(1, 100_000), chunk=st.integers(1, 2048))
 def test_more_ahead_waits_longer_and_nothing_ahead_not_at_all(on: Named, ahead: int, chunk: int) -> None:
     assert queue_wait_s(on.law, 0, chunk) == 0.0
@@ -81,7 +77,7 @@ states = {
 }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(**states)
 def test_every_chunk_is_the_largest_candidate_that_fits(
     on: Named, prompt: int, batch: int, kv_tokens: int, budget_s: float, token_budget: int
@@ -116,7 +112,7 @@ def test_every_chunk_is_the_largest_candidate_that_fits(
     assert plan.slack_s >= 0.0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(**states)
 def test_where_none_fits_the_smallest_goes_on_and_the_slack_says_so(
     on: Named, prompt: int, batch: int, kv_tokens: int, budget_s: float, token_budget: int
@@ -137,7 +133,7 @@ def test_where_none_fits_the_smallest_goes_on_and_the_slack_says_so(
     assert all(n <= 128 for n, time_s in zip(forced.chunks, times_s, strict=True) if time_s > budget_s)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(on=laws, prompt=st.integers(1, 20_000), batch=batches, budget_s=st.floats(0.02, 0.2))
 def test_a_larger_budget_is_never_slower(on: Named, prompt: int, batch: int, budget_s: float) -> None:
     tight = plan_chunks(on.law, prompt, batch, 300 * batch, budget_s, 2048)

@@ -89,7 +89,7 @@ def execution_s(prompt_tokens: int, first_token: int, chunk: int = 2048) -> floa
     return sum(TOY_LAW.time_s([(min(chunk, prompt_tokens - start), start)], 0, 0) for start in starts)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(prompt=st.integers(1, 20_000), shared=st.integers(0, 40))
 def test_the_second_time_costs_what_is_left_by_the_step_law_and_the_link(prompt: int, shared: int) -> None:
     config = ClusterConfig(toy_profile(), shape="1P1D", prefix_cache=True)
@@ -169,7 +169,7 @@ def test_without_a_cache_there_is_nothing_to_hit() -> None:
 # ---- laws of whole runs ---------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000),
     capacity=st.sampled_from([9_000, 14_000, 400_000]),
@@ -245,7 +245,7 @@ def test_hits_save_time_and_bytes() -> None:
     assert np.mean([r.first_token_s for r in on.records]) < np.mean([r.first_token_s for r in off.records])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 1000),
     cut=st.integers(0, 59),
@@ -268,7 +268,7 @@ def test_a_copy_plays_on_as_the_original_would(seed: int, cut: int, capacity: in
     assert twin.cluster.kv_bytes_moved == original.cluster.kv_bytes_moved
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rule=st.sampled_from(policies.names()),
     node=st.integers(0, 3),

@@ -46,7 +46,7 @@ def is_rejected(record: RequestRecord) -> bool:
     return record.prefill_node == record.decode_node == -1 and not record.deflected and all(map(isnan, stamps))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(gone=st.sets(st.integers(0, 79), min_size=1, max_size=60))
 def test_a_run_is_that_of_the_requests_that_were_taken_in(gone: set[int]) -> None:
     config = ClusterConfig(toy_profile())

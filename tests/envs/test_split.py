@@ -106,7 +106,7 @@ def cluster_of(options: dict, records: list[RequestRecord], policy: Splits) -> C
     return cluster
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), options=options)
 def test_all_finish_and_leave_nothing_behind(seed: int, options: dict) -> None:
     workload = conversations(seed, requests=40, longest=4_000)
@@ -130,7 +130,7 @@ def test_all_finish_and_leave_nothing_behind(seed: int, options: dict) -> None:
     assert not cluster.lifecycle.in_flight
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1000), cut=st.integers(0, 39), streaming=st.booleans())
 def test_a_copy_plays_on_as_the_original_would(seed: int, cut: int, streaming: bool) -> None:
     rows = conversations(seed, requests=40, longest=4_000).rows()

@@ -87,7 +87,7 @@ seeds = st.integers(0, 2**32)
 # ---- reports --------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=seeds, times_s=times_s, age_s=st.floats(0.001, 0.5), capacity=st.sampled_from([ROOMY, TIGHT]))
 def test_a_report_of_some_age_is_what_a_fresh_one_said_then(
     seed: int, times_s: list[float], age_s: float, capacity: int
@@ -120,7 +120,7 @@ def since_dispatched(seed: int, times_s: list[float], age_s: float, capacity: in
                 assert now.report(node).prefill_tokens_ahead == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=seeds, times_s=times_s, age_s=st.floats(0.001, 0.5))
 def test_prompt_tokens_ahead_are_the_old_ones_and_those_dispatched_since(
     seed: int, times_s: list[float], age_s: float
@@ -133,7 +133,7 @@ def test_a_preemption_is_not_seen_before_its_report() -> None:
         since_dispatched(seed, [0.25 * i for i in range(1, 24)], 0.25, TIGHT)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=seeds, times_s=times_s)
 def test_a_fresh_report_is_a_recount_of_tokens(seed: int, times_s: list[float]) -> None:
     whole = Placed(seed, 0.0).drain()
@@ -185,7 +185,7 @@ def test_an_empty_cluster_has_empty_reports() -> None:
 # ---- counters -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=seeds, times_s=times_s, capacity=st.sampled_from([ROOMY, TIGHT]))
 def test_counters_equal_recounts(seed: int, times_s: list[float], capacity: int) -> None:
     whole = Placed(seed, 0.1, capacity).drain()
@@ -212,7 +212,6 @@ def test_counters_equal_recounts(seed: int, times_s: list[float], capacity: int)
                 assert counters.recent_prompt_tokens[part] == pytest.approx(sum(tokens))
 
 
-@settings(deadline=None)
 @given(requests=st.lists(st.integers(0, 5), min_size=3, max_size=3))
 def test_the_least_loaded_decode_node_is_the_first_of_the_fewest(requests: list[int]) -> None:
     cluster = Cluster(ClusterConfig(toy_profile(), shape="1P3D"), lambda _: None)
@@ -239,7 +238,7 @@ class Watched:
         return placement
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=seeds, report_age_s=st.sampled_from([0.0, 0.1]))
 @pytest.mark.parametrize("rule", policies.names())
 def test_output_lengths_are_unknown_until_a_request_ends(rule: str, seed: int, report_age_s: float) -> None:

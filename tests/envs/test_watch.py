@@ -33,7 +33,7 @@ seeds = st.integers(0, 1000)
 intervals_s = st.floats(0.01, 20.0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rule=rules,
     seed=seeds,
@@ -53,7 +53,7 @@ def test_a_watched_run_is_the_one_that_is_not(
     assert (seen.counters, seen.end_s) == (alone.counters, alone.end_s)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rule=rules, seed=seeds, interval_s=intervals_s, drain_s=st.sampled_from([0.0, 0.7, float("inf")]))
 def test_samples_come_at_the_interval_and_at_the_end(rule: str, seed: int, interval_s: float, drain_s: float) -> None:
     samples, result = watched(rule, seed, interval_s, drain_s)
@@ -63,7 +63,7 @@ def test_samples_come_at_the_interval_and_at_the_end(rule: str, seed: int, inter
     assert 0 < last_s - regular[-1] <= interval_s
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rule=rules, seed=seeds, interval_s=intervals_s)
 def test_queued_prompts_are_those_that_arrived_and_are_not_computed(rule: str, seed: int, interval_s: float) -> None:
     samples, result = watched(rule, seed, interval_s)
@@ -75,7 +75,7 @@ def test_queued_prompts_are_those_that_arrived_and_are_not_computed(rule: str, s
             assert samples.queued_prompt_tokens[i, node] == sum(tokens)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rule=rules, seed=seeds, interval_s=intervals_s)
 def test_busy_shares_add_up_to_the_time_in_steps(rule: str, seed: int, interval_s: float) -> None:
     samples, result = watched(rule, seed, interval_s)

@@ -2,11 +2,10 @@
 
 import gzip
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.traces import read_trace, write_native
@@ -173,9 +172,9 @@ def test_a_change_out_of_range_is_one_line(change: object) -> None:
         change(workload)  # type: ignore[operator]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(workloads())
-def test_native_files_give_back_what_was_written(tmp_path: Path, workload: Workload) -> None:
+def test_native_files_give_back_what_was_written(tmp_path_factory: pytest.TempPathFactory, workload: Workload) -> None:
+    tmp_path = tmp_path_factory.mktemp("native")
     for name in ("w.csv", "w.csv.gz"):
         write_native(workload, tmp_path / name)
         assert columns(read_trace(tmp_path / name, "native")) == columns(workload)

@@ -13,6 +13,7 @@ import pytest
 from experiments import cells
 from experiments.compare import compare, parse
 from hardware_profiles import InputError
+from hardware_profiles.cli import run_main
 
 TRACE = "arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{i * 0.05},{100 + i % 7 * 300},20\n" for i in range(120))
 CELL_COLUMNS = """
@@ -43,6 +44,7 @@ def _same_code() -> Iterator[None]:
     """These tests are about commands and inputs; someone may edit the code while they run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("experiments.compare.simulation_digest", lambda: "code")
+        patch.setattr("experiments.provenance.commit", lambda: "abcdef0")
         yield
 
 
@@ -128,6 +130,7 @@ def test_figures_are_there(finished: Path) -> None:
     assert {path.name for path in (finished / "figures").iterdir()} == names
 
 
+@pytest.mark.slow
 def test_the_same_command_again_writes_the_same_and_runs_nothing(
     trace: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +142,7 @@ def test_the_same_command_again_writes_the_same_and_runs_nothing(
         assert (out / name).read_bytes() == (finished / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_report_is_the_same_bytes_again(trace: Path, finished: Path) -> None:
     names = ("summary.md", "report.html", "figures/overview.png")
     before = [(finished / name).read_bytes() for name in names]
@@ -146,6 +150,7 @@ def test_the_report_is_the_same_bytes_again(trace: Path, finished: Path) -> None
     assert [(finished / name).read_bytes() for name in names] == before
 
 
+@pytest.mark.slow
 def test_a_lost_cell_alone_is_run_again(trace: Path, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(finished, out)
@@ -168,6 +173,7 @@ def test_another_command_does_not_get_the_folder(trace: Path, finished: Path) ->
     assert (finished / "cells.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_changed_input_is_not_taken_for_the_old_one(finished: Path, tmp_path: Path) -> None:
     other = tmp_path / "toy.csv"
     other.write_text(TRACE)
@@ -245,9 +251,14 @@ def test_families_from_the_command_line(tmp_path: Path) -> None:
         ["--policies", "static"],
     ],
 )
-def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], tmp_path: Path) -> None:
-    done = run_command(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+def test_mistakes_are_one_line_and_exit_code_2(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        run_main(lambda: compare(parse(arguments)))
+    assert left.value.code == 2
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("error: ")
+    assert stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())

@@ -60,6 +60,7 @@ def test_a_missing_ray_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(find_spec("ray") is not None, reason="ray is installed")
+@pytest.mark.slow
 def test_without_ray_the_command_ends_with_one_line(tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = run_command("--policies", "static", "--workload", "burst", "--executor", "ray", "--out", str(out))

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,20 +24,28 @@ def toy_workload(name: str, load: float, seed: int) -> Workload:
     return Workload.of(arrival_s, rng.integers(1, 900, 1500), rng.integers(1, 60, 1500), label=name)
 
 
-def run(folder: Path) -> list[Outcome]:
-    return run_cells(CELLS, toy_workload, CONFIG, folder, jobs=2)
+def killed_workload(name: str, load: float, seed: int) -> Workload:
+    """The same, but the machine goes down when about half of the cells are finished and two are running."""
+    if seed == 10:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return toy_workload(name, load, seed)
+
+
+def run(folder: Path, workload_of: Callable[[str, float, int], Workload] = toy_workload) -> list[Outcome]:
+    return run_cells(CELLS, workload_of, CONFIG, folder, jobs=2)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills a process as a machine that goes down would")
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
-    program = f"from pathlib import Path; from tests.experiments.test_resume import run; run(Path({str(tmp_path)!r}))"
-    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and len(list(tmp_path.glob("*.json"))) < 5:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
+    program = (
+        "from pathlib import Path; from tests.experiments.test_resume import killed_workload, run; "
+        f"run(Path({str(tmp_path)!r}), killed_workload)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.DEVNULL, check=False)
+    assert done.returncode == -signal.SIGKILL
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
-    assert 5 <= len(kept) < len(CELLS)
+    assert 30 - 4 <= len(kept) <= 30  # of the 30 cells before seed 10, four at most were handed out and not finished
     broken = run(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     whole = run_cells(CELLS[:12], toy_workload, CONFIG, tmp_path / "whole")

@@ -16,7 +16,9 @@ from envs.generators import generate
 from envs.workload import Workload
 from experiments.cost import measure
 from experiments.sources import EVALUATION_SEED, TUNING_SEEDS, Arrivals, Episodes, Family, Trace
+from experiments.train import parse, train
 from hardware_profiles import InputError, load_profile
+from hardware_profiles.cli import run_main
 from tests.toy import toy_profile
 
 ROOT = Path(__file__).parents[2]
@@ -87,12 +89,16 @@ def test_a_run_writes_its_folder_and_the_same_command_goes_on_with_it(tmp_path: 
         (["--nonsense"], "unrecognized arguments: --nonsense"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], says: str, tmp_path: Path) -> None:
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
-    done = command("--out", str(out), *arguments)
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    with pytest.raises(SystemExit) as left:
+        run_main(lambda: train(parse(["--out", str(out), *arguments])))
+    assert left.value.code == 2
+    stderr = capsys.readouterr().err
+    assert says in stderr
+    assert stderr.count("\n") == 1
     assert not out.exists()
 
 

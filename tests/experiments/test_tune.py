@@ -19,8 +19,9 @@ from experiments.compare import parse as parse_compare
 from experiments.cost import Tried, best, measure
 from experiments.knobs import default, settings
 from experiments.sources import TUNING_SEEDS
-from experiments.tune import parse, tune, tuned
+from experiments.tune import parse, tune
 from experiments.tuned import Tuned
+from experiments.tuning import tuned
 from hardware_profiles import InputError
 from tests.toy import toy_profile
 
@@ -119,14 +120,15 @@ def test_finished_runs_are_kept_and_a_line_that_was_cut_off_is_run_again(
     assert len(lines) == 2 * 3 * 2
     path.write_text("".join(lines[:-1]) + lines[-1][:20])
     seen = []
-    measured = module._measure
-    monkeypatch.setattr(module, "_measure", lambda trial: seen.append(trial.cell) or measured(trial))
+    run_trial = module.run_trial
+    monkeypatch.setattr(module, "run_trial", lambda trial: seen.append(trial.cell) or run_trial(trial))
     tune(parse([*SMALL.split(), "--policies", "shortest-ttft", "kairos", "--out", str(folder)]))
     assert seen == [Cell(*json.loads(lines[-1])[0])]
     assert path.read_text().splitlines(keepends=True) == lines
     assert json.loads((folder / "tuned.json").read_text())["policies"] == before
 
 
+@pytest.mark.slow
 def test_compare_runs_what_was_chosen_under_the_policys_own_name(folder: Path, tmp_path: Path) -> None:
     chosen = Tuned.read(folder).chosen
     out = tmp_path / "out"

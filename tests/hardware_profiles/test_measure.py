@@ -120,6 +120,7 @@ def test_what_is_read_makes_a_readings_file_that_calibrate_takes() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.slow
 def test_without_a_gpu_it_says_so_in_one_line() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "hardware_profiles.measure"], capture_output=True, text=True, check=False

@@ -141,7 +141,7 @@ def test_lost_nodes_leave_their_pools_and_no_pool_stays_empty() -> None:
     assert placed.prefill_node in {0, 1, 3} - {placed.decode_node}
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     data=st.data(),
     shape=st.sampled_from(["1P1D", "2P2D", "1P3D", "3P1D"]),

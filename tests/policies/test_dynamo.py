@@ -1,7 +1,7 @@
 """Dynamo's rules on states set by hand: what is short, what is busy, and what vetoes a local prefill."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import policies
@@ -101,7 +101,6 @@ def test_kv_use_vetoes_a_local_prefill() -> None:
     assert DynamoISL().place(asks(1000), cached) == REMOTE
 
 
-@settings(deadline=None)
 @given(view=views(), request=requests, prefill_busy=st.floats(0.0, 8.0))
 def test_isl_or_load_is_local_where_either_is(view: HandMade, request: RequestView, prefill_busy: float) -> None:
     either = {

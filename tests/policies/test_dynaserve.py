@@ -131,7 +131,7 @@ def written_out(view: HandMade, request: RequestView, splits: int, beta: float) 
     return found
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(view=views(), request=requests, splits=st.integers(0, 5), beta=st.sampled_from([0.5, 0.9, 1.0]))
 def test_dynaserve_takes_the_candidate_with_the_least_ttft(
     view: HandMade, request: RequestView, splits: int, beta: float

@@ -217,7 +217,7 @@ reports = st.one_of(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(data=st.data())
 def test_kairos_decides_as_its_rule_is_written(data: st.DataObject) -> None:
     draw = data.draw

@@ -148,7 +148,7 @@ class Rolling:
         )
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(base=st.sampled_from(["kairos", "round-robin", "random", "shortest-ttft"]), seed=st.integers(0, 1000))
 def test_a_rollout_of_what_is_done_is_what_happens_and_leaves_no_trace(base: str, seed: int) -> None:
     """So the copy is whole, the base's memory is its own, and neither the cluster nor the base notices."""
@@ -202,7 +202,7 @@ def test_placements_are_charged_to_the_same_end() -> None:
 # ---- what it promises -----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(seed=st.integers(0, 1000))
 @pytest.mark.parametrize("base", ["kairos", "static", "round-robin"])
 def test_with_the_whole_future_it_is_never_worse_than_its_base(base: str, seed: int) -> None:

@@ -89,7 +89,7 @@ class Fixed:
         return Placement(0, 1)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(prompt=st.integers(1, 20_000), local=st.booleans())
 def test_on_an_idle_cluster_the_prediction_comes_true(prompt: int, local: bool) -> None:
     policy = Fixed(local)

@@ -1,7 +1,7 @@
 """`mooncake` on states set by hand: queue + prefill + transfer, and what is rejected."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 import policies
 from envs.cluster import ClusterConfig, Placement, RequestView, simulate
@@ -83,7 +83,6 @@ def test_what_the_decode_node_has_cached_is_not_sent() -> None:
     assert Mooncake(reject=True).place(between, view) is None
 
 
-@settings(deadline=None)
 @given(view=views(), request=requests)
 def test_rejecting_changes_nothing_else(view: HandMade, request: RequestView) -> None:
     placed = Mooncake(reject=True).place(request, view)

@@ -108,7 +108,7 @@ def locally_s(view: HandMade, node: int, prompt: int, chunk: int) -> float:
     return queue_s + boundary_s + prefill_s(prompt)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     view=views(),
     request=requests,

@@ -14,7 +14,7 @@ import policies
 from experiments import cells, knee
 from experiments.reproduce.ablations import variants
 from experiments.reproduce.command import parse, reproduce
-from experiments.tune import tuned
+from experiments.tuning import tuned
 from hardware_profiles import InputError
 
 SMALL = "--profiles a100-qwen3-8b --connectors rdma --families burst --policies static --loads 0.8 1.2 --requests 40"
@@ -83,6 +83,7 @@ def test_the_page_shows_tables_figures_and_where_it_came_from(finished: Path) ->
     assert (finished / "report.html").read_text().count("data:image/png") == len(figures)
 
 
+@pytest.mark.slow
 def test_the_same_command_again_runs_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {name: (finished / name).read_text() for name in ("claims.csv", "cells.csv")}
     for module in (cells, knee):
@@ -92,6 +93,7 @@ def test_the_same_command_again_runs_nothing(finished: Path, monkeypatch: pytest
     assert {name: (finished / name).read_text() for name in before} == before
 
 
+@pytest.mark.slow
 def test_where_static_has_no_knee_is_left_out_and_said(tmp_path: Path) -> None:
     slow = COMMAND.replace("--connectors rdma", "--connectors nixl-default-ucx")
     reproduce(parse([*slow.replace("burst", "HPHD").split(), "--ttft-slo", "0.05", "--out", str(tmp_path)]))
@@ -127,6 +129,7 @@ def test_a_mistake_is_said_and_nothing_is_written(arguments: str, says: str, tmp
         ["experiments.capacity", "--splits", "2D2P"],
     ],
 )
+@pytest.mark.slow
 def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", *arguments]
     root = Path(__file__).parents[3]

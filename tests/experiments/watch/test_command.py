@@ -164,6 +164,7 @@ def test_a_mistake_is_said_and_nothing_is_written(arguments: str, says: str, tmp
 
 
 @pytest.mark.parametrize("arguments", ["--loads 1 --rates 2", "--trace nowhere.csv --trace-format azure"])
+@pytest.mark.slow
 def test_mistakes_are_one_line_and_exit_code_2(arguments: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "experiments.watch", *arguments.split()]
     root = Path(__file__).parents[3]
