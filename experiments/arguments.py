@@ -3,8 +3,10 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from math import inf
+from typing import get_args
 
 from envs.cluster import ClusterConfig
+from envs.cluster.config import StepBudget
 from envs.generators import families
 from envs.workload import TBT_SLO_S, TTFT_SLO_S
 from experiments import executors
@@ -19,14 +21,26 @@ def add_slos(parser: ArgumentParser) -> None:
 
 
 def add_cluster(parser: ArgumentParser) -> None:
-    """--profile, --connector, --cluster-option and --report-age-ms; no shape."""
+    """--profile, --connector, --step-budget, --cluster-option and --report-age-ms; no shape."""
     add = parser.add_argument
     add("--profile", default="a100-qwen3-8b", metavar="P", help="hardware profile, name or path (default %(default)s)")
     add("--connector", metavar="C", help="named connector in place of the profile's link between hosts, such as rdma")
     add(
         "--cluster-option", nargs="+", default=[], metavar="NAME=VALUE", help="such as kv_streaming=true; ClusterConfig"
     )
+    add_step_budget(parser)
     add("--report-age-ms", type=float, default=100.0, metavar="MS", help="age of node reports (default %(default)g)")
+
+
+def add_step_budget(parser: ArgumentParser) -> None:
+    """--step-budget."""
+    parser.add_argument(
+        "--step-budget",
+        choices=get_args(StepBudget),
+        default=ClusterConfig.step_budget,
+        help="slo: engines bound each step's prompt tokens by the TBT SLO of its decodes; fixed: by the token budget "
+        "alone, and deflected prompts follow the router's chunk plan (default %(default)s)",
+    )
 
 
 def add_executor(parser: ArgumentParser) -> None:
@@ -55,7 +69,8 @@ def cluster(args: Namespace, shape: str) -> ClusterConfig:
     if not 0 <= args.report_age_ms < inf:
         raise InputError(f"--report-age-ms {args.report_age_ms:g}: must be finite milliseconds, 0 or more")
     age_s = args.report_age_ms / 1e3
-    return ClusterConfig(profile, shape=shape, report_age_s=age_s, **cluster_options(args.cluster_option, shape))
+    options = cluster_options(args.cluster_option, shape)
+    return ClusterConfig(profile, shape=shape, report_age_s=age_s, step_budget=args.step_budget, **options)
 
 
 def check_counts(args: Namespace, *names: str) -> None:

@@ -28,8 +28,7 @@ import numpy as np
 import simpy
 
 import policies
-from envs.cluster import Cluster, ClusterConfig, Placement, simulate
-from envs.cluster import Request
+from envs.cluster import Cluster, ClusterConfig, Placement, Request, simulate
 from envs.traces import read_trace
 from envs.workload import Workload
 from hardware_profiles import InputError, load_profile

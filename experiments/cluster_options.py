@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, cast
 
-from envs.cluster import ClusterConfig, parse_shape
-from envs.cluster import Disturbance
+from envs.cluster import ClusterConfig, Disturbance, parse_shape
 from envs.cluster.disturbance import Kind
 from hardware_profiles import InputError, load_profile
 

@@ -163,7 +163,8 @@ def compare(args: Namespace) -> None:
     cells = [Cell(policy, workload, load, seed) for workload, load, seed, policy in keys]
     outcomes = run_cells(cells, workload_of, config, kept, fingerprint=fingerprint, **workers)
     about = [
-        f"cluster {config.shape} of {config.profile.name}; node reports {args.report_age_ms:g} ms old",
+        f"cluster {config.shape} of {config.profile.name}; step budget {config.step_budget}",
+        f"node reports {args.report_age_ms:g} ms old",
         f"SLOs, our choice: TTFT {args.ttft_slo:g} s, TBT {args.tbt_slo:g} s"
         + ("; a native trace's own columns come first" if args.trace_format == "native" else ""),
         f"the first {WARMUP_SHARE:.0%} of the span of arrivals is warm-up and left out; a run ends at the latest "

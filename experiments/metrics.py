@@ -139,9 +139,9 @@ class Metrics:
     """The numbers of one run. Times in seconds; shares in [0, 1]; nan where nothing is there to measure.
 
     Over the requests of the measured window, except: tbt_* (but tbt_max) are over the single gaps of decode
-    runs that began in it; kv_bytes_moved, chunk_steps, preemptions, events, decision times and busy shares
-    are of the whole run. tbt_max_p95_s is over each request's longest gap (outputs of one token and rejected
-    requests have none and are left out).
+    runs that began in it; kv_bytes_moved, chunk_steps, over_slo_*, kv_expired, preemptions, events, decision times
+    and busy shares are of the whole run. tbt_max_p95_s is over each request's longest gap (outputs of one token and
+    rejected requests have none and are left out).
     """
 
     requests: int
@@ -179,6 +179,9 @@ class Metrics:
     decision_us_p99: float
     chunk_steps: int
     chunk_steps_over_slo_share: float
+    over_slo_decode_alone: int
+    over_slo_minimum: int
+    kv_expired: int
     preemptions: int
     events: int
 
@@ -272,6 +275,9 @@ def measure(result: RunResult, workload: Workload, config: ClusterConfig) -> Met
         chunk_steps_over_slo_share=counters.chunk_steps_over_slo / counters.chunk_steps
         if counters.chunk_steps
         else 0.0,
+        over_slo_decode_alone=counters.over_slo_decode_alone,
+        over_slo_minimum=counters.over_slo_minimum,
+        kv_expired=counters.kv_expired,
         preemptions=counters.preemptions,
         events=counters.events,
     )

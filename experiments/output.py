@@ -85,6 +85,7 @@ def write_all(
     text = report.summary(title, about, groups, bases, pictures, made_by)
     write_report(text, [one.path for drawn in pictures.values() for one in drawn], folder)
     parts = [came_out(groups), *(f"{each.title}:\n{matrix(groups, each)}" for each in (P95, ATTAINMENT))]
+    parts.append(f"Steps over the TBT SLO. {report.CHUNK_STEPS}\n{report.chunk_steps(groups)}")
     parts += [f"against {policies.label(base)}:\n{report.differences(groups, base)}" for base in bases]
     # Marks of bold type and of code are for the page.
     return "\n\n".join(filter(None, parts)).replace("**", "").replace("`", "")

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.cluster import ClusterConfig, RouterView, Placement, RequestRecord, RequestView, simulate
+from envs.cluster import ClusterConfig, Placement, RequestRecord, RequestView, RouterView, simulate
 from envs.cluster.config import parse_shape
 from envs.workload import Workload
 from hardware_profiles import InputError, Link, Profile, load_profile
@@ -163,6 +163,7 @@ def set_up(
         shape=shape,
         kv_block_tokens=_RECORDER_BLOCK_TOKENS,
         max_prompts=_RECORDER_PROMPTS,
+        step_budget="fixed",
     )
     return Setup(workload, Recorded(placements), config)
 

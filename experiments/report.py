@@ -98,24 +98,43 @@ def breakdown(groups: Groups) -> str:
 
 
 def deflection(groups: Groups) -> str:
-    """The table of what was deflected and what it did to the decodes."""
+    """The table of the prompts that were deflected, by length, and of the KV that moved."""
 
     def row(runs: Runs, _: Group) -> list[str]:
-        steps = sum(out.metrics.chunk_steps for out in runs.outcomes)
-        over = sum(out.metrics.chunk_steps * out.metrics.chunk_steps_over_slo_share for out in runs.outcomes)
         return [
             percent(runs.mean("deflected_share")),
             # A nan is not itself: no prompt of this length.
             *("none" if share != share else percent(share) for share in runs.deflected_by_prompt()),
-            f"{steps:,}",
-            f"{100 * over / steps:.3f}" if steps else "none",
             f"{runs.mean('kv_bytes_moved') / 1e9:,.1f}",
         ]
 
     edges = [0, *PROMPT_BUCKETS]
     buckets = [f"{low + 1}-{high} (%)" for low, high in pairwise(edges)]
-    last = [f"over {edges[-1]} (%)", "chunk steps", "of them over the TBT SLO (%)", "KV moved (GB)"]
+    last = [f"over {edges[-1]} (%)", "KV moved (GB)"]
     return _table(groups, ["deflected (%)", *buckets, *last], row)
+
+
+CHUNK_STEPS = (
+    "A chunk step carries prompt tokens and at least one decode. It is over if it lasts longer than the strictest TBT "
+    "SLO among its decodes: because the decodes alone would, because of the minimum that a prompt progresses by (step "
+    "budget slo), or because of more prompt tokens than that."
+)
+
+
+def chunk_steps(groups: Groups) -> str:
+    """The table of steps that exceed the TBT SLO of their decodes, and why."""
+
+    def row(runs: Runs, _: Group) -> list[str]:
+        metrics = [out.metrics for out in runs.outcomes]
+        steps = sum(one.chunk_steps for one in metrics)
+        over = sum(round(one.chunk_steps * one.chunk_steps_over_slo_share) for one in metrics)
+        alone = sum(one.over_slo_decode_alone for one in metrics)
+        minimum = sum(one.over_slo_minimum for one in metrics)
+        counts = (over, alone, minimum, over - alone - minimum)
+        return [f"{steps:,}", *(f"{100 * count / steps:.3f}" if steps else "none" for count in counts)]
+
+    header = ["chunk steps", "over (%)", "decodes alone (%)", "minimum (%)", "more prompt tokens (%)"]
+    return _table(groups, header, row)
 
 
 def upkeep(groups: Groups) -> str:
@@ -127,6 +146,7 @@ def upkeep(groups: Groups) -> str:
             f"{sum(out.metrics.rejected for out in runs.outcomes):,}",
             percent(1 - runs.mean("finished_share")),
             f"{runs.mean('preemptions'):,.1f}",
+            f"{sum(out.metrics.kv_expired for out in runs.outcomes):,}",
             percent(runs.mean("prefill_busy_share")),
             percent(runs.mean("decode_busy_share")),
             f"{runs.mean('decision_us_p50'):.1f}",
@@ -138,6 +158,7 @@ def upkeep(groups: Groups) -> str:
         "of them rejected",
         "unfinished (%)",
         "preemptions",
+        "KV dropped after the hold",
         "prefill nodes busy (%)",
         "decode nodes busy (%)",
         "decision P50 (us)",
@@ -209,9 +230,9 @@ def _detail(groups: Groups, bases: Sequence[str]) -> str:
         ),
         (
             f"{titled} deflection",
-            "Shares by prompt tokens. A chunk step carries a deflected chunk beside at least one decode; it is over "
-            "where it lasts longer than the strictest TBT SLO in its batch.\n\n" + deflection(groups),
+            "Shares by prompt tokens.\n\n" + deflection(groups),
         ),
+        (f"{titled} steps over the TBT SLO", f"{CHUNK_STEPS}\n\n{chunk_steps(groups)}"),
         (f"{titled} upkeep", upkeep(groups)),
     ]
     return _joined(sections)

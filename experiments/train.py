@@ -31,6 +31,7 @@ from envs.cluster import ClusterConfig
 from envs.generators import families, generate
 from envs.traces import formats, read_trace
 from envs.workload import TBT_SLO_S, TTFT_SLO_S
+from experiments.arguments import add_step_budget
 from experiments.cells import Cell, run_cells
 from experiments.cost import TAIL_WEIGHT
 from experiments.digests import config_digest, digest, simulation_digest
@@ -73,6 +74,7 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
     add("--rate-scale", type=float, metavar="X", help="compress the trace's time by X (default 1)")
     add("--profile", default="a100-qwen3-8b", metavar="P", help="hardware profile, name or path (default %(default)s)")
     add("--cluster", default="2P2D", metavar="NPMD", help="prefill and decode nodes (default %(default)s)")
+    add_step_budget(parser)
     add(
         "--wandb",
         default="offline",
@@ -125,7 +127,7 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
 def train(args: Namespace) -> None:
     """Do what `parse` read: train, evaluate, write the folder, print the tables."""
     began_s = time.monotonic()
-    config = ClusterConfig(load_profile(args.profile), shape=args.cluster)
+    config = ClusterConfig(load_profile(args.profile), shape=args.cluster, step_budget=args.step_budget)
     trace = read_trace(args.trace, args.trace_format, rate_scale=args.rate_scale) if args.trace else None
 
     command = {name: value for name, value in vars(args).items() if name not in ("out", "jobs", "line")}
@@ -172,7 +174,8 @@ def train(args: Namespace) -> None:
         jobs=args.jobs,
     )
     about = [
-        f"cluster {config.shape} of {config.profile.name}; node reports {config.report_age_s * 1e3:g} ms old",
+        f"cluster {config.shape} of {config.profile.name}; step budget {config.step_budget}",
+        f"node reports {config.report_age_s * 1e3:g} ms old",
         f"trained on loads from {TRAINING_LOADS[0]:g} to {TRAINING_LOADS[1]:g}; evaluated on "
         + (
             "the last 25 % of the trace's span, never trained or tuned on"
@@ -237,6 +240,7 @@ def _learn(args: Namespace, source: Source, config: ClusterConfig, folder: Path)
         return names
     torch.set_num_threads(1)
     described = {**asdict(arguments), "source": source.name, "cluster": config.shape, "profile": config.profile.name}
+    described["step_budget"] = config.step_budget
 
     weights = None
     if args.warm_start != "none":
@@ -252,6 +256,7 @@ def _learn(args: Namespace, source: Source, config: ClusterConfig, folder: Path)
             rate_rps=TRAINING_LOADS,
             horizon_requests=_EPISODE_REQUESTS,
             tail_weight=TAIL_WEIGHT,
+            cluster_options={"step_budget": config.step_budget},
         )
 
     model = train_ppo(

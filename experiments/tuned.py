@@ -18,6 +18,7 @@ def made_for(config: ClusterConfig, ttft_slo_s: float, tbt_slo_s: float) -> dict
         "profile": config.profile.name,
         "profile_digest": profile_digest(config.profile),
         "cluster": config.shape,
+        "step_budget": config.step_budget,
         "ttft_slo_s": ttft_slo_s,
         "tbt_slo_s": tbt_slo_s,
     }

@@ -72,7 +72,14 @@ def _config(setting: Setting) -> ClusterConfig:
     profile = load_profile(setting.profile).with_connector(setting.connector)
     nodes = sum(parse_shape(setting.shape))
     speeds = (*[1.0] * (nodes - 1), SLOW_SPEED) if setting.slow_decode else None
-    return ClusterConfig(profile, shape=setting.shape, node_speeds=speeds, report_age_s=setting.report_age_s)
+    # The paper's engine: a fixed token budget, and chunks that the router plans.
+    return ClusterConfig(
+        profile,
+        shape=setting.shape,
+        node_speeds=speeds,
+        report_age_s=setting.report_age_s,
+        step_budget="fixed",
+    )
 
 
 def every_machine(profiles: Sequence[str], connectors: Sequence[str]) -> list[Setting]:
