@@ -13,7 +13,7 @@ import numpy as np
 import policies
 from agents.processes import finished
 from envs.candidates import candidates
-from envs.cluster import Cluster, ClusterConfig, Sequence
+from envs.cluster import Cluster, ClusterConfig, Request
 from envs.observation import encode_candidates
 from envs.workload import Workload
 from hardware_profiles.files import replacing
@@ -92,7 +92,7 @@ def play_episode(workload: Workload, config: ClusterConfig, arguments: Lookahead
             placement = found[int(np.argmin(costs))].placement
         elif draw < arguments.best_share + arguments.random_share:
             placement = found[int(rng.choice(np.flatnonzero(np.isfinite(costs))))].placement
-        cluster.submit(Sequence(number, *request), placement)
+        cluster.submit(Request(number, *request), placement)
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 

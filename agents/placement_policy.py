@@ -8,7 +8,7 @@ from agents.numpy_policy import NumpyActor
 from envs import actions, observation
 from envs.cluster.placement import Placement
 from envs.cluster.request import RequestView
-from envs.cluster.view import ClusterView
+from envs.cluster import RouterView
 from hardware_profiles.errors import InputError
 
 
@@ -44,6 +44,6 @@ class LearnedPolicy:
         self.training = file.training
         self._actor = NumpyActor(file.weights)
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
+    def place(self, request: RequestView, view: RouterView) -> Placement:
         """Choose where `request` is prefilled, from what the router can see."""
         return actions.placement_for(self._actor.act(observation.encode(request, view)), request, view)

@@ -1,10 +1,10 @@
 """From an action of the environment to a placement."""
 
 from envs.candidates import candidate
-from envs.cluster import ClusterView, Placement, RequestView
+from envs.cluster import Placement, RequestView, RouterView
 
 
-def placement_for(action: int, request: RequestView, view: ClusterView) -> Placement:
+def placement_for(action: int, request: RequestView, view: RouterView) -> Placement:
     """The placement that choosing node `action` means.
 
     A prefill node: prefill there, decode on the least-loaded decode node. A decode node: deflect there, with the

@@ -7,8 +7,7 @@ the least-loaded decode node", a decode node for "deflect there".
 from math import inf
 from typing import NamedTuple
 
-from envs.cluster import ClusterView, Placement, RequestView
-from envs.cluster.view import NodeReport
+from envs.cluster import NodeReport, Placement, RequestView, RouterView
 from envs.predict import chunk_step_s, plan_chunks, prefill_execution_s
 from hardware_profiles import StepLaw
 
@@ -52,14 +51,14 @@ def _boundary_wait_s(law: StepLaw, report: NodeReport) -> float:
     return 0.5 * decode_step_s(law, report.decode_batch, report.decode_kv_tokens) if report.decode_batch else 0.0
 
 
-def first_token_s(view: ClusterView, node: int, report: NodeReport, prompt_tokens: int) -> float:
+def first_token_s(view: RouterView, node: int, report: NodeReport, prompt_tokens: int) -> float:
     """Predicted time from the end of a transfer to the first token, seconds: join at a boundary, take one step."""
     law = view.topology.laws[node]
     batch = min(report.decode_batch + 1, view.topology.max_seqs)
     return _boundary_wait_s(law, report) + decode_step_s(law, batch, report.decode_kv_tokens + prompt_tokens)
 
 
-def candidate(node: int, request: RequestView, view: ClusterView) -> Candidate:
+def candidate(node: int, request: RequestView, view: RouterView) -> Candidate:
     """One node as a candidate for a request."""
     if node < view.topology.first_decode_node:
         decode_node = view.least_loaded_decode_node()
@@ -68,7 +67,7 @@ def candidate(node: int, request: RequestView, view: ClusterView) -> Candidate:
     return _decode_candidate(node, request, view, view.report(node))
 
 
-def candidates(request: RequestView, view: ClusterView) -> list[Candidate]:
+def candidates(request: RequestView, view: RouterView) -> list[Candidate]:
     """Every node as a candidate, in order of index."""
     topology = view.topology
     decode_node = view.least_loaded_decode_node()
@@ -80,7 +79,7 @@ def candidates(request: RequestView, view: ClusterView) -> list[Candidate]:
 
 
 def _prefill_candidate(
-    node: int, request: RequestView, view: ClusterView, decode_node: int, decode_s: float
+    node: int, request: RequestView, view: RouterView, decode_node: int, decode_s: float
 ) -> Candidate:
     topology = view.topology
     law = topology.laws[node]
@@ -96,7 +95,7 @@ def _prefill_candidate(
     return Candidate(Placement(node, decode_node), True, ttft_s, execution_s, request.tbt_slo_s, report)
 
 
-def _decode_candidate(node: int, request: RequestView, view: ClusterView, report: NodeReport) -> Candidate:
+def _decode_candidate(node: int, request: RequestView, view: RouterView, report: NodeReport) -> Candidate:
     tbt_slo_s = report.tbt_slo_s if report.tbt_slo_s < inf else request.tbt_slo_s
     law = view.topology.laws[node]
     plan = plan_chunks(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.candidates import Candidate, candidates
-from envs.cluster import ClusterView, Counters, RequestView
+from envs.cluster import RequestView, RouterCounters, RouterView
 
 LAYOUT_VERSION = 1
 """Rises whenever a feature changes its meaning; exported policies name the one they were trained on."""
@@ -68,7 +68,7 @@ def squash(values: NDArray[np.float64], refs: NDArray[np.float64]) -> NDArray[np
     return squashed
 
 
-def encode(request: RequestView, view: ClusterView) -> Observation:
+def encode(request: RequestView, view: RouterView) -> Observation:
     """The observation of one decision; see `envs.placement_env.PrefillPlacementEnv` for its tables.
 
     Returns:
@@ -77,7 +77,7 @@ def encode(request: RequestView, view: ClusterView) -> Observation:
     return encode_candidates(request, view, candidates(request, view))
 
 
-def encode_candidates(request: RequestView, view: ClusterView, found: list[Candidate]) -> Observation:
+def encode_candidates(request: RequestView, view: RouterView, found: list[Candidate]) -> Observation:
     """`encode` for candidates at hand."""
     topology = view.topology
     counters = view.counters
@@ -115,8 +115,8 @@ def encode_candidates(request: RequestView, view: ClusterView, found: list[Candi
     nodes[:, _SIGNED] = 0.5 + 0.5 * signs * nodes[:, _SIGNED]
 
     elapsed_s = view.now_s - counters.last_arrival_s
-    fast = exp(-elapsed_s / Counters.RECENT_S[0])
-    slow = exp(-elapsed_s / Counters.RECENT_S[1])
+    fast = exp(-elapsed_s / RouterCounters.RECENT_S[0])
+    slow = exp(-elapsed_s / RouterCounters.RECENT_S[1])
     global_values = (
         counters.recent_requests[0] * fast / prefill_nodes,
         counters.recent_requests[1] * slow / prefill_nodes,

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from envs.candidates import Candidate, candidates
-from envs.cluster import Cluster, ClusterConfig, ClusterView, RequestRecord, RequestView, Sequence
+from envs.cluster import Cluster, ClusterConfig, Request, RequestRecord, RequestView, RouterView
 from envs.generators import families, generate
 from envs.observation import GLOBAL_FEATURES, NODE_FEATURES, REQUEST_FEATURES, Observation, encode_candidates
 from envs.render import draw_nodes, node_table
@@ -240,7 +240,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         placement = (self._found[self._view.shortest_prefill_queue()] if invalid else candidate).placement
         cluster = self._cluster
         number = self._next
-        cluster.submit(Sequence(number, *self._requests[number]), placement)
+        cluster.submit(Request(number, *self._requests[number]), placement)
         self._next = number + 1
         before_s = cluster.clock.now
         now_s = self._requests[number + 1][0]
@@ -299,6 +299,6 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     def _observe(self) -> Observation:
         arrival_s, prompt_tokens, _, ttft_slo_s, tbt_slo_s, hashes = self._requests[self._next]
         request = RequestView(self._next, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s, hashes)
-        self._view: ClusterView = self._cluster.view()
+        self._view: RouterView = self._cluster.view()
         self._found: list[Candidate] = candidates(request, self._view)
         return encode_candidates(request, self._view, self._found)

@@ -3,16 +3,16 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.cluster import ClusterView
+from envs.cluster import RouterView
 
 _ROLES = ("prefill", "decode")
 
 
-def _role(view: ClusterView, node: int) -> str:
+def _role(view: RouterView, node: int) -> str:
     return _ROLES[node >= view.topology.first_decode_node]
 
 
-def node_table(view: ClusterView) -> str:
+def node_table(view: RouterView) -> str:
     """One line a node: queue and batch as the router knows them."""
     counters = view.counters
     lines = [
@@ -30,7 +30,7 @@ def node_table(view: ClusterView) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw_nodes(view: ClusterView) -> NDArray[np.uint8]:
+def draw_nodes(view: RouterView) -> NDArray[np.uint8]:
     """Bars of queued prompt tokens and of unfinished decodes per node; uint8, shape (320, 640, 3)."""
     # matplotlib takes half a second to import, and training never draws.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

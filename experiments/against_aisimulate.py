@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 import policies
 from envs.cluster import ClusterConfig, Policy, RequestRecord, simulate
-from envs.cluster.topology import parse_shape
+from envs.cluster.config import parse_shape
 from envs.traces import formats, read_trace
 from envs.workload import Workload
 from experiments import replay

@@ -29,7 +29,7 @@ import simpy
 
 import policies
 from envs.cluster import Cluster, ClusterConfig, Placement, simulate
-from envs.cluster import Sequence as Request
+from envs.cluster import Request
 from envs.traces import read_trace
 from envs.workload import Workload
 from hardware_profiles import InputError, load_profile
@@ -148,7 +148,7 @@ def copy_s(config: ClusterConfig, in_flight: int = 200) -> float:
         seq = Request(number, arrival_s, int(workload.prompt_tokens[number]), 100_000, 2.0, 0.1)
         cluster.submit(seq, Placement(number % nodes, nodes + number % (cluster.topology.nodes - nodes)))
     cluster.clock.advance_to(10.0)
-    assert len(cluster.in_flight) == in_flight
+    assert len(cluster.lifecycle.in_flight) == in_flight
     began = perf_counter()
     cluster.copy(lambda _: None)
     return perf_counter() - began

@@ -11,7 +11,8 @@ from dataclasses import MISSING, fields
 from typing import Any, cast
 
 from envs.cluster import ClusterConfig, parse_shape
-from envs.cluster.disturbance import Disturbance, Kind
+from envs.cluster import Disturbance
+from envs.cluster.disturbance import Kind
 from hardware_profiles import InputError, load_profile
 
 _ELSEWHERE = {"report_age_s"}  # has an option of its own

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.cluster import ClusterConfig, ClusterView, Placement, RequestRecord, RequestView, simulate
-from envs.cluster.topology import parse_shape
+from envs.cluster import ClusterConfig, RouterView, Placement, RequestRecord, RequestView, simulate
+from envs.cluster.config import parse_shape
 from envs.workload import Workload
 from hardware_profiles import InputError, Link, Profile, load_profile
 from hardware_profiles.cli import Parser, run_main
@@ -54,7 +54,7 @@ class Recorded:
     def __init__(self, placements: Sequence[Placement]) -> None:
         self._placements = placements
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:  # noqa: ARG002 - nothing is decided
+    def place(self, request: RequestView, view: RouterView) -> Placement:  # noqa: ARG002 - nothing is decided
         """Place one request."""
         return self._placements[request.number]
 

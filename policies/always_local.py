@@ -1,7 +1,7 @@
 """`always-local`: no use of the prefill nodes at all."""
 
 from envs.actions import placement_for
-from envs.cluster import ClusterView, Placement, RequestView
+from envs.cluster import RouterView, Placement, RequestView
 
 
 class AlwaysLocal:
@@ -12,6 +12,6 @@ class AlwaysLocal:
 
     name = "always-local"
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
+    def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         return placement_for(view.least_loaded_decode_node(), request, view)

@@ -33,7 +33,7 @@ from math import inf
 from typing import ClassVar, NamedTuple
 
 from envs.candidates import PLAN_BETA, decode_step_s, first_token_s
-from envs.cluster import ClusterView, Placement, RequestView
+from envs.cluster import RouterView, Placement, RequestView
 from envs.predict import CHUNK_CANDIDATES
 from hardware_profiles import InputError
 from policies.mixed import Mixed, planned_queue_s, shared_queue_s
@@ -82,7 +82,7 @@ class Arrow:
         self._decode_pool: list[int] = []
         self._held_until_s: dict[int, float] = {}
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
+    def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         self._follow(view)
         decode_node, meets = self._decode_node(request, view)
@@ -97,7 +97,7 @@ class Arrow:
 
     # ---- roles --------------------------------------------------------------------------------------------------
 
-    def _follow(self, view: ClusterView) -> None:
+    def _follow(self, view: RouterView) -> None:
         """Start from the cluster's labels in a new run, and let go of the nodes that are gone."""
         topology = view.topology
         labels = (topology.prefill_nodes, topology.decode_nodes)
@@ -129,7 +129,7 @@ class Arrow:
         held = self._held_until_s
         return [node for node in pool if held.get(node, -inf) <= now_s]
 
-    def _flip_to_decode(self, request: RequestView, view: ClusterView) -> bool:
+    def _flip_to_decode(self, request: RequestView, view: RouterView) -> bool:
         """Make a prefill node a decode node, if the prefill pool can spare one."""
         pool = self._prefill_pool
         free = self._free_to_flip(pool, view.now_s)
@@ -142,7 +142,7 @@ class Arrow:
         self._flip(min(free, key=queued.__getitem__), pool, self._decode_pool, view.now_s)
         return True
 
-    def _flip_to_prefill(self, request: RequestView, view: ClusterView, best: _Prefill) -> bool:
+    def _flip_to_prefill(self, request: RequestView, view: RouterView, best: _Prefill) -> bool:
         """Make a decode node a prefill node, if the decode pool can spare one and it would be sooner than `best`."""
         pool = self._decode_pool
         free = self._free_to_flip(pool, view.now_s)
@@ -170,7 +170,7 @@ class Arrow:
 
     # ---- costs --------------------------------------------------------------------------------------------------
 
-    def _decode_node(self, request: RequestView, view: ClusterView) -> tuple[int, bool]:
+    def _decode_node(self, request: RequestView, view: RouterView) -> tuple[int, bool]:
         """The cheapest node of the decode pool, and whether it meets the TBT SLO."""
         topology = view.topology
         counters = view.counters
@@ -191,7 +191,7 @@ class Arrow:
         assert best is not None  # no pool is ever empty
         return best[3], not best[0]
 
-    def _prefill_node(self, request: RequestView, view: ClusterView, decode_node: int) -> _Prefill:
+    def _prefill_node(self, request: RequestView, view: RouterView, decode_node: int) -> _Prefill:
         """The cheapest node of the prefill pool for a request that decodes on `decode_node`."""
         decode_requests = view.counters.decode_requests
         decode_s = first_token_s(view, decode_node, view.report(decode_node), request.prompt_tokens)
@@ -206,7 +206,7 @@ class Arrow:
         return best[2]
 
     def _prefill(
-        self, request: RequestView, view: ClusterView, node: int, decode_node: int, decode_s: float
+        self, request: RequestView, view: RouterView, node: int, decode_node: int, decode_s: float
     ) -> _Prefill:
         """What a prefill on a node would mean, where the first decode step comes `decode_s` after the transfer."""
         topology = view.topology

@@ -10,7 +10,7 @@ one prompt a step. Its default is the paper's budget where the SLO is strict.
 
 from typing import Any, ClassVar
 
-from envs.cluster import ClusterView, Placement, RequestView
+from envs.cluster import RouterView, Placement, RequestView
 from hardware_profiles import InputError
 
 
@@ -37,7 +37,7 @@ class Colocated:
         self._load = load
         self._chunk_plan = (chunk,) if chunk else ()
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:  # noqa: ARG002
+    def place(self, request: RequestView, view: RouterView) -> Placement:  # noqa: ARG002
         """Place one request."""
         counters = view.counters
         nodes = view.topology.prefill_nodes + view.topology.decode_nodes

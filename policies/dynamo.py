@@ -26,11 +26,11 @@ Without prefix caches a prompt is all to be computed (ratio 1), so `dynamo-isl` 
 from math import inf
 from typing import ClassVar
 
-from envs.cluster import ClusterView, Placement, RequestView
+from envs.cluster import RouterView, Placement, RequestView
 from hardware_profiles import InputError
 
 
-def _cheapest_decode_node(request: RequestView, view: ClusterView) -> tuple[int, int]:
+def _cheapest_decode_node(request: RequestView, view: RouterView) -> tuple[int, int]:
     """The decode node with the fewest tokens to compute and to hold, and what of the prompt is to be computed there."""
     queued = view.counters.queued_prompt_tokens
     held = view.counters.decode_prompt_tokens
@@ -43,7 +43,7 @@ def _cheapest_decode_node(request: RequestView, view: ClusterView) -> tuple[int,
     return best_node, request.prompt_tokens - best_hit
 
 
-def _cheapest_prefill_node(request: RequestView, view: ClusterView) -> int:
+def _cheapest_prefill_node(request: RequestView, view: RouterView) -> int:
     """The prefill node with the fewest tokens to compute."""
     queued = view.counters.queued_prompt_tokens
     return min(view.topology.prefill_nodes, key=lambda node: queued[node] - view.prefix_hit_tokens(request, node))
@@ -71,7 +71,7 @@ class DynamoLegacy:
         self._max_local_tokens = max_local_tokens
         self._max_queue = max_queue
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
+    def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         decode_node, to_compute = _cheapest_decode_node(request, view)
         queued = view.counters.queued_prompts
@@ -100,7 +100,7 @@ class _Conditional:
         self._prefill_busy = prefill_busy
         self._decode_busy = decode_busy
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
+    def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         decode_node, to_compute = _cheapest_decode_node(request, view)
         prefill_node = _cheapest_prefill_node(request, view)
@@ -110,7 +110,7 @@ class _Conditional:
             return Placement(decode_node, decode_node)
         return Placement(prefill_node, decode_node)
 
-    def _vetoed(self, request: RequestView, view: ClusterView, node: int) -> bool:
+    def _vetoed(self, request: RequestView, view: RouterView, node: int) -> bool:
         """Whether the decode node's KV use, this prompt's included, is above the threshold."""
         kv_tokens = view.report(node).kv_used_tokens + request.prompt_tokens
         return kv_tokens > self._decode_busy * view.topology.kv_capacity_tokens[node]

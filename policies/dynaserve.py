@@ -32,7 +32,7 @@ What is adapted, and what is ours where the readings leave it open:
 from math import inf
 from typing import ClassVar
 
-from envs.cluster import ClusterView, Placement, RequestView
+from envs.cluster import RouterView, Placement, RequestView
 from hardware_profiles import InputError
 from policies.mixed import Mixed, best_remote, planned_queue_s
 
@@ -59,7 +59,7 @@ class DynaServe:
         self._splits = splits
         self._beta = beta
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
+    def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         topology = view.topology
         prompt_tokens = request.prompt_tokens

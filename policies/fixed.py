@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from envs.cluster import ClusterView, Placement, RequestView, prefill_then_decode
+from envs.cluster import RouterView, Placement, RequestView, prefill_then_decode
 
 
 class Random:
@@ -14,7 +14,7 @@ class Random:
         self._random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x7A4D,)))
         self._placed = 0
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:  # noqa: ARG002
+    def place(self, request: RequestView, view: RouterView) -> Placement:  # noqa: ARG002
         """Place one request."""
         topology = view.topology
         prefill = topology.prefill_nodes[self._random.integers(len(topology.prefill_nodes))]
@@ -31,7 +31,7 @@ class RoundRobin:
     def __init__(self) -> None:
         self._placed = 0
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:  # noqa: ARG002
+    def place(self, request: RequestView, view: RouterView) -> Placement:  # noqa: ARG002
         """Place one request."""
         topology = view.topology
         turn = self._placed
@@ -51,6 +51,6 @@ class Static:
 
     name = "static"
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:  # noqa: ARG002
+    def place(self, request: RequestView, view: RouterView) -> Placement:  # noqa: ARG002
         """Place one request."""
         return prefill_then_decode(view.shortest_prefill_queue(), view.least_loaded_decode_node())

@@ -13,7 +13,7 @@ what is done here:
 from math import inf
 from typing import ClassVar
 
-from envs.cluster import ClusterView, Placement, RequestView, prefill_then_decode
+from envs.cluster import RouterView, Placement, RequestView, prefill_then_decode
 from envs.predict import CHUNK_CANDIDATES, plan_chunks, prefill_execution_s, queue_wait_s
 from hardware_profiles import InputError
 
@@ -63,7 +63,7 @@ class Kairos:
         self._queue_chunk = queue_chunk
         self._candidates = (chunk,) if chunk else CHUNK_CANDIDATES
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
+    def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         decode_node = view.least_loaded_decode_node()
         prefill_node, prefill_ttft_s = self._prefill_path(request, view, decode_node)
@@ -89,7 +89,7 @@ class Kairos:
                 best = Placement(node, node, plan.chunks)
         return best if best is not None else prefill_then_decode(prefill_node, decode_node)
 
-    def _prefill_path(self, request: RequestView, view: ClusterView, decode_node: int) -> tuple[int, float]:
+    def _prefill_path(self, request: RequestView, view: RouterView, decode_node: int) -> tuple[int, float]:
         """The best prefill node and its predicted TTFT, seconds: queue wait + execution (+ transfer)."""
         topology = view.topology
         prompt_tokens = request.prompt_tokens

@@ -12,7 +12,7 @@ one at random. A local prefill has no TBT guard: its chunks are the engine's.
 from collections.abc import Sequence
 from typing import ClassVar
 
-from envs.cluster import ClusterView, Placement, RequestView
+from envs.cluster import RouterView, Placement, RequestView
 from hardware_profiles import InputError
 
 _PREFIX_WEIGHT = 2.0
@@ -39,7 +39,7 @@ class LlmD:
             raise InputError(f"llm-d: uncached_tokens must be 0 or more, not {uncached_tokens}")
         self._uncached_tokens = uncached_tokens
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
+    def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         topology = view.topology
         counters = view.counters
@@ -50,7 +50,7 @@ class LlmD:
         return Placement(prefill_node, decode_node)
 
 
-def _best(nodes: Sequence[int], queues: list[int], request: RequestView, view: ClusterView) -> tuple[int, int]:
+def _best(nodes: Sequence[int], queues: list[int], request: RequestView, view: RouterView) -> tuple[int, int]:
     """The node with the highest score, and the tokens of the prompt that it has cached."""
     lengths = [queues[node] for node in nodes]
     longest = max(lengths)

@@ -4,7 +4,7 @@ from math import inf
 
 import policies
 from envs.candidates import candidates
-from envs.cluster import Cluster, ClusterView, Placement, RequestView
+from envs.cluster import Cluster, RouterView, Placement, RequestView
 from envs.workload import Row
 from hardware_profiles import InputError
 from policies.rollout import placed_by, rollout_cost
@@ -62,7 +62,7 @@ class Lookahead:
         self._cluster = cluster
         self._requests = requests
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
+    def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request.
 
         Raises:
@@ -72,7 +72,7 @@ class Lookahead:
         if cluster is None:
             raise InputError("lookahead is clairvoyant: it plays whole runs and cannot place from a view alone")
         owns = [placed_by(base, request, view) for base in self._bases]
-        if request.number in cluster.in_flight:
+        if request.number in cluster.lifecycle.in_flight:
             return owns[0]
         found = [choice.placement for choice in candidates(request, view) if choice.feasible]
         best = owns[0]

@@ -13,8 +13,8 @@ from math import inf
 from typing import NamedTuple
 
 from envs.candidates import first_token_s
-from envs.cluster import ClusterView, RequestView
-from envs.cluster.view import NodeReport
+from envs.cluster import RouterView, RequestView
+from envs.cluster import NodeReport
 from envs.predict import CHUNK_CANDIDATES
 from hardware_profiles import StepLaw
 
@@ -98,7 +98,7 @@ class Mixed(NamedTuple):
         return 0
 
 
-def shared_queue_s(view: ClusterView, node: int, mixed: Mixed, tokens_ahead: int) -> float:
+def shared_queue_s(view: RouterView, node: int, mixed: Mixed, tokens_ahead: int) -> float:
     """Seconds until the prompt tokens ahead on a node are computed where prompts fill steps together.
 
     L / c * T(c, k) with the engine's token budget as the chunk c, and half the mean length of the prompts queued there
@@ -110,7 +110,7 @@ def shared_queue_s(view: ClusterView, node: int, mixed: Mixed, tokens_ahead: int
     return tokens_ahead / chunk * mixed.step_s(chunk, 0.5 * mean_queued_tokens(view, node))
 
 
-def planned_queue_s(view: ClusterView, node: int, mixed: Mixed, tokens_ahead: int, chunk_tokens: int) -> float:
+def planned_queue_s(view: RouterView, node: int, mixed: Mixed, tokens_ahead: int, chunk_tokens: int) -> float:
     """Seconds until the prompt tokens ahead on a node are computed where each prompt has a plan, `chunk_tokens` a step.
 
     Prompts with a plan do not share steps: as many prompts of their mean length, one after the other.
@@ -121,7 +121,7 @@ def planned_queue_s(view: ClusterView, node: int, mixed: Mixed, tokens_ahead: in
     return tokens_ahead / mean_tokens * mixed.prefill_s(mean_tokens, chunk_tokens)
 
 
-def mean_queued_tokens(view: ClusterView, node: int) -> int:
+def mean_queued_tokens(view: RouterView, node: int) -> int:
     """Mean length of the prompts queued on a node, tokens; 0 where there are none."""
     counters = view.counters
     queued = counters.queued_prompts[node]
@@ -144,7 +144,7 @@ class Remote(NamedTuple):
     ttft_s: float
 
 
-def best_remote(request: RequestView, view: ClusterView, decode_node: int) -> Remote:
+def best_remote(request: RequestView, view: RouterView, decode_node: int) -> Remote:
     """The prefill node with the least predicted TTFT for a request that decodes on `decode_node`."""
     topology = view.topology
     prompt_tokens = request.prompt_tokens

@@ -18,7 +18,7 @@ Adapted:
 from math import inf
 
 from envs.candidates import decode_step_s
-from envs.cluster import ClusterView, Placement, RequestView
+from envs.cluster import RouterView, Placement, RequestView
 from envs.predict import prefill_execution_s, queue_wait_s
 
 
@@ -34,7 +34,7 @@ class Mooncake:
     def __init__(self, reject: bool = False) -> None:
         self._reject = reject
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement | None:
+    def place(self, request: RequestView, view: RouterView) -> Placement | None:
         """Place one request; None: it is rejected."""
         topology = view.topology
         prompt_tokens = request.prompt_tokens

@@ -7,7 +7,7 @@ the true arrivals and output lengths makes this a bound and a teacher, never a r
 
 from copy import deepcopy
 
-from envs.cluster import Cluster, ClusterView, Placement, Policy, RequestView, Sequence
+from envs.cluster import Cluster, RouterView, Placement, Policy, RequestView, Request
 from envs.workload import Row
 from hardware_profiles import InputError
 
@@ -25,7 +25,7 @@ def view_of(number: int, request: Row) -> RequestView:
     return RequestView(number, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s, hashes)
 
 
-def placed_by(base: Policy, request: RequestView, view: ClusterView) -> Placement:
+def placed_by(base: Policy, request: RequestView, view: RouterView) -> Placement:
     """Where a base policy places a request.
 
     Raises:
@@ -71,10 +71,10 @@ def rollout_cost(
     decider = deepcopy(base)
     clock = twin.clock
     view = twin.view()
-    twin.submit(Sequence(number, *requests[number]), placement)
+    twin.submit(Request(number, *requests[number]), placement)
     for later in range(number + 1, min(len(requests), number + 1 + horizon_requests)):
         request = requests[later]
         clock.advance_to(request[0])
-        twin.submit(Sequence(later, *request), placed_by(decider, view_of(later, request), view))
+        twin.submit(Request(later, *request), placed_by(decider, view_of(later, request), view))
     clock.advance_to(clock.now + SETTLE_S)
     return twin.waiting_cost() + tbt_weight * twin.tbt_cost() + tail_weight * twin.tail_cost()

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from envs.candidates import candidates
-from envs.cluster import ClusterView, Placement, RequestView
+from envs.cluster import RouterView, Placement, RequestView
 from hardware_profiles import InputError
 
 
@@ -29,7 +29,7 @@ class ShortestTTFT:
             raise InputError(f"shortest-ttft: alpha must be above 0, not {alpha}")
         self._alpha = alpha
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
+    def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         prefill_nodes = len(view.topology.prefill_nodes)
         found = candidates(request, view)

@@ -14,7 +14,7 @@ borrowed for decoding.
 
 from typing import ClassVar
 
-from envs.cluster import ClusterView, Placement, RequestView
+from envs.cluster import RouterView, Placement, RequestView
 from hardware_profiles import InputError
 
 
@@ -39,7 +39,7 @@ class Splitwise:
         self._max_pending_tokens = max_pending_tokens
         self._mixed: list[int] = []
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
+    def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         topology = view.topology
         counters = view.counters

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from envs.actions import placement_for
-from envs.cluster import ClusterView, Placement, RequestView
+from envs.cluster import RouterView, Placement, RequestView
 from hardware_profiles import InputError
 from policies.fixed import Static
 
@@ -35,7 +35,7 @@ class StaticShare:
         self._random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x5A2E,)))
         self._static = Static()
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
+    def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         if self._random.random() < self._share:
             return placement_for(view.least_loaded_decode_node(), request, view)

@@ -28,7 +28,7 @@ What is adapted, and what is ours where the readings leave it open:
 from math import inf
 from typing import ClassVar
 
-from envs.cluster import ClusterView, Placement, RequestView
+from envs.cluster import RouterView, Placement, RequestView
 from hardware_profiles import InputError
 from policies.mixed import Mixed, best_remote, planned_queue_s
 
@@ -64,7 +64,7 @@ class TaiChi:
         self._share = share
         self._watermark = watermark
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
+    def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         counters = view.counters
         prompt_tokens = request.prompt_tokens
@@ -79,7 +79,7 @@ class TaiChi:
             return Placement(local_node, local_node, (self._chunk,))
         return Placement(remote.node, decode_node)
 
-    def _on_decode_node(self, request: RequestView, view: ClusterView) -> tuple[int, float]:
+    def _on_decode_node(self, request: RequestView, view: RouterView) -> tuple[int, float]:
         """The decode node with the least projected TTFT, and that in seconds."""
         topology = view.topology
         best_node = -1

@@ -1,30 +1,36 @@
 """A calibrated cluster of disaggregated LLM serving, simulated on SimPy."""
 
 from envs.cluster.cluster import Cluster
+from envs.cluster.config import ClusterConfig, parse_shape
+from envs.cluster.disturbance import Disturbance
 from envs.cluster.gaps import GapLog
 from envs.cluster.placement import Placement, prefill_then_decode
-from envs.cluster.request import RequestRecord, RequestView, Sequence
+from envs.cluster.request import Phase, Request, RequestRecord, RequestView
+from envs.cluster.router_counters import RouterCounters
+from envs.cluster.router_view import RouterView
 from envs.cluster.simulate import ClairvoyantPolicy, Policy, RunCounters, RunResult, simulate
-from envs.cluster.topology import ClusterConfig, Topology, parse_shape
-from envs.cluster.view import ClusterView, Counters, NodeReport
+from envs.cluster.telemetry import NodeReport
+from envs.cluster.topology import Topology
 from envs.cluster.watch import Samples, Watch
 
 __all__ = [
     "ClairvoyantPolicy",
     "Cluster",
     "ClusterConfig",
-    "ClusterView",
-    "Counters",
+    "Disturbance",
     "GapLog",
     "NodeReport",
+    "Phase",
     "Placement",
     "Policy",
+    "Request",
     "RequestRecord",
     "RequestView",
+    "RouterCounters",
+    "RouterView",
     "RunCounters",
     "RunResult",
     "Samples",
-    "Sequence",
     "Topology",
     "Watch",
     "parse_shape",

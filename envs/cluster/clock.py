@@ -4,7 +4,7 @@ The model schedules callbacks and keeps no live generators, so that a cluster ca
 """
 
 from collections.abc import Callable, Mapping
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Any
 
@@ -29,11 +29,36 @@ class Clock(simpy.Environment):
 
     `Environment.schedule` takes a delay, and `now + (t - now)` is not `t` in floating point; the model compares times
     exactly, so `call_at` pushes the absolute time itself.
+
+    Attributes:
+        now_s: simulated time, seconds; a plain attribute, as it is read several times per event.
     """
 
-    def call_at(self, time_s: float, call: Call) -> None:
-        """Have `call` call its function at `time_s` (seconds; not before now)."""
-        heappush(self._queue, (time_s, NORMAL, next(self._eid), call))
+    now_s: float
+
+    @property
+    def now(self) -> float:
+        """Simulated time, seconds, under SimPy's own name."""
+        return self.now_s
+
+    @property
+    def _now(self) -> float:  # SimPy's methods keep the time here
+        return self.now_s
+
+    @_now.setter
+    def _now(self, time_s: float) -> None:
+        self.now_s = time_s
+
+    def call_at(self, time_s: float, call: Call) -> int:
+        """Have `call` call its function at `time_s` (seconds; not before now). Returns a number for `cancel`."""
+        number = next(self._eid)
+        heappush(self._queue, (time_s, NORMAL, number, call))
+        return number
+
+    def cancel(self, number: int) -> None:
+        """Take a pending call out of the queue; costs what is pending."""
+        self._queue[:] = [entry for entry in self._queue if entry[2] != number]
+        heapify(self._queue)
 
     def call_first_at(self, time_s: float, callback: Callable[[Any], None], value: object) -> None:
         """Call `callback(event)` at `time_s`, before the other calls of that instant; `event.value` is `value`."""
@@ -41,28 +66,26 @@ class Clock(simpy.Environment):
         event._value = value
         heappush(self._queue, (time_s, URGENT, next(self._eid), event))
 
-    def copy_calls(self, other: "Clock", owners: Mapping[Any, object], values: Mapping[Any, object]) -> None:
+    def copy_calls(self, other: "Clock", owners: Mapping[Any, object]) -> None:
         """Take over another clock's time and pending calls.
 
         Args:
             other: the clock to copy; every pending call must be a bound method.
             owners: for the owner of each such method, the object to call it on instead.
-            values: likewise for the calls' values; values that are not in it stay.
         """
-        self._now = other._now
+        self.now_s = other.now_s
         self._queue = []
         for time_s, priority, number, event in other._queue:  # a heap stays one, entry by entry
             method: Any = event.callbacks[0]
             call = Call(getattr(owners[method.__self__], method.__name__))
-            value = getattr(event, "_value", None)
-            call._value = values.get(value, value)
+            call._value = getattr(event, "_value", None)
             self._queue.append((time_s, priority, number, call))
         self._eid = count(max((entry[2] for entry in self._queue), default=0) + 1)
 
     def step(self) -> None:
         """Process the next event; a call without what only failing events and waiting processes need."""
         if self._queue and self._queue[0][3].__class__ is Call:
-            self._now, _, _, event = heappop(self._queue)
+            self.now_s, _, _, event = heappop(self._queue)
             event.callbacks[0](event)
         else:
             super().step()
@@ -78,13 +101,13 @@ class Clock(simpy.Environment):
             entry = heappop(queue)
             event = entry[3]
             if event.__class__ is Call:  # `step`, inlined: one function less for every event
-                self._now = entry[0]
+                self.now_s = entry[0]
                 event.callbacks[0](event)
             else:
                 heappush(queue, entry)
                 self.step()
             events += 1
-        self._now = time_s
+        self.now_s = time_s
         return events
 
     def drain(self, until_s: float) -> int:
@@ -97,5 +120,5 @@ class Clock(simpy.Environment):
             self.step()
             events += 1
         if self._queue:
-            self._now = until_s
+            self.now_s = until_s
         return events

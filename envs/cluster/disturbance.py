@@ -1,4 +1,4 @@
-"""What goes wrong at a given time: a node slows down, a node's links degrade, a node is lost."""
+"""An event of a stress test: a node slows down, its links degrade, or it is lost."""
 
 from dataclasses import dataclass
 from math import inf

@@ -10,19 +10,19 @@ from collections.abc import Callable, Mapping
 from math import inf
 
 from envs.cluster.clock import Call, Clock
-from envs.cluster.request import Sequence
+from envs.cluster.request import Request
 from hardware_profiles import Link
 
 
 class Transfer:
     """One KV transfer in flight, or about to begin: then `updated_s` is when it does."""
 
-    __slots__ = ("bandwidth", "done_s", "rate", "receiver", "remaining_bytes", "sender", "seq", "updated_s")
+    __slots__ = ("bandwidth", "done_s", "rate", "receiver", "remaining_bytes", "request", "sender", "updated_s")
 
     def __init__(
-        self, seq: Sequence, sender: int, receiver: int, load_bytes: float, bandwidth: float, start_s: float
+        self, request: Request, sender: int, receiver: int, load_bytes: float, bandwidth: float, start_s: float
     ) -> None:
-        self.seq = seq
+        self.request = request
         self.sender = sender
         self.receiver = receiver
         self.remaining_bytes = load_bytes
@@ -41,7 +41,7 @@ class Network:
         nics: the NIC of each node.
         inter_node: a NIC.
         intra_node: one node's NVLink.
-        on_done: called with a sequence whose transfer is complete.
+        on_done: called with a request whose transfer is complete.
     """
 
     __slots__ = (
@@ -67,7 +67,7 @@ class Network:
         nics: tuple[int, ...],
         inter_node: Link,
         intra_node: Link,
-        on_done: Callable[[Sequence], None],
+        on_done: Callable[[Request], None],
     ) -> None:
         self._clock = clock
         self._hosts = hosts
@@ -86,15 +86,15 @@ class Network:
         self._wake_s = inf
         self._wake_call = Call(self._wake)
 
-    def copy_transfers(self, other: "Network", twins: Mapping[Sequence, Sequence]) -> None:
-        """Take over another network's transfers, of the sequences that `twins` gives for its own."""
+    def copy_transfers(self, other: "Network", twins: Mapping[Request, Request]) -> None:
+        """Take over another network's transfers, of the requests that `twins` gives for its own."""
         self._sharing = other._sharing.copy()
         self._factors = other._factors.copy()
         self._wake_s = other._wake_s
         for mine, theirs in ((self.active, other.active), (self._later, other._later)):
             for transfer in theirs:
                 twin = Transfer(
-                    twins[transfer.seq],
+                    twins[transfer.request],
                     transfer.sender,
                     transfer.receiver,
                     transfer.remaining_bytes,
@@ -105,8 +105,8 @@ class Network:
                 twin.done_s = transfer.done_s
                 mine.append(twin)
 
-    def start(self, seq: Sequence, source: int, target: int, kv_bytes: float, at_s: float) -> None:
-        """Send `kv_bytes` of a sequence's KV from one node to another, from `at_s` (now or later) on."""
+    def start(self, request: Request, source: int, target: int, kv_bytes: float, at_s: float) -> None:
+        """Send `kv_bytes` of a request's KV from one node to another, from `at_s` (now or later) on."""
         if self._hosts[source] == self._hosts[target]:
             link = self._intra_node
             sender = self._nvlinks + 2 * source
@@ -116,7 +116,7 @@ class Network:
             sender = 2 * self._nics[source]
             receiver = 2 * self._nics[target] + 1
         bandwidth = link.bandwidth_bytes_per_s
-        transfer = Transfer(seq, sender, receiver, kv_bytes + link.latency_s * bandwidth, bandwidth, at_s)
+        transfer = Transfer(request, sender, receiver, kv_bytes + link.latency_s * bandwidth, bandwidth, at_s)
         sharing = self._sharing
         if not (sharing[sender] or sharing[receiver] or self._later):  # nobody to share with, which is the rule
             self.active.append(transfer)
@@ -129,7 +129,7 @@ class Network:
                 self._wake_s = done_s
                 self._clock.call_at(done_s, self._wake_call)
             return
-        now = self._clock._now
+        now = self._clock.now_s
         self._give_way(sender, receiver, now)
         if at_s > now:
             self._later.append(transfer)
@@ -157,27 +157,27 @@ class Network:
 
     def degrade(self, node: int, factor: float) -> None:
         """Let a node's ends carry `factor` times their undisturbed bandwidth from now on; a shared NIC for all."""
-        now = self._clock._now
+        now = self._clock.now_s
         for sender in (2 * self._nics[node], self._nvlinks + 2 * node):
             self._give_way(sender, sender + 1, now)
             self._factors[sender] = self._factors[sender + 1] = factor
             self._share(sender, sender + 1, now)
         self._arm()
 
-    def sends(self, seq: Sequence) -> bool:
-        """Whether a transfer of a sequence is under way."""
-        return any(transfer.seq is seq for transfer in (*self.active, *self._later))
+    def sends(self, request: Request) -> bool:
+        """Whether a transfer of a request is under way."""
+        return any(transfer.request is request for transfer in (*self.active, *self._later))
 
-    def cancel(self, seq: Sequence) -> bool:
-        """Stop a sequence's transfer; False where there is none."""
+    def cancel(self, request: Request) -> bool:
+        """Stop a request's transfer; False where there is none."""
         for transfer in self._later:
-            if transfer.seq is seq:
+            if transfer.request is request:
                 self._later.remove(transfer)
                 return True
         for transfer in self.active:
-            if transfer.seq is seq:
+            if transfer.request is request:
                 self._drop(transfer)
-                self._share(transfer.sender, transfer.receiver, self._clock._now)
+                self._share(transfer.sender, transfer.receiver, self._clock.now_s)
                 self._arm()
                 return True
         return False
@@ -212,7 +212,7 @@ class Network:
             self._clock.call_at(soonest, self._wake_call)
 
     def _wake(self, _event: object) -> None:
-        now = self._clock._now
+        now = self._clock.now_s
         if now != self._wake_s:
             return  # superseded by an earlier wake
         self._wake_s = inf
@@ -220,7 +220,7 @@ class Network:
         if len(active) == 1 and not self._later and active[0].done_s <= now:  # which is the rule
             transfer = active.pop()
             self._sharing[transfer.sender] = self._sharing[transfer.receiver] = 0
-            self._on_done(transfer.seq)
+            self._on_done(transfer.request)
             return
         done = [transfer for transfer in active if transfer.done_s <= now]
         for transfer in done:
@@ -234,7 +234,7 @@ class Network:
                 self._begin(transfer, now)
         self._arm()
         for transfer in done:
-            self._on_done(transfer.seq)
+            self._on_done(transfer.request)
 
     def backlog_bytes(self) -> tuple[list[float], list[float]]:
         """Bytes that transfers under way have still to send through each node's sending and receiving ends.
@@ -242,7 +242,7 @@ class Network:
         NIC and NVLink together; a NIC that nodes share shows on each of them. Set-up latency counts as the bytes the
         link could carry in it.
         """
-        now = self._clock._now
+        now = self._clock.now_s
         ends = [0.0] * len(self._sharing)
         for transfer in self.active:
             if transfer.updated_s <= now:  # else it has yet to begin

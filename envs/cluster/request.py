@@ -1,7 +1,53 @@
 """A request: as a router sees it, as the cluster carries it, and as a record of what happened to it."""
 
-from math import nan
+from enum import IntEnum
+from math import inf, nan
 from typing import NamedTuple
+
+
+class Phase(IntEnum):
+    """Where a request is in its life; `envs.cluster.lifecycle` makes every change.
+
+    vLLM's `RequestStatus`, with the phases before and after a KV transfer told apart.
+    """
+
+    NEW = 0
+    """Not placed yet."""
+    QUEUED = 1
+    """Waits on a node to be prefilled (or, after its KV was dropped, to be computed again)."""
+    PREFILLING = 2
+    """Holds KV on a node that computes its prompt chunk by chunk."""
+    WAITING_FOR_KV = 3
+    """Computed on its prefill node; waits for room on its decode node."""
+    TRANSFERRING = 4
+    """Has room on its decode node; its KV is on the way."""
+    READY = 5
+    """Its KV has arrived; joins the decode batch at the scheduler's next chance."""
+    DECODING = 6
+    """In the decode batch."""
+    PREEMPTED = 7
+    """Thrown out of the decode batch for lack of KV; waits to be computed again."""
+    FINISHED = 8
+    """Its last token is out."""
+
+
+TRANSITIONS: dict[Phase, tuple[Phase, ...]] = {
+    Phase.NEW: (Phase.QUEUED,),
+    Phase.QUEUED: (Phase.PREFILLING, Phase.QUEUED),
+    # With KV streaming a request may have room on its decode node, and even KV there, before it is computed.
+    Phase.PREFILLING: (
+        *(Phase.WAITING_FOR_KV, Phase.TRANSFERRING),
+        *(Phase.DECODING, Phase.FINISHED, Phase.QUEUED),
+    ),
+    Phase.WAITING_FOR_KV: (Phase.TRANSFERRING, Phase.QUEUED),
+    # Back to waiting where its decode node is lost; a split prompt's rest is prefilled on its decode node.
+    Phase.TRANSFERRING: (Phase.READY, Phase.PREFILLING, Phase.WAITING_FOR_KV, Phase.QUEUED),
+    Phase.READY: (Phase.DECODING, Phase.QUEUED),
+    Phase.DECODING: (Phase.FINISHED, Phase.PREEMPTED, Phase.QUEUED),
+    Phase.PREEMPTED: (Phase.PREFILLING, Phase.QUEUED),
+    Phase.FINISHED: (),
+}
+"""The phases that may follow each phase. QUEUED follows nearly all of them: a lost node's requests are placed again."""
 
 
 class RequestView(NamedTuple):
@@ -12,16 +58,17 @@ class RequestView(NamedTuple):
     prompt_tokens: int
     ttft_slo_s: float
     tbt_slo_s: float
-    block_hashes: tuple[int, ...] = ()  # of its prompt, where the workload has them; see `Workload`
+    block_hashes: tuple[int, ...] = ()  # of its prompt, if the workload has them; see `Workload`
 
 
 class RequestRecord(NamedTuple):
-    """What happened to one request; times in seconds, nan where it never happened.
+    """What happened to one request; times in seconds, nan for what never happened.
 
     TTFT = first_token_s - arrival_s = queue (prefill_start - arrival) + execution (prefill_end - prefill_start)
     + transfer (kv_ready - prefill_end, the wait for KV space on the decode node included) + decode wait
-    (first_token - kv_ready). A deflected request has prefill_end_s == kv_ready_s == first_token_s. Where a prompt was
+    (first_token - kv_ready). A deflected request has prefill_end_s == kv_ready_s == first_token_s. If a prompt was
     split, execution and transfer are those of its first part, and the decode node prefills the rest in its decode wait.
+    If its KV was dropped after `ClusterConfig.kv_hold_s`, the transfer lasts until it is computed again.
     `tbt_max_s` is the longest gap between two of its tokens, 0 for a single-token output, and counts a preemption's
     pause.
     """
@@ -42,42 +89,58 @@ class RequestRecord(NamedTuple):
     preemptions: int
 
 
-_FIELDS = (
-    "arrival_s",
-    "block_hashes",
-    "chunk_plan",
-    "decode_node",
-    "finish_step",
-    "first_gap_step",
-    "first_token_s",
-    "generated_tokens",
-    "hit_tokens",
-    "index",
-    "kv_ready_s",
-    "kv_tokens",
-    "last_token_s",
-    "output_tokens",
-    "preemptions",
-    "prefill_end_s",
-    "prefill_node",
-    "prefill_start_s",
-    "prefilled_tokens",
-    "prompt_tokens",
-    "pull_s",
-    "queued",
-    "rest_plan",
-    "rest_tokens",
-    "target_tokens",
-    "tbt_max_s",
-    "tbt_slo_s",
-    "ttft_slo_s",
-)
+class Request:
+    """A request inside the cluster: what it asks for, where it is placed, its phase, and its stamps so far.
 
+    Attributes:
+        at_node: the node that has it or its KV: the prefill node until all KV has arrived, then the decode node.
+        target_tokens: tokens to prefill on `at_node`; after a preemption the output so far is among them.
+        computed_tokens: of them, those whose KV is computed.
+        hit_tokens: of them, those that came out of the node's prefix cache.
+        rest_tokens: of a split prompt, what the decode node is to prefill once it has the KV of the first part.
+        chunk_plan: chunks that the router chose for the present prefill; `rest_plan`: for that rest.
+        counted_as_queued: the router counts it among the queued prompts of its prefill node.
+        turn: place in its engine's waiting queue; the lesser goes first.
+        hold_until_s: when its computed KV is dropped unless its decode node has made room.
+        kv_tokens: KV it holds on `at_node`, for a member of a decode batch as of its joining.
+        reserved_tokens: KV reserved for it on its decode node while it is not there yet.
+        finish_step, first_gap_step: indices into its decode batch's count of steps.
+    """
 
-class Sequence:
-    """A request inside the cluster: what it asks for, where it is placed, and its stamps so far."""
-
-    __slots__ = _FIELDS
+    __slots__ = (
+        "arrival_s",
+        "at_node",
+        "block_hashes",
+        "chunk_plan",
+        "computed_tokens",
+        "counted_as_queued",
+        "decode_node",
+        "finish_step",
+        "first_gap_step",
+        "first_token_s",
+        "generated_tokens",
+        "hit_tokens",
+        "hold_until_s",
+        "index",
+        "kv_ready_s",
+        "kv_tokens",
+        "last_token_s",
+        "output_tokens",
+        "phase",
+        "preemptions",
+        "prefill_end_s",
+        "prefill_node",
+        "prefill_start_s",
+        "prompt_tokens",
+        "reserved_tokens",
+        "rest_plan",
+        "rest_tokens",
+        "target_tokens",
+        "tbt_max_s",
+        "tbt_slo_s",
+        "ttft_slo_s",
+        "turn",
+    )
 
     def __init__(
         self,
@@ -96,20 +159,22 @@ class Sequence:
         self.ttft_slo_s = ttft_slo_s
         self.tbt_slo_s = tbt_slo_s
         self.block_hashes = block_hashes
+        self.phase = Phase.NEW
         self.prefill_node = -1
         self.decode_node = -1
+        self.at_node = -1
         self.chunk_plan: tuple[int, ...] = ()
-        # Prefill: tokens computed of the tokens to compute (a preempted sequence recomputes its own output too).
-        self.prefilled_tokens = 0
-        self.hit_tokens = 0  # of them those that came out of the node's prefix cache
         self.target_tokens = prompt_tokens
-        self.rest_tokens = 0  # of a split prompt, those that the decode node is to prefill once it has the others' KV
+        self.computed_tokens = 0
+        self.hit_tokens = 0
+        self.rest_tokens = 0
         self.rest_plan: tuple[int, ...] = ()
-        self.queued = False  # counted among the queued prompts of its prefill node
-        self.pull_s = nan  # when its decode node's scheduler is to look at it
-        self.kv_tokens = 0  # held on the node where it stands now, as of that engine's last committed step
+        self.counted_as_queued = False
+        self.turn = 0
+        self.hold_until_s = inf
+        self.kv_tokens = 0
+        self.reserved_tokens = 0
         self.generated_tokens = 0
-        # Decode: indices into the engine's count of steps.
         self.finish_step = 0
         self.first_gap_step = 0
         self.prefill_start_s = nan
@@ -120,23 +185,18 @@ class Sequence:
         self.tbt_max_s = 0.0
         self.preemptions = 0
 
-    def copy(self) -> "Sequence":
+    def copy(self) -> "Request":
         """An independent copy."""
-        twin = Sequence(
+        twin = Request(
             self.index, self.arrival_s, self.prompt_tokens, self.output_tokens, self.ttft_slo_s, self.tbt_slo_s
         )
-        for name in _FIELDS:
+        for name in Request.__slots__:
             setattr(twin, name, getattr(self, name))
         return twin
 
-    @property
-    def deflected(self) -> bool:
-        """Whether the prompt is prefilled on the node that decodes it."""
-        return self.prefill_node == self.decode_node
-
     def record(self) -> RequestRecord:
         """The record of this request as it stands."""
-        return tuple.__new__(
+        return tuple.__new__(  # skips the named tuple's own constructor, a function in Python
             RequestRecord,
             (
                 self.index,

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.cluster.cluster import Cluster
+from envs.cluster.config import ClusterConfig
 from envs.cluster.gaps import GapLog
 from envs.cluster.placement import Placement
-from envs.cluster.request import RequestRecord, RequestView, Sequence
-from envs.cluster.topology import ClusterConfig
-from envs.cluster.view import ClusterView
+from envs.cluster.request import Request, RequestRecord, RequestView
+from envs.cluster.router_view import RouterView
 from envs.cluster.watch import Watch
 from envs.workload import Row, Workload
 
@@ -26,7 +26,7 @@ class Policy(Protocol):
 
     name: str
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement | None:
+    def place(self, request: RequestView, view: RouterView) -> Placement | None:
         """Place one request that has arrived now; None: it is rejected and never enters the cluster."""
 
 
@@ -50,10 +50,13 @@ class RunCounters:
 
     Attributes:
         events: events processed by the clock.
-        preemptions: sequences thrown out of a decode batch and recomputed.
+        preemptions: requests thrown out of a decode batch and recomputed.
         displaced: requests placed again because their node was lost.
-        chunk_steps: steps that carried a deflected chunk beside at least one decoding sequence.
-        chunk_steps_over_slo: those of them that lasted longer than the strictest TBT SLO in the batch.
+        kv_expired: requests whose computed KV found no room on the decode node in time, and which it recomputed.
+        chunk_steps: steps that carried prompt tokens beside at least one decoding request.
+        chunk_steps_over_slo: of them, those that lasted longer than the strictest TBT SLO in the batch.
+        over_slo_decode_alone: of these, those whose decodes alone would have.
+        over_slo_minimum: of the rest, those whose prompt tokens were the minimum (`ClusterConfig.chunk_grain_tokens`).
         kv_bytes_moved: bytes of KV transferred between nodes.
         busy_s: time each node spent in steps, seconds.
         prefix_hit_tokens: tokens that came out of a prefix cache and were not computed.
@@ -62,8 +65,11 @@ class RunCounters:
     events: int
     preemptions: int
     displaced: int
+    kv_expired: int
     chunk_steps: int
     chunk_steps_over_slo: int
+    over_slo_decode_alone: int
+    over_slo_minimum: int
     kv_bytes_moved: int
     busy_s: tuple[float, ...]
     prefix_hit_tokens: int = 0
@@ -131,12 +137,17 @@ def simulate(
     """
     records: list[RequestRecord] = []
 
-    def place_again(seq: Sequence) -> Placement:
-        request = RequestView(
-            seq.index, seq.arrival_s, seq.target_tokens, seq.ttft_slo_s, seq.tbt_slo_s, seq.block_hashes
-        )
+    def place_again(request: Request) -> Placement:
         view = cluster.view()
-        placement = policy.place(request, view)
+        asked = RequestView(
+            request.index,
+            request.arrival_s,
+            request.target_tokens,
+            request.ttft_slo_s,
+            request.tbt_slo_s,
+            request.block_hashes,
+        )
+        placement = policy.place(asked, view)
         if placement is None:  # too late to reject what has been taken in
             return Placement(view.shortest_prefill_queue(), view.least_loaded_decode_node())
         return placement
@@ -166,13 +177,12 @@ def simulate(
         if placement is None:
             keep(_rejected(index, arrival_s, prompt_tokens, output_tokens))
         else:
-            submit(Sequence(index, arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, hashes), placement)
+            submit(Request(index, arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, hashes), placement)
         index += 1
     events += drain(clock.now + drain_s)
-    for engine in cluster.engines:
-        engine.settle()
-    for seq in cluster.in_flight.values():
-        keep(seq.record())
+    cluster.settle()
+    for unfinished in cluster.lifecycle.in_flight.values():
+        keep(unfinished.record())
     records.sort()
     engines = cluster.engines
     return RunResult(
@@ -180,13 +190,16 @@ def simulate(
         cluster.gaps,
         RunCounters(
             events=events + index,
-            preemptions=sum([engine.preemptions for engine in engines]),
-            displaced=cluster.displaced,
-            chunk_steps=sum([engine.chunk_steps for engine in engines]),
-            chunk_steps_over_slo=sum([engine.chunk_steps_over_slo for engine in engines]),
-            kv_bytes_moved=cluster.kv_bytes_moved,
+            preemptions=sum([engine.scheduler.preemptions for engine in engines]),
+            displaced=cluster.lifecycle.displaced,
+            kv_expired=cluster.lifecycle.kv_expired,
+            chunk_steps=sum([engine.slo_count.chunk_steps for engine in engines]),
+            chunk_steps_over_slo=sum([engine.slo_count.over for engine in engines]),
+            over_slo_decode_alone=sum([engine.slo_count.decode_alone for engine in engines]),
+            over_slo_minimum=sum([engine.slo_count.minimum for engine in engines]),
+            kv_bytes_moved=cluster.transfers.bytes_moved,
             busy_s=tuple([engine.busy_s for engine in engines]),
-            prefix_hit_tokens=cluster.prefix_hit_tokens,
+            prefix_hit_tokens=sum([engine.scheduler.prefix_hit_tokens for engine in engines]),
         ),
         np.array(decision_s),
         clock.now,

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.cluster.cluster import Cluster
-from envs.cluster.view import read_report
 from hardware_profiles import InputError
 
 Floats = NDArray[np.float64]
@@ -134,11 +133,11 @@ class Watch:
 
     def _sample(self, cluster: Cluster) -> None:
         now = cluster.clock.now
-        counters = cluster.counters
-        sending, receiving = cluster.network.backlog_bytes()
+        counters = cluster.lifecycle.counters
+        sending, receiving = cluster.transfers.network.backlog_bytes()
         row = [now]
         for node, engine in enumerate(cluster.engines):
-            report = read_report(engine, now)
+            report = engine.report(now)
             busy_s, step_s = engine.busy_now_s()
             row += (
                 counters.queued_prompts[node],

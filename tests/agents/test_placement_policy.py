@@ -11,7 +11,7 @@ from agents.export import save_policy
 from agents.network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
 from envs import observation
-from envs.cluster import ClusterConfig, ClusterView, Placement, RequestView, simulate
+from envs.cluster import ClusterConfig, RouterView, Placement, RequestView, simulate
 from envs.generators import generate
 from hardware_profiles import InputError, load_profile
 from tests.agents.observations import LAYOUT, make_network
@@ -36,7 +36,7 @@ def test_it_places_where_its_network_scores_highest(tmp_path: Path) -> None:
         name = "watched"
         placed: list[Placement]
 
-        def place(self, request: RequestView, view: ClusterView) -> Placement:
+        def place(self, request: RequestView, view: RouterView) -> Placement:
             seen = observation.encode(request, view)
             ttft = np.where(seen["action_mask"] > 0, seen["nodes"][:, observation.PREDICTED_TTFT_COLUMN], np.inf)
             placement = policy.place(request, view)

@@ -6,7 +6,7 @@ from math import inf
 import numpy as np
 
 import policies
-from envs.cluster import Cluster, ClusterConfig, Placement, RequestRecord, RequestView, Sequence
+from envs.cluster import Cluster, ClusterConfig, Placement, RequestRecord, RequestView, Request
 from envs.workload import HASH_BLOCK_TOKENS, Workload
 
 
@@ -46,7 +46,7 @@ def conversations(seed: int, requests: int = 60, gap_s: float = 0.05, longest: i
 
 
 def rows(workload: Workload) -> list[tuple]:
-    """The arguments of each request's `Sequence` after its number."""
+    """The arguments of each request's `Request` after its number."""
     columns = (
         workload.arrival_s,
         workload.prompt_tokens,
@@ -83,7 +83,7 @@ class Watched:
             request = RequestView(number, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s, hashes)
             placement = self.policy.place(request, view)
             self.split_tokens[number] = placement.split_tokens
-            self.cluster.submit(Sequence(number, *requests[number]), placement)
+            self.cluster.submit(Request(number, *requests[number]), placement)
             self.check()
 
     def drain(self) -> list[RequestRecord]:
@@ -108,13 +108,13 @@ class Watched:
 
     def assert_nothing_is_left(self) -> None:
         cluster = self.cluster
-        assert not cluster.in_flight
+        assert not cluster.lifecycle.in_flight
         assert not cluster._sent_tokens
         assert [engine.kv_used_tokens for engine in cluster.engines] == [0] * len(cluster.engines)
         assert all(engine.computed_tokens == engine.enqueued_tokens for engine in cluster.engines)
         for name in ("queued_prompts", "queued_prompt_tokens", "decode_requests", "decode_prompt_tokens"):
-            assert not any(getattr(cluster.counters, name)), name
-        assert not any(cluster.counters.deflected_requests)
+            assert not any(getattr(cluster.lifecycle.counters, name)), name
+        assert not any(cluster.lifecycle.counters.deflected_requests)
 
 
 def assert_sound(workload: Workload, records: list[RequestRecord]) -> None:

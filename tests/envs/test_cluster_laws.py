@@ -13,13 +13,13 @@ import policies
 from envs.cluster import (
     Cluster,
     ClusterConfig,
-    ClusterView,
+    RouterView,
     Placement,
     Policy,
     RequestRecord,
     RequestView,
     RunResult,
-    Sequence,
+    Request,
     simulate,
 )
 from envs.generators import generate
@@ -38,7 +38,7 @@ class Noted:
         self.policy = policy
         self.split_tokens: dict[int, int] = {}
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement | None:
+    def place(self, request: RequestView, view: RouterView) -> Placement | None:
         placement = self.policy.place(request, view)
         self.split_tokens[request.number] = placement.split_tokens if placement else 0
         return placement
@@ -136,15 +136,15 @@ def test_kv_is_never_over_capacity_and_nobody_starves(seed: int, capacity: int, 
             check()
         cluster.clock.advance_to(arrival_s)
         placement = policy.place(RequestView(number, arrival_s, prompt_tokens, 2.0, 0.1), cluster.view())
-        cluster.submit(Sequence(number, arrival_s, prompt_tokens, output_tokens, 2.0, 0.1), placement)
+        cluster.submit(Request(number, arrival_s, prompt_tokens, output_tokens, 2.0, 0.1), placement)
         check()
     while cluster.clock.peek() < float("inf"):
         cluster.clock.step()
         check()
     assert len(records) == 60
-    assert not cluster.in_flight
+    assert not cluster.lifecycle.in_flight
     assert [engine.kv_used_tokens for engine in cluster.engines] == [0] * 4
-    counters = cluster.counters
+    counters = cluster.lifecycle.counters
     for counts in (
         counters.queued_prompts,
         counters.queued_prompt_tokens,
@@ -196,8 +196,8 @@ def test_a_request_that_can_never_fit_is_refused_by_name() -> None:
 def test_a_placement_that_does_not_exist_is_refused(placement: Placement) -> None:
     cluster = Cluster(ClusterConfig(toy_profile()), lambda _: None)
     with pytest.raises(InputError, match="Placement"):
-        cluster.submit(Sequence(0, 0.0, 10, 10, 2.0, 0.1), placement)
-    assert not cluster.in_flight
+        cluster.submit(Request(0, 0.0, 10, 10, 2.0, 0.1), placement)
+    assert not cluster.lifecycle.in_flight
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_nodes_that_wait_for_each_others_kv_are_told_as_unfinished() -> None:
     class Crossing:
         name = "crossing"
 
-        def place(self, request: RequestView, _view: ClusterView) -> Placement:
+        def place(self, request: RequestView, _view: RouterView) -> Placement:
             return Placement(2, 3) if request.number == 0 else Placement(3, 2)
 
     workload = Workload.of([0.0, 0.0], [5_000, 5_000], [10, 10], label="crossing")

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from envs.cluster import Cluster, ClusterConfig, RequestRecord, RequestView, Sequence
+from envs.cluster import Cluster, ClusterConfig, RequestRecord, RequestView, Request
 from envs.generators import generate
 from tests.toy import toy_profile
 
@@ -24,7 +24,7 @@ class Player:
             arrival_s, prompt_tokens, output_tokens = self.requests[number]
             self.cluster.clock.advance_to(arrival_s)
             placement = self.policy.place(RequestView(number, arrival_s, prompt_tokens, 2.0, 0.1), self.cluster.view())
-            self.cluster.submit(Sequence(number, arrival_s, prompt_tokens, output_tokens, 2.0, 0.1), placement)
+            self.cluster.submit(Request(number, arrival_s, prompt_tokens, output_tokens, 2.0, 0.1), placement)
 
     def finish(self) -> tuple[list[RequestRecord], float, float]:
         self.cluster.clock.drain(float("inf"))
@@ -74,6 +74,6 @@ def test_a_copy_costs_what_is_in_flight_not_what_has_been() -> None:
     for one in (early, late):
         one.cluster.clock.drain(float("inf"))
         twin = one.cluster.copy(lambda _: None)
-        assert not twin.in_flight
+        assert not twin.lifecycle.in_flight
         assert len(twin.gaps.columns()) == 0
         assert sum(len(engine.history) for engine in twin.engines) < 200

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from envs.cluster import Cluster, ClusterConfig, Placement, RequestRecord, RunResult, Sequence, simulate
-from envs.cluster.disturbance import Disturbance
+from envs.cluster import Cluster, ClusterConfig, Placement, RequestRecord, RunResult, Request, simulate
+from envs.cluster import Disturbance
 from envs.generators import generate
 from envs.workload import Workload
 from hardware_profiles import Link, Profile
@@ -99,7 +99,7 @@ def test_the_room_of_a_lost_senders_kv_goes_to_who_waits_for_it(streaming: bool)
     records: list[RequestRecord] = []
     cluster = Cluster(config, records.append)  # places again where the queue is shortest
     for number, request in enumerate(rows(workload)):
-        cluster.submit(Sequence(number, *request), Placement(number, 2))
+        cluster.submit(Request(number, *request), Placement(number, 2))
     cluster.clock.drain(inf)
     assert_sound(workload, sorted(records))
     assert cluster.displaced == 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from envs.actions import placement_for
 from envs.candidates import candidates
-from envs.cluster import ClusterConfig, ClusterView, Placement, RequestView, simulate
+from envs.cluster import ClusterConfig, RouterView, Placement, RequestView, simulate
 from envs.observation import (
     GLOBAL_FEATURES,
     NODE_FEATURES,
@@ -209,7 +209,7 @@ class To:
         self.node = node
         self.predicted_s = 0.0
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
+    def place(self, request: RequestView, view: RouterView) -> Placement:
         candidate = candidates(request, view)[self.node]
         self.predicted_s = candidate.ttft_s
         return candidate.placement

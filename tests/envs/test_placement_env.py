@@ -15,7 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from envs.cluster import Cluster, Placement, Sequence
+from envs.cluster import Cluster, Placement, Request
 from envs.generators import families, generate
 from envs.observation import NODE_FEATURES, PREDICTED_TTFT_COLUMN, Observation
 from envs.placement_env import PrefillPlacementEnv
@@ -284,13 +284,13 @@ def test_the_slos_reach_the_requests() -> None:
 
 
 @contextmanager
-def submitted() -> Iterator[tuple[list[Sequence], list[Placement]]]:
+def submitted() -> Iterator[tuple[list[Request], list[Placement]]]:
     """Everything that reaches a cluster meanwhile."""
-    sequences: list[Sequence] = []
+    sequences: list[Request] = []
     placements: list[Placement] = []
     submit = Cluster.submit
 
-    def keep(cluster: Cluster, seq: Sequence, placement: Placement) -> None:
+    def keep(cluster: Cluster, seq: Request, placement: Placement) -> None:
         sequences.append(seq)
         placements.append(placement)
         submit(cluster, seq, placement)
@@ -420,7 +420,7 @@ def test_rewards_sum_to_what_records_and_gaps_say(rule: Rule) -> None:
     assert sum(info["tbt_cost"] for *_, info in steps) == pytest.approx(exceeded)
 
 
-def replayed(env: PrefillPlacementEnv, sequences: list[Sequence], placements: list[Placement]) -> Reference:
+def replayed(env: PrefillPlacementEnv, sequences: list[Request], placements: list[Placement]) -> Reference:
     """What was submitted, played again by the step-by-step reference: the times of every single token."""
     columns = zip(
         *[(s.arrival_s, s.prompt_tokens, s.output_tokens, s.ttft_slo_s, s.tbt_slo_s) for s in sequences], strict=True

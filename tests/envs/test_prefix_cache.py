@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from envs.cluster import Cluster, ClusterConfig, Placement, RequestView, Sequence, simulate
-from envs.cluster.disturbance import Disturbance
+from envs.cluster import Cluster, ClusterConfig, Placement, RequestView, Request, simulate
+from envs.cluster import Disturbance
 from envs.cluster.prefix_cache import PrefixCache
 from envs.traces import read_trace, write_native
 from envs.workload import HASH_BLOCK_TOKENS, Workload
@@ -142,7 +142,7 @@ def test_a_preempted_sequence_computes_again_only_what_is_not_cached() -> None:
 def test_the_view_tells_hits_by_node_once_the_report_is_there() -> None:
     cluster = Cluster(ClusterConfig(toy_profile(), shape="2P1D", prefix_cache=True, report_age_s=0.1), lambda _: None)
     hashes = (7, 8, 9)
-    cluster.submit(Sequence(0, 0.0, 1300, 1, 2.0, 0.1, hashes), Placement(1, 2))
+    cluster.submit(Request(0, 0.0, 1300, 1, 2.0, 0.1, hashes), Placement(1, 2))
     asked = RequestView(1, 0.0, 1200, 2.0, 0.1, (7, 8, 4))
 
     def hits() -> list[int]:

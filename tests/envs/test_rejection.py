@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from envs.cluster import ClusterConfig, ClusterView, Placement, RequestRecord, RequestView, simulate
-from envs.cluster.disturbance import Disturbance
+from envs.cluster import ClusterConfig, RouterView, Placement, RequestRecord, RequestView, simulate
+from envs.cluster import Disturbance
 from envs.generators import generate
 from envs.workload import Workload
 from tests.toy import toy_profile
@@ -25,7 +25,7 @@ class Choosy:
         self.until_s = until_s
         self.policy = policies.make(rule)
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement | None:
+    def place(self, request: RequestView, view: RouterView) -> Placement | None:
         if request.number in self.rejects or view.now_s > self.until_s:
             return None
         return self.policy.place(request, view)

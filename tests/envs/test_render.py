@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from envs.cluster import Cluster, ClusterConfig, Placement, Sequence
+from envs.cluster import Cluster, ClusterConfig, Placement, Request
 from envs.placement_env import PrefillPlacementEnv
 from envs.render import draw_nodes, node_table
 from tests.toy import toy_profile
@@ -15,10 +15,10 @@ from tests.toy import toy_profile
 def busy() -> Cluster:
     """1P2D: one prompt in prefill, one deflected, one decoding."""
     cluster = Cluster(ClusterConfig(toy_profile(), shape="1P2D", report_age_s=0.0), lambda _: None)
-    cluster.submit(Sequence(0, 0.0, 100, 500, 2.0, 0.1), Placement(0, 1))
+    cluster.submit(Request(0, 0.0, 100, 500, 2.0, 0.1), Placement(0, 1))
     cluster.clock.advance_to(1.0)
-    cluster.submit(Sequence(1, 1.0, 5000, 10, 2.0, 0.1), Placement(0, 2))
-    cluster.submit(Sequence(2, 1.0, 3000, 10, 2.0, 0.1), Placement(2, 2, (128,)))
+    cluster.submit(Request(1, 1.0, 5000, 10, 2.0, 0.1), Placement(0, 2))
+    cluster.submit(Request(2, 1.0, 3000, 10, 2.0, 0.1), Placement(2, 2, (128,)))
     cluster.clock.advance_to(1.001)
     return cluster
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.cluster import Cluster, ClusterConfig, ClusterView, Placement, RequestRecord, RequestView, Sequence, simulate
-from envs.cluster.disturbance import Disturbance
+from envs.cluster import Cluster, ClusterConfig, RouterView, Placement, RequestRecord, RequestView, Request, simulate
+from envs.cluster import Disturbance
 from envs.workload import Workload
 from hardware_profiles import InputError
 from tests.envs.shared_prefixes import conversations
@@ -26,7 +26,7 @@ class Splits:
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
+    def place(self, request: RequestView, view: RouterView) -> Placement:
         rng = self.rng
         prefill = int(rng.choice(view.topology.prefill_nodes))
         decode = int(rng.choice(view.topology.decode_nodes))
@@ -45,7 +45,7 @@ def test_alone_the_two_parts_and_the_transfer_add_up() -> None:
     class One:
         name = "one"
 
-        def place(self, _request: RequestView, _view: ClusterView) -> Placement:
+        def place(self, _request: RequestView, _view: RouterView) -> Placement:
             return Placement(0, 1, (512, 488), 2000)
 
     config = ClusterConfig(toy_profile(), shape="1P1D")
@@ -67,13 +67,13 @@ def test_alone_the_two_parts_and_the_transfer_add_up() -> None:
 def test_a_split_takes_a_token_for_each_node(split: int) -> None:
     cluster = Cluster(ClusterConfig(toy_profile()), lambda _: None)
     with pytest.raises(InputError, match="a token for each"):
-        cluster.submit(Sequence(0, 0.0, 1000, 5, 2.0, 0.1), Placement(0, 2, (), split))
+        cluster.submit(Request(0, 0.0, 1000, 5, 2.0, 0.1), Placement(0, 2, (), split))
 
 
 def test_a_split_takes_two_nodes() -> None:
     cluster = Cluster(ClusterConfig(toy_profile()), lambda _: None)
     with pytest.raises(InputError, match="two nodes"):
-        cluster.submit(Sequence(0, 0.0, 1000, 5, 2.0, 0.1), Placement(2, 2, (), 500))
+        cluster.submit(Request(0, 0.0, 1000, 5, 2.0, 0.1), Placement(2, 2, (), 500))
 
 
 options = st.fixed_dictionaries(
@@ -116,18 +116,18 @@ def test_all_finish_and_leave_nothing_behind(seed: int, options: dict) -> None:
     for number, row in enumerate(workload.rows()):
         cluster.clock.advance_to(row[0])
         request = RequestView(number, row[0], row[1], row[3], row[4], row[5])
-        cluster.submit(Sequence(number, *row), policy.place(request, cluster.view()))
+        cluster.submit(Request(number, *row), policy.place(request, cluster.view()))
     cluster.clock.drain(float("inf"))
     assert sorted(record.request for record in records) == list(range(40))
     assert all(isfinite(record.last_token_s) for record in records)
     assert all(r.prefill_end_s <= r.kv_ready_s <= r.first_token_s <= r.last_token_s for r in records)
-    counters = cluster.counters
+    counters = cluster.lifecycle.counters
     for name in ("queued_prompts", "queued_prompt_tokens", "deflected_requests", "decode_requests"):
         assert getattr(counters, name) == [0, 0, 0, 0], name
     for engine in cluster.engines:
         assert engine.kv_used_tokens == 0
         assert engine.enqueued_tokens == engine.computed_tokens
-    assert not cluster.in_flight
+    assert not cluster.lifecycle.in_flight
 
 
 @settings(max_examples=25, deadline=None)
@@ -142,14 +142,14 @@ def test_a_copy_plays_on_as_the_original_would(seed: int, cut: int, streaming: b
     def play(cluster: Cluster, first: int) -> None:
         for number in range(first, 40):
             cluster.clock.advance_to(rows[number][0])
-            cluster.submit(Sequence(number, *rows[number]), placements[number])
+            cluster.submit(Request(number, *rows[number]), placements[number])
         cluster.clock.drain(float("inf"))
 
     records: list[RequestRecord] = []
     cluster = cluster_of(options, records, placer)
     for number in range(cut):
         cluster.clock.advance_to(rows[number][0])
-        cluster.submit(Sequence(number, *rows[number]), placements[number])
+        cluster.submit(Request(number, *rows[number]), placements[number])
     copied = list(records)
     twin = cluster.copy(copied.append)
     play(twin, cut)

@@ -11,13 +11,13 @@ import policies
 from envs.cluster import (
     Cluster,
     ClusterConfig,
-    ClusterView,
-    Counters,
+    RouterView,
+    RouterCounters,
     NodeReport,
     Placement,
     RequestRecord,
     RequestView,
-    Sequence,
+    Request,
     simulate,
 )
 from envs.observation import encode
@@ -59,14 +59,14 @@ class Placed:
         asked = workload(seed)
         columns = (asked.arrival_s, asked.prompt_tokens, asked.output_tokens, asked.ttft_slo_s, asked.tbt_slo_s)
         self._coming = [
-            (Sequence(i, *row), placement)
+            (Request(i, *row), placement)
             for i, (row, placement) in enumerate(
                 zip(zip(*[column.tolist() for column in columns], strict=True), placements(seed), strict=True)
             )
         ]
-        self.submitted: list[Sequence] = []
+        self.submitted: list[Request] = []
 
-    def view(self, time_s: float) -> ClusterView:
+    def view(self, time_s: float) -> RouterView:
         """Its router's view at `time_s`, before what arrives at that very instant."""
         while self._coming and self._coming[0][0].arrival_s < time_s:
             seq, placement = self._coming.pop(0)
@@ -216,7 +216,7 @@ def test_counters_equal_recounts(seed: int, times_s: list[float], capacity: int)
 @given(requests=st.lists(st.integers(0, 5), min_size=3, max_size=3))
 def test_the_least_loaded_decode_node_is_the_first_of_the_fewest(requests: list[int]) -> None:
     cluster = Cluster(ClusterConfig(toy_profile(), shape="1P3D"), lambda _: None)
-    cluster.counters.decode_requests[1:] = requests
+    cluster.lifecycle.counters.decode_requests[1:] = requests
     assert cluster.view().least_loaded_decode_node() == 1 + int(np.argmin(requests))
 
 
@@ -232,7 +232,7 @@ class Watched:
         self.placements: list[Placement] = []
         self.seen: list[bytes] = []
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
+    def place(self, request: RequestView, view: RouterView) -> Placement:
         placement = self.policy.place(request, view)
         self.placements.append(placement)
         self.seen.append(b"".join(array.tobytes() for array in encode(request, view).values()))
@@ -260,5 +260,5 @@ def test_output_lengths_are_unknown_until_a_request_ends(rule: str, seed: int, r
 
 
 def test_neither_a_request_nor_a_report_has_a_field_for_what_is_unknown() -> None:
-    fields = {*RequestView._fields, *NodeReport._fields, *Counters.__slots__}
+    fields = {*RequestView._fields, *NodeReport._fields, *RouterCounters.__slots__}
     assert not [name for name in fields if "output" in name or "remaining" in name or "future" in name]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from envs.cluster import Cluster, ClusterConfig, Placement, RequestRecord, RunResult, Samples, Sequence, Watch, simulate
+from envs.cluster import Cluster, ClusterConfig, Placement, RequestRecord, RunResult, Samples, Request, Watch, simulate
 from envs.cluster.clock import Clock
 from envs.cluster.network import Network
 from envs.generators import generate
@@ -123,7 +123,7 @@ def test_a_shared_nic_shows_on_each_of_its_nodes() -> None:
     clock = Clock()
     link = Link(0.0, 1e9, "made up")
     network = Network(clock, (0, 1, 2, 2), (0, 0, 1, 2), link, link, lambda _: None)
-    first, second, third, fourth = (Sequence(i, 0.0, 10, 10, 2.0, 0.1) for i in range(4))
+    first, second, third, fourth = (Request(i, 0.0, 10, 10, 2.0, 0.1) for i in range(4))
     network.start(first, 0, 2, 4e9, 0.0)
     network.start(second, 1, 3, 1e9, 0.0)  # over the NIC that node 0 sends by too
     network.start(third, 2, 3, 2e9, 0.0)  # by NVLink
@@ -142,7 +142,7 @@ def test_a_copy_of_a_watched_cluster_plays_on_unwatched() -> None:
     advance_to, drain = watch.over(cluster)
     for i in range(20):
         advance_to(0.05 * i)
-        cluster.submit(Sequence(i, 0.05 * i, 1500, 30, 2.0, 0.1), Placement(i % 2, 2 + i % 2))
+        cluster.submit(Request(i, 0.05 * i, 1500, 30, 2.0, 0.1), Placement(i % 2, 2 + i % 2))
     before = watch.samples.time_s
     finished = list(records)
     copied: list[RequestRecord] = []

@@ -6,7 +6,7 @@ import pytest
 
 import policies
 from envs.cluster import ClusterConfig, Topology, simulate
-from envs.cluster.disturbance import Disturbance
+from envs.cluster import Disturbance
 from envs.workload import Workload
 from experiments.cluster_options import OPTIONS, cluster_options
 from experiments.compare import compare, parse

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import policies
-from envs.cluster import ClusterConfig, ClusterView, Placement, RequestView
+from envs.cluster import ClusterConfig, RouterView, Placement, RequestView
 from envs.generators import generate
 from experiments import tune as module
 from experiments.cells import Cell
@@ -67,7 +67,7 @@ class TurnsAway:
 
     name = "turns-away"
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement | None:  # noqa: ARG002
+    def place(self, request: RequestView, view: RouterView) -> Placement | None:  # noqa: ARG002
         return None if request.number % 2 else Placement(0, 2)
 
 

@@ -4,7 +4,7 @@ from math import inf
 
 from hypothesis import strategies as st
 
-from envs.cluster import ClusterConfig, ClusterView, Counters, NodeReport, RequestView, Topology
+from envs.cluster import ClusterConfig, RouterView, RouterCounters, NodeReport, RequestView, Topology
 from tests.toy import toy_profile
 
 IDLE = NodeReport(0, 0, 0, 0, inf)
@@ -27,14 +27,14 @@ def asks(
     return RequestView(number, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s)
 
 
-class HandMade(ClusterView):
+class HandMade(RouterView):
     """A view whose reports, counters and prefix hits are what a test says they are; there is no cluster behind it."""
 
     def __init__(
         self, shape: str, *reports: NodeReport, hosts: tuple[int, ...] | None = None, at_s: float = 0.0
     ) -> None:
         self.topology = Topology(ClusterConfig(toy_profile(), shape=shape, hosts=hosts))
-        self.counters = Counters(self.topology.nodes)
+        self.counters = RouterCounters(self.topology.nodes)
         self.reports = list(reports) or [IDLE] * self.topology.nodes
         self.hits = [0] * self.topology.nodes
         self.at_s = at_s
@@ -51,7 +51,7 @@ class HandMade(ClusterView):
         return min(self.hits[node], request.prompt_tokens - 1)
 
     @classmethod
-    def of(cls, view: ClusterView, request: RequestView) -> "HandMade":
+    def of(cls, view: RouterView, request: RequestView) -> "HandMade":
         """What a router sees now, and nothing else: no way leads from it to the cluster."""
         seen = cls.__new__(cls)
         seen.topology = view.topology

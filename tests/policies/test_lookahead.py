@@ -10,14 +10,14 @@ from envs.candidates import candidates
 from envs.cluster import (
     Cluster,
     ClusterConfig,
-    ClusterView,
+    RouterView,
     Placement,
     RequestRecord,
     RequestView,
-    Sequence,
+    Request,
     simulate,
 )
-from envs.cluster.disturbance import Disturbance
+from envs.cluster import Disturbance
 from envs.generators import generate
 from envs.workload import Row, Workload
 from hardware_profiles import InputError
@@ -47,7 +47,7 @@ class Recorded:
     def attend(self, cluster: Cluster, requests: list[Row]) -> None:
         self.policy.attend(cluster, requests)
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
+    def place(self, request: RequestView, view: RouterView) -> Placement:
         self.placements.append(self.policy.place(request, view))
         return self.placements[-1]
 
@@ -69,7 +69,7 @@ def total_cost(workload: Workload, name: str) -> float:
         cluster.clock.advance_to(request[0])
         placed = policy.place(view_of(number, request), cluster.view())
         assert placed is not None
-        cluster.submit(Sequence(number, *request), placed)
+        cluster.submit(Request(number, *request), placed)
     cluster.clock.advance_to(requests[-1][0] + SETTLE_S)
     assert not cluster.waiting.requests
     return cluster.waiting_cost() + cluster.tbt_cost()
@@ -94,7 +94,7 @@ def test_what_arrives_next_makes_a_deflection_right_or_wrong(base: str) -> None:
     for follows, right in (([], here), ([URGENT], on_prefill), ([(5.0, *URGENT[1:])], here)):
         requests = arrivals(LONG, SHORT, *follows).rows()
         cluster = Cluster(ClusterConfig(toy_profile(), shape="1P1D"), lambda _: None)
-        cluster.submit(Sequence(0, *requests[0]), on_prefill)
+        cluster.submit(Request(0, *requests[0]), on_prefill)
         cluster.clock.advance_to(SHORT[0])
         asked = view_of(1, requests[1])
         lookahead = Lookahead(horizon=1, base=base)
@@ -138,7 +138,7 @@ class Rolling:
                 for choice in candidates(asked, cluster.view()):
                     self.cost(cluster, choice.placement, number)
                 self.costs.append(self.cost(cluster, own, number))
-            cluster.submit(Sequence(number, *request), own)
+            cluster.submit(Request(number, *request), own)
         cluster.clock.advance_to(self.requests[-1][0] + SETTLE_S)
         return records, cluster.waiting_cost() + cluster.tbt_cost() + 2.0 * cluster.tail_cost()
 
@@ -180,7 +180,7 @@ def test_placements_are_charged_to_the_same_end() -> None:
     requests = workload.rows()
     cluster = Cluster(TOY, lambda _: None)
     for number in (0, 1):
-        cluster.submit(Sequence(number, *requests[number]), Placement(number, 2))
+        cluster.submit(Request(number, *requests[number]), Placement(number, 2))
     cluster.clock.advance_to(1.0)
     assert cluster.tbt_cost() > 10.0
     assert len(cluster.waiting.requests) == 2
@@ -192,7 +192,7 @@ def test_placements_are_charged_to_the_same_end() -> None:
         costs.append(rollout_cost(cluster, placement, 2, requests, policies.make("static"), horizon_requests=40))
         records: list[RequestRecord] = []
         twin = cluster.copy(records.append)
-        twin.submit(Sequence(2, *requests[2]), placement)
+        twin.submit(Request(2, *requests[2]), placement)
         twin.clock.advance_to(3.0)
         ttfts_s.append(records[0].first_token_s - 1.0)
     assert ttfts_s[1] - ttfts_s[0] > 0.02
@@ -239,7 +239,7 @@ def test_the_chosen_placement_is_the_cheapest_of_the_candidates() -> None:
                 for base in self.bases
             )
 
-        def place(self, request: RequestView, view: ClusterView) -> Placement:
+        def place(self, request: RequestView, view: RouterView) -> Placement:
             chosen = super().place(request, view)
             own = [base.place(request, view) for base in self.bases]
             tried = [*own, *(c.placement for c in candidates(request, view) if c.feasible)]
@@ -331,7 +331,7 @@ def test_it_cannot_place_from_a_view_alone() -> None:
 def test_a_base_must_not_reject(monkeypatch: pytest.MonkeyPatch) -> None:
     lookahead = Lookahead(base="static")
 
-    def reject(request: RequestView, view: ClusterView) -> None:
+    def reject(request: RequestView, view: RouterView) -> None:
         del request, view
 
     monkeypatch.setattr(lookahead._bases[0], "place", reject)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.cluster import ClusterConfig, ClusterView, NodeReport, Placement, RequestView, simulate
+from envs.cluster import ClusterConfig, RouterView, NodeReport, Placement, RequestView, simulate
 from envs.predict import CHUNK_CANDIDATES, prefill_execution_s
 from envs.workload import Workload
 from policies.mixed import Mixed, best_remote, planned_queue_s, shared_queue_s
@@ -81,7 +81,7 @@ class Fixed:
         self.local = local
         self.ttft_s = 0.0
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:
+    def place(self, request: RequestView, view: RouterView) -> Placement:
         if self.local:
             self.ttft_s = Mixed.of(view.topology.laws[1], view.report(1)).prefill_s(request.prompt_tokens, 256)
             return Placement(1, 1, (256,))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import policies
-from envs.cluster import ClusterView, Placement, RequestView
+from envs.cluster import RouterView, Placement, RequestView
 from hardware_profiles import InputError
 from policies import registry
 from policies.kairos import Kairos
@@ -21,7 +21,7 @@ class ToNode:
         self.node = node
         self.seed = seed
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:  # noqa: ARG002
+    def place(self, request: RequestView, view: RouterView) -> Placement:  # noqa: ARG002
         return Placement(self.node, view.topology.decode_nodes[0])
 
 

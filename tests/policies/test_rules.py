@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import policies
 from envs.actions import placement_for
 from envs.candidates import candidates
-from envs.cluster import ClusterConfig, ClusterView, Placement, Policy, RequestRecord, RequestView, simulate
+from envs.cluster import ClusterConfig, RouterView, Placement, Policy, RequestRecord, RequestView, simulate
 from envs.generators import generate
 from envs.workload import Workload
 from tests.envs.shared_prefixes import conversations
@@ -36,7 +36,7 @@ class Watched:
         self.blindfold = blindfold
         self.placements: list[Placement | None] = []
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement | None:
+    def place(self, request: RequestView, view: RouterView) -> Placement | None:
         placement = self.policy.place(request, HandMade.of(view, request) if self.blindfold else view)
         self.placements.append(placement)
         return placement
@@ -119,7 +119,7 @@ class Peeking:
 
     name = "peeking"
 
-    def place(self, request: RequestView, view: ClusterView) -> Placement:  # noqa: ARG002
+    def place(self, request: RequestView, view: RouterView) -> Placement:  # noqa: ARG002
         return Placement(min(view.topology.prefill_nodes, key=lambda node: view._engines[node].kv_used_tokens), 2)
 
 

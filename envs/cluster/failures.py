@@ -1,0 +1,101 @@
+"""Disturbances as they happen: a node slows down, its links degrade, or it is lost."""
+
+from collections.abc import Callable
+
+from simpy import Event
+
+from envs.cluster.clock import Clock
+from envs.cluster.disturbance import Disturbance
+from envs.cluster.engine import Engine
+from envs.cluster.kv_transfer import KvTransfers
+from envs.cluster.lifecycle import Lifecycle
+from envs.cluster.request import Phase, Request
+from envs.cluster.router_view import first_least
+from envs.cluster.topology import Topology
+from hardware_profiles import InputError
+
+_COMPUTED = (Phase.WAITING_FOR_KV, Phase.TRANSFERRING)
+
+
+class Failures:
+    """Carries out disturbances.
+
+    Args:
+        clock: simulated time.
+        topology: of the cluster.
+        engines: of all nodes.
+        transfers: KV on its way.
+        lifecycle: the requests.
+        place_again: places a request that was on a lost node.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        topology: Topology,
+        engines: list[Engine],
+        transfers: KvTransfers,
+        lifecycle: Lifecycle,
+        place_again: Callable[[Request], None],
+    ) -> None:
+        self._clock = clock
+        self._topology = topology
+        self._engines = engines
+        self._transfers = transfers
+        self._lifecycle = lifecycle
+        self._place_again = place_again
+
+    def disturb(self, event: Event) -> None:
+        """Carry out the disturbance that is the event's value."""
+        disturbance: Disturbance | None = event.value
+        assert disturbance is not None
+        node = disturbance.node
+        if disturbance.kind == "speed":
+            self._engines[node].change_law(self._topology.laws[node].scaled(1.0 / disturbance.factor))
+        elif disturbance.kind == "link":
+            self._transfers.network.degrade(node, disturbance.factor)
+        else:
+            self._lose(node)
+
+    def _lose(self, node: int) -> None:
+        """Take a node out for good, and place again the requests that were on it.
+
+        Raises:
+            InputError: it was the last of its kind.
+        """
+        topology = self._topology
+        topology.lose(node)
+        if not (topology.prefill_nodes and topology.decode_nodes):
+            raise InputError(f"disturbance at {self._clock.now_s:g} s: node {node} was the last of its kind")
+        if self._transfers.caches:
+            self._transfers.caches[node].clear()
+        self._engines[node].halt()
+        displaced = []
+        for request in list(self._lifecycle.in_flight.values()):
+            if request.at_node == node:
+                if request.decode_node != node:
+                    self._transfers.forget(request)
+                displaced.append(request)
+            elif request.decode_node == node and not self._decode_elsewhere(request):
+                displaced.append(request)
+        for request in sorted(displaced, key=lambda request: request.index):
+            self._lifecycle.displace(request)
+            self._place_again(request)
+
+    def _decode_elsewhere(self, request: Request) -> bool:
+        """Find a request that is safe on its prefill node a new decode node; False if it must be placed again."""
+        asked = request.reserved_tokens > 0 or request in self._engines[request.decode_node].scheduler.awaiting
+        asked = asked or request.phase in _COMPUTED
+        self._transfers.forget(request)
+        others = [node for node in self._topology.decode_nodes if node != request.prefill_node]
+        if others:
+            self._lifecycle.moves(request, first_least(others, self._lifecycle.counters.decode_requests))
+            if asked:
+                self._transfers.ask_again(request)
+            return True
+        if request.phase in _COMPUTED:
+            self._engines[request.prefill_node].release(request.target_tokens)
+            return False
+        self._engines[request.prefill_node].scheduler.enqueued_tokens += request.rest_tokens
+        self._lifecycle.stays(request)
+        return True

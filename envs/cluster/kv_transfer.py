@@ -1,0 +1,232 @@
+"""KV on its way from the node that computed it to the node that decodes.
+
+A computed prompt asks its decode node for room; when that node's scheduler has made some, the KV is sent, without what
+the node's prefix cache holds already. With streaming a prompt asks when its first chunk is computed, and its KV is sent
+part by part.
+KV that finds no room for `ClusterConfig.kv_hold_s` is dropped, and the decode node computes the prompt itself.
+"""
+
+from collections.abc import Mapping
+from math import inf
+
+from simpy import Event
+
+from envs.cluster.clock import Call, Clock
+from envs.cluster.config import ClusterConfig
+from envs.cluster.engine import Engine
+from envs.cluster.lifecycle import Lifecycle
+from envs.cluster.network import Network
+from envs.cluster.prefix_cache import PrefixCache
+from envs.cluster.request import Phase, Request
+from envs.cluster.topology import Topology
+from envs.workload import HASH_BLOCK_TOKENS
+
+PREFILLING = Phase.PREFILLING
+
+
+class KvTransfers:
+    """Hands computed prompts over to the nodes that decode them.
+
+    Attributes:
+        engines: of all nodes; set by the cluster.
+        network: the links.
+        caches: the prefix cache of each node; empty without prefix caching.
+        bytes_moved: KV sent so far.
+
+    Args:
+        clock: simulated time.
+        config: options.
+        topology: links and sizes.
+        lifecycle: told of every change of a request's phase.
+    """
+
+    __slots__ = (
+        "_by_parts",
+        "_clock",
+        "_hold_numbers",
+        "_hold_s",
+        "_lifecycle",
+        "_sent_tokens",
+        "_streaming",
+        "_topology",
+        "bytes_moved",
+        "caches",
+        "engines",
+        "network",
+    )
+
+    def __init__(self, clock: Clock, config: ClusterConfig, topology: Topology, lifecycle: Lifecycle) -> None:
+        self._clock = clock
+        self._topology = topology
+        self._lifecycle = lifecycle
+        self._streaming = config.kv_streaming
+        self._by_parts = config.prefix_cache or config.kv_streaming
+        self._hold_s = config.kv_hold_s
+        self.engines: list[Engine] = []
+        self.caches = (
+            [PrefixCache(tokens, config.report_age_s) for tokens in topology.prefix_cache_tokens]
+            if config.prefix_cache
+            else []
+        )
+        self.network = Network(
+            clock,
+            tuple(topology.hosts),
+            tuple(topology.nics),
+            config.profile.inter_node,
+            config.profile.intra_node,
+            self._part_arrived if self._by_parts else self._arrived,
+        )
+        self.bytes_moved = 0
+        # By parts: of requests with room on their decode node, the first tokens that are there or on their way.
+        self._sent_tokens: dict[Request, int] = {}
+        self._hold_numbers: dict[int, int] = {}  # by decode node: the pending call that ends a hold
+
+    def copy_state(self, other: "KvTransfers", twins: Mapping[Request, Request]) -> None:
+        """Take over another cluster's transfers, with the requests that `twins` gives for its own."""
+        self.network.copy_transfers(other.network, twins)
+        self.caches[:] = [cache.copy() for cache in other.caches]  # the router's view holds on to the list
+        self.bytes_moved = other.bytes_moved
+        self._sent_tokens = {twins[request]: tokens for request, tokens in other._sent_tokens.items()}
+        self._hold_numbers = other._hold_numbers.copy()
+
+    # ---- what engines tell ------------------------------------------------------------------------------------------
+
+    def prefilled(self, request: Request) -> None:
+        """A prompt is computed on a node that does not decode it."""
+        now_s = self._clock.now_s
+        request.hold_until_s = now_s + self._hold_s
+        if self.caches:
+            self.caches[request.prefill_node].use(_computed_blocks(request), now_s)
+        if self._streaming:
+            self.chunk_computed(request)
+        else:
+            self._ask(request)
+
+    def prefilled_here(self, request: Request) -> None:
+        """A prompt is computed on the node that decodes it."""
+        if self.caches:
+            self.caches[request.decode_node].use(request.block_hashes, self._clock.now_s)
+
+    def chunk_computed(self, request: Request) -> None:
+        """Streaming: there is more KV to send."""
+        if request.reserved_tokens:
+            self._send_part(request)
+        elif request in self.engines[request.decode_node].scheduler.awaiting:
+            self.wait(request.decode_node)  # computed as a whole it may now wait too long
+        else:
+            self._ask(request)
+
+    def _ask(self, request: Request) -> None:
+        engine = self.engines[request.decode_node]
+        if not self._by_parts:
+            at_s = engine.reserve_ahead(request)
+            if at_s >= 0.0:
+                self._send_all(request, at_s)
+                return
+        engine.ask_for_kv(request)
+
+    def send(self, request: Request) -> None:
+        """The decode node has made room for a request now."""
+        node = request.decode_node
+        if node in self._hold_numbers and not self.engines[node].scheduler.awaiting:
+            self._clock.cancel(self._hold_numbers.pop(node))
+        if not self._by_parts:
+            self._send_all(request, self._clock.now_s)
+            return
+        self._sent_tokens[request] = self._topology.whole_blocks(self.cached_tokens(request, node))
+        self._send_part(request)
+
+    def cached_tokens(self, request: Request, node: int) -> int:
+        """Tokens of a request that a node's prefix cache has; never all of them, as the last one gives the next."""
+        if not self.caches:
+            return 0
+        cached = self.caches[node].prefix_tokens(request.block_hashes)
+        return min(cached, request.prompt_tokens, request.target_tokens - 1)
+
+    # ---- sending ----------------------------------------------------------------------------------------------------
+
+    def _send_all(self, request: Request, at_s: float) -> None:
+        kv_bytes = self._topology.kv_bytes(request.target_tokens)
+        self.bytes_moved += kv_bytes
+        self.network.start(request, request.prefill_node, request.decode_node, kv_bytes, at_s)
+
+    def _send_part(self, request: Request) -> None:
+        """Send the whole blocks that are computed and not sent yet, unless others are under way."""
+        sent = self._sent_tokens[request]
+        computed = request.computed_tokens
+        if computed < request.target_tokens:
+            computed = self._topology.whole_blocks(computed)
+        if computed > sent and not self.network.sends(request):
+            kv_bytes = self._topology.kv_bytes(computed) - self._topology.kv_bytes(sent)
+            self._sent_tokens[request] = computed
+            self.bytes_moved += kv_bytes
+            self.network.start(request, request.prefill_node, request.decode_node, kv_bytes, self._clock.now_s)
+
+    def _part_arrived(self, request: Request) -> None:
+        """Send what has been computed since; without any, all has arrived."""
+        if self._sent_tokens[request] < request.target_tokens:
+            self._send_part(request)
+            return
+        del self._sent_tokens[request]
+        if self.caches:
+            self.caches[request.decode_node].use(_computed_blocks(request), self._clock.now_s)
+        self._arrived(request)
+
+    def _arrived(self, request: Request) -> None:
+        self._lifecycle.arrived(request, self._clock.now_s)
+        self.engines[request.prefill_node].release(request.target_tokens)
+        self.engines[request.decode_node].take_arrived(request)
+
+    # ---- KV that finds no room --------------------------------------------------------------------------------------
+
+    def wait(self, node: int) -> None:
+        """Requests wait for room on a node: see that none waits longer than the hold time-out."""
+        if node in self._hold_numbers:
+            return
+        until_s = min([request.hold_until_s for request in self.engines[node].scheduler.awaiting])
+        if until_s < inf:
+            call = Call(self._end_hold)
+            call._value = node
+            self._hold_numbers[node] = self._clock.call_at(until_s, call)
+
+    def _end_hold(self, event: Event) -> None:
+        """Drop the KV of requests that have waited too long for room on a node."""
+        node = event.value
+        assert node is not None
+        del self._hold_numbers[node]
+        engine = self.engines[node]
+        awaiting = engine.scheduler.awaiting
+        for request in [one for one in awaiting if one.hold_until_s <= self._clock.now_s]:
+            awaiting.remove(request)
+            computed_tokens = request.target_tokens
+            self._lifecycle.expired(request)
+            self.engines[request.prefill_node].release(computed_tokens)
+            engine.add_expired(request)
+        if awaiting:
+            self.wait(node)
+
+    # ---- a lost node ------------------------------------------------------------------------------------------------
+
+    def forget(self, request: Request) -> None:
+        """A request does not go to its decode node after all."""
+        self.network.cancel(request)
+        self._sent_tokens.pop(request, None)
+        request.hold_until_s = inf
+        node = request.decode_node
+        engine = self.engines[node]
+        engine.forget(request)
+        self._lifecycle.unreserved(request)
+        if node in self._hold_numbers and not engine.scheduler.awaiting:
+            self._clock.cancel(self._hold_numbers.pop(node))
+
+    def ask_again(self, request: Request) -> None:
+        """A request that had asked for KV asks its new decode node."""
+        if request.phase != PREFILLING:
+            request.hold_until_s = self._clock.now_s + self._hold_s
+        self._ask(request)
+
+
+def _computed_blocks(request: Request) -> tuple[int, ...]:
+    """Hashes of a computed prompt's blocks; of a split prompt's first part the whole ones."""
+    hashes = request.block_hashes
+    return hashes[: request.target_tokens // HASH_BLOCK_TOKENS] if request.rest_tokens else hashes

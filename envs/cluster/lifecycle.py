@@ -1,0 +1,198 @@
+"""The life of a request: every change of its phase, and the counts that follow from it.
+
+Engines and KV transfers decide when; they tell it here. `envs.cluster.request.TRANSITIONS` lists what may follow what.
+"""
+
+from collections.abc import Callable, Mapping
+from math import isnan, nan
+
+from envs.cluster.first_token_wait import FirstTokenWait
+from envs.cluster.placement import Placement
+from envs.cluster.request import Phase, Request, RequestRecord
+from envs.cluster.router_counters import RouterCounters
+
+# A module's global is found faster than an enum's member.
+QUEUED = Phase.QUEUED
+PREFILLING = Phase.PREFILLING
+WAITING_FOR_KV = Phase.WAITING_FOR_KV
+TRANSFERRING = Phase.TRANSFERRING
+READY = Phase.READY
+DECODING = Phase.DECODING
+PREEMPTED = Phase.PREEMPTED
+FINISHED = Phase.FINISHED
+
+
+class Lifecycle:
+    """The requests of a cluster and what is counted of them.
+
+    Attributes:
+        in_flight: submitted and unfinished requests by index.
+        counters: what the router counts.
+        first_token_wait: who waits for a first token, and what waiting has cost.
+        displaced: placements made again because a node was lost.
+        kv_expired: requests whose computed KV was dropped because their decode node made no room in time.
+
+    Args:
+        nodes: number of nodes.
+        on_record: called with the record of each finished request, in order of completion.
+    """
+
+    __slots__ = ("_on_record", "counters", "displaced", "first_token_wait", "in_flight", "kv_expired")
+
+    def __init__(self, nodes: int, on_record: Callable[[RequestRecord], object]) -> None:
+        self.in_flight: dict[int, Request] = {}
+        self.counters = RouterCounters(nodes)
+        self.first_token_wait = FirstTokenWait()
+        self.displaced = 0
+        self.kv_expired = 0
+        self._on_record = on_record
+
+    def copy_state(self, other: "Lifecycle", twins: Mapping[Request, Request]) -> None:
+        """Take over another cluster's counts, with the requests that `twins` gives for its own."""
+        self.in_flight = {request.index: request for request in twins.values()}
+        self.counters.copy_state(other.counters)
+        self.first_token_wait = other.first_token_wait.copy(twins)
+        self.displaced = other.displaced
+        self.kv_expired = other.kv_expired
+
+    # ---- placing --------------------------------------------------------------------------------------------------
+
+    def submitted(self, request: Request, placement: Placement) -> None:
+        """A request arrives and is placed."""
+        self.counters.arrived(request)
+        self.first_token_wait.requests[request] = None
+        self.in_flight[request.index] = request
+        self.placed(request, placement)
+
+    def placed(self, request: Request, placement: Placement) -> None:
+        """A request is sent to its prefill node."""
+        prefill_node, decode_node, chunk_plan, split_tokens = placement
+        request.phase = QUEUED
+        request.prefill_node = request.at_node = prefill_node
+        request.decode_node = decode_node
+        if split_tokens:
+            request.chunk_plan = ()
+            request.rest_plan = chunk_plan
+            request.rest_tokens = request.target_tokens - split_tokens
+            request.target_tokens = split_tokens
+        else:
+            request.chunk_plan = chunk_plan
+        self.counters.placed(request)
+
+    def displace(self, request: Request) -> None:
+        """A request has lost its KV or its queue with a node; it must be placed again and keeps the tokens it gave."""
+        self.counters.taken_back(request)
+        request.rest_tokens = 0
+        request.target_tokens = request.prompt_tokens + request.generated_tokens
+        request.computed_tokens = request.hit_tokens = request.kv_tokens = request.reserved_tokens = 0
+        if isnan(request.first_token_s):
+            request.prefill_start_s = request.prefill_end_s = request.kv_ready_s = nan
+        self.displaced += 1
+
+    # ---- prefill --------------------------------------------------------------------------------------------------
+
+    def began(self, request: Request) -> None:
+        """A prompt's first chunk is about to be computed, or that of a split prompt's rest."""
+        request.phase = PREFILLING
+
+    def computed(self, request: Request, now_s: float) -> None:
+        """A prompt is computed on a node that does not decode it."""
+        if isnan(request.prefill_end_s):
+            request.prefill_end_s = now_s
+        request.phase = TRANSFERRING if request.reserved_tokens else WAITING_FOR_KV
+        self.counters.prefilled(request)
+
+    def computed_here(self, request: Request, now_s: float) -> None:
+        """A prompt is computed on the node that decodes it."""
+        if isnan(request.prefill_end_s):
+            request.prefill_end_s = now_s
+        if isnan(request.kv_ready_s):
+            request.kv_ready_s = now_s
+        self.counters.prefilled(request)
+        if request.rest_tokens:
+            self.counters.rest_done(request)
+            request.rest_tokens = 0
+
+    # ---- KV transfer ----------------------------------------------------------------------------------------------
+
+    def reserved(self, request: Request, tokens: int) -> None:
+        """The decode node has made room; the KV may be on its way while later chunks are computed."""
+        request.reserved_tokens = tokens
+        if request.phase == WAITING_FOR_KV:
+            request.phase = TRANSFERRING
+
+    def unreserved(self, request: Request) -> None:
+        """The decode node is lost: the request asks another one."""
+        request.reserved_tokens = 0
+        if request.phase == TRANSFERRING:
+            request.phase = WAITING_FOR_KV
+
+    def arrived(self, request: Request, now_s: float) -> None:
+        """All KV is on the decode node."""
+        if isnan(request.kv_ready_s):
+            request.kv_ready_s = now_s
+        request.at_node = request.decode_node
+        request.reserved_tokens = 0
+        request.phase = READY
+
+    def rest_begins(self, request: Request) -> None:
+        """The KV of a split prompt's first part is on the decode node, which prefills the rest."""
+        request.phase = PREFILLING
+        request.computed_tokens = request.target_tokens
+        request.target_tokens += request.rest_tokens
+        request.kv_tokens = request.target_tokens
+        request.chunk_plan = request.rest_plan
+
+    def expired(self, request: Request) -> None:
+        """The decode node made no room in time: the KV is dropped, the decode node computes the prompt itself."""
+        request.phase = QUEUED
+        request.at_node = request.decode_node
+        request.chunk_plan = ()
+        if request.rest_tokens:
+            self.counters.rest_done(request)
+            request.rest_tokens = 0
+        request.target_tokens = request.prompt_tokens + request.generated_tokens
+        request.computed_tokens = request.hit_tokens = request.kv_tokens = 0
+        self.kv_expired += 1
+
+    # ---- decode ---------------------------------------------------------------------------------------------------
+
+    def joined(self, request: Request) -> None:
+        """A request enters the decode batch."""
+        request.phase = DECODING
+
+    def first_token(self, request: Request, now_s: float) -> None:
+        """A request's first token is out at `now_s` (now, or at a step boundary about to come)."""
+        request.first_token_s = now_s
+        self.first_token_wait.end(request)
+
+    def preempted(self, request: Request) -> None:
+        """A request is thrown out of the decode batch; its KV is freed."""
+        request.phase = PREEMPTED
+        request.preemptions += 1
+        request.chunk_plan = ()
+        request.computed_tokens = request.hit_tokens = 0
+        request.target_tokens = request.prompt_tokens + request.generated_tokens
+
+    def finished(self, request: Request, now_s: float) -> None:
+        """A request's last token is out."""
+        request.phase = FINISHED
+        request.generated_tokens = request.output_tokens
+        request.last_token_s = now_s
+        self.counters.finished(request)
+        del self.in_flight[request.index]
+        self._on_record(request.record())
+
+    # ---- a lost decode node ---------------------------------------------------------------------------------------
+
+    def moves(self, request: Request, decode_node: int) -> None:
+        """A request is to decode on another node than it was placed for."""
+        self.counters.moved(request, decode_node)
+        request.decode_node = decode_node
+
+    def stays(self, request: Request) -> None:
+        """A request not computed yet is to decode where it is prefilled; a split is undone."""
+        self.counters.stays(request)
+        request.decode_node = request.prefill_node
+        request.target_tokens += request.rest_tokens
+        request.rest_tokens = 0

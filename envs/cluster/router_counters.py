@@ -1,0 +1,147 @@
+"""The router's own counts of its dispatches and of the answers it relays; always fresh."""
+
+from math import exp
+
+from envs.cluster.request import Request
+
+_FAST_S, _SLOW_S = 1.0, 10.0
+
+
+class RouterCounters:
+    """What the router counts by itself. It changes only through the methods named after events.
+
+    Attributes:
+        queued_prompts: per node, prompts dispatched there whose prefill has not ended; the rest of a split prompt
+            counts on its decode node.
+        queued_prompt_tokens: their tokens.
+        decode_requests: per node, requests that decode there and are not finished, those still in prefill included.
+        decode_prompt_tokens: their prompt tokens.
+        deflected_requests: per node, prompts among `queued_prompts` that decode there too.
+        last_arrival_s: when the latest request was placed.
+    """
+
+    RECENT_S = (_FAST_S, _SLOW_S)
+
+    __slots__ = (
+        "decode_prompt_tokens",
+        "decode_requests",
+        "deflected_requests",
+        "last_arrival_s",
+        "queued_prompt_tokens",
+        "queued_prompts",
+        "requests_fast",
+        "requests_slow",
+        "tokens_fast",
+        "tokens_slow",
+    )
+
+    def __init__(self, nodes: int) -> None:
+        self.queued_prompts = [0] * nodes
+        self.queued_prompt_tokens = [0] * nodes
+        self.decode_requests = [0] * nodes
+        self.decode_prompt_tokens = [0] * nodes
+        self.deflected_requests = [0] * nodes
+        self.last_arrival_s = 0.0
+        self.requests_fast = self.requests_slow = 0.0
+        self.tokens_fast = self.tokens_slow = 0.0
+
+    def copy_state(self, other: "RouterCounters") -> None:
+        """Take over another router's counts, in place: views hold on to this object."""
+        for name in RouterCounters.__slots__:
+            value = getattr(other, name)
+            setattr(self, name, value.copy() if isinstance(value, list) else value)
+
+    @property
+    def recent_requests(self) -> tuple[float, float]:
+        """Requests placed, each fading by 1/e in each of `RECENT_S` seconds, as of `last_arrival_s`."""
+        return self.requests_fast, self.requests_slow
+
+    @property
+    def recent_prompt_tokens(self) -> tuple[float, float]:
+        """Their prompt tokens, fading alike."""
+        return self.tokens_fast, self.tokens_slow
+
+    # ---- events ---------------------------------------------------------------------------------------------------
+
+    def arrived(self, request: Request) -> None:
+        """A request arrives: count it in the fading sums."""
+        now_s = request.arrival_s
+        prompt_tokens = request.prompt_tokens
+        ago_s = self.last_arrival_s - now_s
+        self.last_arrival_s = now_s
+        fast = exp(ago_s / _FAST_S)
+        slow = exp(ago_s / _SLOW_S)
+        self.requests_fast = self.requests_fast * fast + 1.0
+        self.requests_slow = self.requests_slow * slow + 1.0
+        self.tokens_fast = self.tokens_fast * fast + prompt_tokens
+        self.tokens_slow = self.tokens_slow * slow + prompt_tokens
+
+    def placed(self, request: Request) -> None:
+        """A request is sent to its prefill node."""
+        node = request.prefill_node
+        decode_node = request.decode_node
+        request.counted_as_queued = True
+        self.queued_prompts[node] += 1
+        self.queued_prompt_tokens[node] += request.target_tokens
+        self.decode_requests[decode_node] += 1
+        self.decode_prompt_tokens[decode_node] += request.prompt_tokens
+        if node == decode_node:
+            self.deflected_requests[node] += 1
+        elif request.rest_tokens:
+            self._count_rest(request, 1)
+
+    def prefilled(self, request: Request) -> None:
+        """A prompt that the router sent is computed (one computed again was not sent)."""
+        if not request.counted_as_queued:
+            return
+        request.counted_as_queued = False
+        node = request.prefill_node
+        self.queued_prompts[node] -= 1
+        self.queued_prompt_tokens[node] -= request.target_tokens
+        if node == request.decode_node:
+            self.deflected_requests[node] -= 1
+
+    def rest_done(self, request: Request) -> None:
+        """The rest of a split prompt is computed, or is no rest any more."""
+        self._count_rest(request, -1)
+
+    def finished(self, request: Request) -> None:
+        """A request's last token is out."""
+        node = request.decode_node
+        self.decode_requests[node] -= 1
+        self.decode_prompt_tokens[node] -= request.prompt_tokens
+
+    def taken_back(self, request: Request) -> None:
+        """A request is to be placed again."""
+        self.prefilled(request)
+        if request.rest_tokens:
+            self._count_rest(request, -1)
+        self.finished(request)
+
+    def moved(self, request: Request, decode_node: int) -> None:
+        """A request that is not prefilled where it decodes is to decode on `decode_node`."""
+        rest_tokens = request.rest_tokens
+        for node, sign in ((request.decode_node, -1), (decode_node, 1)):
+            self.decode_requests[node] += sign
+            self.decode_prompt_tokens[node] += sign * request.prompt_tokens
+            if rest_tokens:
+                self.queued_prompts[node] += sign
+                self.queued_prompt_tokens[node] += sign * rest_tokens
+                self.deflected_requests[node] += sign
+
+    def stays(self, request: Request) -> None:
+        """A queued request is to decode on the node that prefills it, all of it there."""
+        node = request.prefill_node
+        if request.rest_tokens:
+            self._count_rest(request, -1)
+            self.queued_prompt_tokens[node] += request.rest_tokens
+        self.finished(request)
+        self.decode_requests[node] += 1
+        self.decode_prompt_tokens[node] += request.prompt_tokens
+        self.deflected_requests[node] += 1
+
+    def _count_rest(self, request: Request, sign: int) -> None:
+        node = request.decode_node
+        self.queued_prompts[node] += sign
+        self.queued_prompt_tokens[node] += sign * request.rest_tokens
+        self.deflected_requests[node] += sign

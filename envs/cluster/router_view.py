@@ -1,0 +1,77 @@
+"""A router's view of the cluster when it must place a request."""
+
+from collections.abc import Sequence
+
+from envs.cluster.clock import Clock
+from envs.cluster.engine import Engine
+from envs.cluster.prefix_cache import PrefixCache
+from envs.cluster.request import RequestView
+from envs.cluster.router_counters import RouterCounters
+from envs.cluster.telemetry import NodeReport
+from envs.cluster.topology import Topology
+
+
+def first_least(nodes: Sequence[int], values: Sequence[float]) -> int:
+    """The node with the least value, the first of equals; three times as fast as `min` with a key on two nodes."""
+    best = nodes[0]
+    least = values[best]
+    for node in nodes:
+        if values[node] < least:
+            best = node
+            least = values[node]
+    return best
+
+
+class RouterView:
+    """The cluster as its router sees it now; what it shows moves on with the cluster.
+
+    Attributes:
+        topology: nodes, links and limits; only the loss of a node changes it.
+        counters: the router's own counts, fresh.
+    """
+
+    __slots__ = ("_caches", "_clock", "_engines", "_report_age_s", "counters", "topology")
+
+    def __init__(
+        self,
+        clock: Clock,
+        topology: Topology,
+        counters: RouterCounters,
+        engines: Sequence[Engine],
+        report_age_s: float,
+        caches: Sequence[PrefixCache] = (),
+    ) -> None:
+        self._clock = clock
+        self.topology = topology
+        self.counters = counters
+        self._engines = engines
+        self._report_age_s = report_age_s
+        self._caches = caches
+
+    @property
+    def now_s(self) -> float:
+        """The time, seconds."""
+        return self._clock.now_s
+
+    def report(self, node: int) -> NodeReport:
+        """The latest report of a node that has reached the router."""
+        return self._engines[node].report(self._clock.now_s - self._report_age_s)
+
+    def prefix_hit_tokens(self, request: RequestView, node: int) -> int:
+        """Prompt tokens of a request that a node's prefix cache held at the time of its latest report; 0 without one.
+
+        What the request would save there: prefill on a prefill node, transfer on a decode node, on which less and more
+        may come to be cached until it gets to it.
+        """
+        if not self._caches:
+            return 0
+        cached = self._caches[node].reported_prefix_tokens(request.block_hashes, self._clock.now_s)
+        return min(cached, request.prompt_tokens - 1)
+
+    def shortest_prefill_queue(self) -> int:
+        """The prefill node with the fewest prompt tokens dispatched and not yet computed; the first of equals."""
+        return first_least(self.topology.prefill_nodes, self.counters.queued_prompt_tokens)
+
+    def least_loaded_decode_node(self) -> int:
+        """The decode node with the fewest unfinished requests; the first of equals."""
+        return first_least(self.topology.decode_nodes, self.counters.decode_requests)

@@ -1,0 +1,448 @@
+"""The contents of an engine's next step: who decodes, who is prefilled and by how much, who may come in.
+
+The order is that of vLLM's V1 scheduler (`Scheduler.schedule` in vllm/v1/core/sched/scheduler.py): running requests
+first, a partly prefilled prompt among them, then waiting requests, first come first served, from what is left of the
+step's token budget; none of them in a step that had to preempt. A request whose KV has arrived is a waiting request.
+
+Under `step_budget="slo"` the scheduler also bounds a step's prompt tokens, so that the step lasts no longer than a
+share of the strictest TBT SLO among its decodes. Then requests whose KV has arrived join ahead of all prompts, and KV
+may be sent for although a step is full of prompt tokens. docs/engine.md describes both in full.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from math import inf
+from typing import Protocol
+
+from envs.cluster.config import ClusterConfig
+from envs.cluster.decode_batch import DecodeBatch
+from envs.cluster.kv_pool import KvPool
+from envs.cluster.lifecycle import Lifecycle
+from envs.cluster.request import Phase, Request
+from envs.cluster.span import steps_up_to
+from hardware_profiles import StepLaw
+
+PREEMPTED = Phase.PREEMPTED  # a module's global is found faster than an enum's member
+
+
+class KvSource(Protocol):
+    """Where KV comes from that a node need not compute: other nodes, and its prefix cache."""
+
+    def send(self, request: Request) -> None:
+        """The KV of a request may be sent now: its decode node has made room."""
+
+    def wait(self, node: int) -> None:
+        """Requests wait for room on a node; called whenever its scheduler has left some waiting."""
+
+    def cached_tokens(self, request: Request, node: int) -> int:
+        """Tokens that the node's prefix cache spares a prompt with block hashes."""
+
+
+class Scheduler:
+    """The queues of one engine, and the plan of its next steps.
+
+    Attributes:
+        batch: the requests that decode.
+        kv: the node's KV memory.
+        prefilling: begun prompts; each holds KV for its whole target.
+        ready: requests whose KV has arrived, in order of arrival.
+        prompts: prompts that have not begun, preempted ones first.
+        awaiting: requests computed elsewhere that ask for KV here, in order.
+        inbound: requests whose KV is reserved here and has not all arrived.
+        chunks: the prompt chunks of the planned step, each a prompt and its tokens.
+        chunk_tokens: their sum.
+        first_s: duration of the first planned step, seconds.
+        growth_s: what each planned step lasts longer than the one before, seconds.
+        enqueued_tokens: prompt tokens that routers ever sent here.
+        computed_tokens: of them, those computed; what must be computed again does not count.
+        prefix_hit_tokens: prompt tokens that came out of the node's prefix cache.
+        preemptions: requests thrown out of the batch so far.
+
+    Args:
+        node: index of the engine's node.
+        config: limits and step budget.
+        kv: the node's KV memory.
+        batch: the node's decode batch.
+        lifecycle: told of phases.
+        source: asked for KV.
+    """
+
+    __slots__ = (
+        "_bounded",
+        "_budget",
+        "_grain_tokens",
+        "_lifecycle",
+        "_limit_s",
+        "_max_prompts",
+        "_max_seqs",
+        "_next_turn",
+        "_node",
+        "_open",
+        "_preempted_s",
+        "_slo_share",
+        "_slots",
+        "_source",
+        "_step_tokens",
+        "_streams",
+        "_token_budget",
+        "awaiting",
+        "batch",
+        "chunk_tokens",
+        "chunks",
+        "computed_tokens",
+        "enqueued_tokens",
+        "first_s",
+        "growth_s",
+        "inbound",
+        "kv",
+        "preemptions",
+        "prefilling",
+        "prefix_hit_tokens",
+        "prompts",
+        "ready",
+    )
+
+    def __init__(
+        self,
+        node: int,
+        config: ClusterConfig,
+        kv: KvPool,
+        batch: DecodeBatch,
+        lifecycle: Lifecycle,
+        source: KvSource,
+    ) -> None:
+        self._node = node
+        self._lifecycle = lifecycle
+        self._source = source
+        self._bounded = config.step_budget == "slo"
+        self._slo_share = config.slo_share
+        self._grain_tokens = config.chunk_grain_tokens
+        self._token_budget = config.token_budget
+        self._max_seqs = config.max_seqs
+        self._max_prompts = config.max_prompts
+        self._streams = config.kv_streaming
+        self.kv = kv
+        self.batch = batch
+        self.prefilling: list[Request] = []
+        self.ready: deque[Request] = deque()
+        self.prompts: deque[Request] = deque()
+        self.awaiting: deque[Request] = deque()
+        self.inbound = 0
+        self.enqueued_tokens = 0
+        self.computed_tokens = 0
+        self.prefix_hit_tokens = 0
+        self.preemptions = 0
+        self._next_turn = 0
+        self._preempted_s = -1.0  # when the scheduler last preempted
+        # The plan: `plan` returns its number of steps; the first lasts first_s, each growth_s longer than the last.
+        self.chunks: list[tuple[Request, int]] = []
+        self.chunk_tokens = 0
+        self.first_s = 0.0
+        self.growth_s = 0.0
+        # Of the step being planned: tokens and time left, tokens taken, chunks at most, and whether prompts may come.
+        self._budget = 0
+        self._limit_s = inf
+        self._step_tokens = 0
+        self._slots = 0
+        self._open = True
+
+    def copy_state(self, other: "Scheduler", twins: Mapping[Request, Request]) -> None:
+        """Take over another scheduler's queues and plan, with the requests that `twins` gives for its own."""
+        self.kv.used_tokens = other.kv.used_tokens
+        self.batch.copy_state(other.batch, twins)
+        self.prefilling = [twins[request] for request in other.prefilling]
+        self.ready = deque([twins[request] for request in other.ready])
+        self.prompts = deque([twins[request] for request in other.prompts])
+        self.awaiting = deque([twins[request] for request in other.awaiting])
+        self.inbound = other.inbound
+        self.enqueued_tokens = other.enqueued_tokens
+        self.computed_tokens = other.computed_tokens
+        self.prefix_hit_tokens = other.prefix_hit_tokens
+        self.preemptions = other.preemptions
+        self._next_turn = other._next_turn
+        self._preempted_s = other._preempted_s
+        self.chunks = [(twins[request], n) for request, n in other.chunks]
+        self.chunk_tokens = other.chunk_tokens
+
+    # ---- queues -----------------------------------------------------------------------------------------------------
+
+    def add_prompt(self, request: Request) -> None:
+        """A prompt reaches the node, sent by a router."""
+        self.enqueued_tokens += request.target_tokens
+        self._next_turn = request.turn = self._next_turn + 1
+        self.prompts.append(request)
+
+    def add_expired(self, request: Request) -> None:
+        """A prompt whose KV was dropped elsewhere is to be computed here; no router sent it."""
+        self.computed_tokens -= request.target_tokens
+        self._next_turn = request.turn = self._next_turn + 1
+        self.prompts.append(request)
+
+    def add_awaiting(self, request: Request) -> None:
+        """A request computed elsewhere asks for KV."""
+        self._next_turn = request.turn = self._next_turn + 1
+        self.awaiting.append(request)
+
+    def add_arrived(self, request: Request) -> None:
+        """The KV of a request has arrived: it decodes next, or the rest of its prompt is prefilled."""
+        self.inbound -= 1
+        if request.rest_tokens:
+            self._lifecycle.rest_begins(request)
+            self.prefilling.append(request)
+        else:
+            request.kv_tokens = request.target_tokens
+            self.ready.append(request)
+
+    def forget(self, request: Request) -> None:
+        """A request does not come here after all: it asks for KV no more, and what is reserved for it is free."""
+        if request.reserved_tokens:
+            self.kv.release(request.reserved_tokens)
+            self.inbound -= 1
+        elif request in self.awaiting:
+            self.awaiting.remove(request)
+
+    def reserve(self, request: Request) -> None:
+        """Make room for a request's KV, and unless it is split, for the token that it gives next."""
+        tokens = _tokens_to_reserve(request)
+        self.kv.reserve(tokens)
+        self.inbound += 1
+        self._lifecycle.reserved(request, tokens)
+
+    def will_admit(self, request: Request, steps: int) -> bool:
+        """Whether a request that asks for KV now gets it at the next step boundary, whatever else happens until then.
+
+        Args:
+            request: asks for KV.
+            steps: of the span in progress.
+        """
+        if self.prefilling or self.prompts or self.awaiting:
+            return False
+        decoding = len(self.batch.members)
+        if decoding + len(self.ready) + self.inbound >= self._max_seqs:
+            return False
+        return self.kv.surely_admits(steps * decoding + _tokens_to_reserve(request) + self._max_seqs)
+
+    def clear(self, now_s: float) -> None:
+        """Give up every request; those that decode keep the tokens they have given."""
+        self.batch.take_all(now_s)
+        self.prefilling = []
+        self.prompts.clear()
+        self.ready.clear()
+        self.awaiting.clear()
+        self.inbound = 0
+        self.chunks = []
+        self.chunk_tokens = 0
+        self.kv.used_tokens = 0
+
+    # ---- the plan ---------------------------------------------------------------------------------------------------
+
+    def plan(self, law: StepLaw, now_s: float) -> int:
+        """Choose what the steps from `now_s` on hold; returns for how many steps the choice holds, 0: nothing to do."""
+        batch = self.batch
+        members = batch.members
+        kv = self.kv
+        while kv.capacity_tokens - kv.used_tokens < len(members):
+            self._preempt(now_s)
+        preempted = self._preempted_s == now_s
+        ready = self.ready
+        prompts = bool(self.prefilling or self.prompts or self.awaiting)
+        if ready and not preempted and (self._bounded or not prompts):
+            self._join_ready(self._token_budget - len(members))
+        self.chunks = []
+        self.chunk_tokens = 0
+        chunk_steps = self._choose_chunks(law, preempted) if prompts else 0
+        decoding = len(members)
+        if not decoding and not chunk_steps:
+            if preempted:  # nothing runs: what was preempted may begin again
+                self._preempted_s = -1.0
+                return self.plan(law, now_s)
+            return 0
+        steps = chunk_steps
+        first_s = growth_s = 0.0
+        if decoding:
+            steps = members[0][0] - batch.step
+            kv_tokens = batch.kv_tokens
+            base_s, kv_s, line_end = law.decode_line(decoding, kv_tokens)
+            first_s = base_s + kv_s * kv_tokens
+            growth_s = kv_s * decoding
+            if kv_tokens + steps * decoding > line_end:
+                steps = int((line_end - kv_tokens) // decoding) + 1  # from there on the law has another slope
+            if chunk_steps and chunk_steps < steps:
+                steps = chunk_steps
+            room = kv.capacity_tokens - kv.used_tokens
+            if steps * decoding > room:
+                steps = room // decoding
+        if chunk_steps:
+            first_s += law.chunk_const_s
+            for request, n in self.chunks:
+                first_s += law.attention_s(n, request.computed_tokens)
+            first_s += law.token_time_s[decoding + self.chunk_tokens]
+            if steps > 1:
+                n = self.chunk_tokens
+                growth_s += n * (law.chunk_context_s * n + law.chunk_reread_s)
+                if decoding and self._bounded and n > self._grain_tokens:
+                    steps = steps_up_to(self._slo_share * batch.tbt_slo_s, steps, first_s, growth_s) or 1
+        else:
+            first_s += law.token_time_s[decoding]
+        if preempted and (ready or self.prompts or self.awaiting):
+            steps = 1  # they may come in after this step
+        self.first_s = first_s
+        self.growth_s = growth_s
+        return steps
+
+    def _preempt(self, now_s: float) -> None:
+        """Take the request that joined the batch last out of it, free its KV and queue it ahead of all that wait."""
+        request, kv_tokens = self.batch.take_youngest(now_s)
+        self.kv.release(kv_tokens)
+        self._lifecycle.preempted(request)
+        self.computed_tokens -= request.target_tokens  # to be done again; no router has sent it, so it is not enqueued
+        request.turn = 0
+        self.prompts.appendleft(request)
+        self.preemptions += 1
+        self._preempted_s = now_s
+
+    def _join_ready(self, budget: int) -> int:
+        """Let requests whose KV has arrived into the batch, within a token budget; returns how many."""
+        batch = self.batch
+        free = self._max_seqs - len(batch.members) - len(self.prefilling)
+        if free > budget:
+            free = budget
+        joined = 0
+        ready = self.ready
+        while ready and joined < free:
+            self.kv.release(1)  # the token that was reserved for it is the step's to take
+            batch.join(ready.popleft(), fresh=True)
+            joined += 1
+        return joined
+
+    def _choose_chunks(self, law: StepLaw, preempted: bool) -> int:
+        """Choose the chunks of the next step and make room for newcomers; returns for how many steps the choice holds.
+
+        0: no chunk.
+        """
+        batch = self.batch
+        decoding = len(batch.members)
+        self._budget = self._token_budget - decoding
+        self._slots = min(self._max_seqs - decoding, self._max_prompts)
+        self._open = self._slots > 0
+        self._limit_s = inf
+        bounded = self._bounded
+        if bounded and decoding:
+            self._step_tokens = decoding
+            decode_s = law.decode_s(decoding, batch.kv_tokens)
+            self._limit_s = self._slo_share * batch.tbt_slo_s - law.chunk_const_s - decode_s
+        for request in self.prefilling:
+            if not self._open or (request.chunk_plan and self.chunks):
+                break
+            self._give_chunk(law, request, request.computed_tokens)
+        if not preempted:
+            if self.ready and not bounded and self._budget > 0:
+                self._budget -= self._join_ready(self._budget)
+            if self.prompts or self.awaiting:
+                self._let_in(law)
+        if self.awaiting:
+            self._source.wait(self._node)
+        return self._steps_held()
+
+    def _let_in(self, law: StepLaw) -> None:
+        """Admit waiting requests in order: prompts begin and get a chunk, and KV is sent for."""
+        prompts = self.prompts
+        awaiting = self.awaiting
+        decoding = len(self.batch.members)
+        free = self._max_seqs - decoding - len(self.prefilling)
+        while free > 0 and (self._bounded or self._budget > 0):
+            if prompts and (not awaiting or prompts[0].turn < awaiting[0].turn):
+                request = prompts[0]
+                if self._open and not (request.chunk_plan and self.chunks):
+                    if not self.kv.admits(request.target_tokens + decoding):
+                        return
+                    if self._begin(law, request):
+                        prompts.popleft()
+                        free -= 1
+                        continue
+                if not awaiting or request.phase == PREEMPTED:
+                    return
+            elif not awaiting:
+                return
+            request = awaiting[0]
+            if not self.kv.admits(_tokens_to_reserve(request) + decoding):
+                return
+            awaiting.popleft()
+            self.reserve(request)
+            self._source.send(request)
+
+    def _begin(self, law: StepLaw, request: Request) -> bool:
+        """Begin a prompt if the step has a chunk for it; it then holds KV for its whole target."""
+        cached = self._source.cached_tokens(request, self._node) if request.block_hashes else 0
+        plan = request.chunk_plan
+        if cached and plan:  # the chunks that the cache covers are dropped: the rest were planned for their context
+            planned = 0
+            while planned < cached and len(plan) > 1:
+                planned += plan[0]
+                plan = plan[1:]
+            request.chunk_plan = plan
+        if not self._give_chunk(law, request, cached):
+            return False
+        request.hit_tokens = request.computed_tokens = cached
+        self.computed_tokens += cached
+        self.prefix_hit_tokens += cached
+        request.kv_tokens = request.target_tokens
+        self.kv.reserve(request.target_tokens)
+        self.prefilling.append(request)
+        self._lifecycle.began(request)
+        return True
+
+    def _give_chunk(self, law: StepLaw, request: Request, computed_tokens: int) -> bool:
+        """Give a prompt its chunk of the step, if the step still has one; no prompt follows one that is cut short."""
+        remaining = request.target_tokens - computed_tokens
+        n = remaining if remaining < self._budget else self._budget
+        plan = request.chunk_plan
+        if plan:
+            if plan[0] < n:
+                n = plan[0]
+            self._open = False  # a plan shares its steps with decodes only: it keeps their TBT safe
+        elif self._limit_s < inf:
+            grain = self._grain_tokens
+            most = n
+            n = law.largest_chunk(self._limit_s, self._step_tokens, computed_tokens, most, grain)
+            if not n:
+                if self.chunks:
+                    self._open = False
+                    return False
+                n = grain if grain < most else most  # a prompt always progresses
+            self._step_tokens += n
+            self._limit_s -= law.attention_s(n, computed_tokens)
+        self._budget -= n
+        self.chunk_tokens += n
+        self.chunks.append((request, n))
+        if n < remaining or self._budget == 0 or len(self.chunks) == self._slots:
+            self._open = False
+        return True
+
+    def _steps_held(self) -> int:
+        """For how many steps the chosen chunks stay as they are, as far as the prompts tell; 0 without chunks."""
+        chunks = self.chunks
+        if len(chunks) != 1:
+            return 1 if chunks else 0
+        request, n = chunks[0]
+        remaining = request.target_tokens - request.computed_tokens
+        if n == remaining or (self._streams and request.decode_node != self._node):
+            return 1  # when KV is streamed, each step's end has some to send
+        plan = request.chunk_plan
+        steps = remaining // n
+        if len(plan) > 1:
+            if n < plan[0]:
+                return 1
+            same = 1
+            while same < steps and same < len(plan) and plan[same] == n:
+                same += 1
+            return same
+        if self._limit_s < inf and self._budget > 0:
+            # Cut by the bound: what is left at the end may fit whole although a grain more would not.
+            steps = max(1, (remaining - self._grain_tokens) // n)
+        return steps
+
+
+def _tokens_to_reserve(request: Request) -> int:
+    """KV that a request needs on its decode node: its prompt, and room for the next token unless it is split."""
+    return request.target_tokens + (request.rest_tokens or 1)

@@ -1,0 +1,52 @@
+"""Steps with prompt tokens that last longer than the TBT SLO of the requests decoding in them, and why."""
+
+from envs.cluster.decode_batch import DecodeBatch
+from envs.cluster.span import Span, steps_up_to
+from hardware_profiles import StepLaw
+
+
+class SloCount:
+    """Counts of an engine.
+
+    Attributes:
+        chunk_steps: steps that carried prompt tokens beside at least one decode.
+        over: of them, those that lasted longer than the strictest TBT SLO in the batch.
+        decode_alone: of these, those whose decodes alone would have.
+        minimum: of the rest, those whose prompt tokens were the minimum that a prompt progresses by.
+
+    Args:
+        minimum_tokens: that minimum; 0 if there is none.
+    """
+
+    __slots__ = ("_minimum_tokens", "chunk_steps", "decode_alone", "minimum", "over")
+
+    def __init__(self, minimum_tokens: int) -> None:
+        self._minimum_tokens = minimum_tokens
+        self.chunk_steps = 0
+        self.over = 0
+        self.decode_alone = 0
+        self.minimum = 0
+
+    def copy_state(self, other: "SloCount") -> None:
+        """Take over another engine's counts."""
+        self.chunk_steps = other.chunk_steps
+        self.over = other.over
+        self.decode_alone = other.decode_alone
+        self.minimum = other.minimum
+
+    def count(self, law: StepLaw, span: Span, batch: DecodeBatch, chunk_tokens: int) -> None:
+        """Count a span's steps; `batch` is as at its start."""
+        steps = span.steps
+        self.chunk_steps += steps
+        slo_s = batch.tbt_slo_s
+        if span.first_s + (steps - 1) * span.growth_s <= slo_s:
+            return
+        over = steps - steps_up_to(slo_s, steps, span.first_s, span.growth_s)
+        decoding = len(batch.members)
+        _, kv_s, _ = law.decode_line(decoding, batch.kv_tokens)
+        alone_s = law.token_time_s[decoding] + law.decode_s(decoding, batch.kv_tokens)
+        alone = steps - steps_up_to(slo_s, steps, alone_s, kv_s * decoding)
+        self.over += over
+        self.decode_alone += alone
+        if chunk_tokens <= self._minimum_tokens:
+            self.minimum += over - alone

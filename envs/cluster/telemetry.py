@@ -1,0 +1,86 @@
+"""What a node tells of itself: a snapshot for every span, and the report that a router reads from them."""
+
+from collections import deque
+from typing import NamedTuple
+
+from envs.cluster.span import whole_steps_within
+
+Snapshot = tuple[float, int, float, float, int, int, int, int, int, float]
+"""An engine at the start of a span: start_s, steps, first_s, growth_s, decode_batch, decode_kv_tokens, chunk_tokens,
+computed_tokens, kv_used_tokens, tbt_slo_s.
+
+Until the next snapshot, step i lasts first_s + i * growth_s, adds decode_batch to the decode KV and computes
+chunk_tokens prompt tokens; after `steps` steps nothing moves. A plain tuple: one is made for every span.
+"""
+
+_PRUNE_AT = 32  # snapshots between two prunings of those that are too old to be asked for
+
+
+class NodeReport(NamedTuple):
+    """A node as it was `report_age_s` ago.
+
+    Attributes:
+        decode_batch: requests decoding.
+        decode_kv_tokens: their summed context.
+        prefill_tokens_ahead: prompt tokens that a prompt sent now would wait for: those the node had not computed at
+            the time of the report, and those dispatched to it since, which the router knows without a report.
+        kv_used_tokens: KV held or reserved when the node's scheduler last ran, and what its decodes have added since.
+        tbt_slo_s: strictest TBT SLO among the decoding requests, inf if there are none.
+    """
+
+    decode_batch: int
+    decode_kv_tokens: int
+    prefill_tokens_ahead: int
+    kv_used_tokens: int
+    tbt_slo_s: float
+
+
+class Telemetry:
+    """The latest snapshots of an engine.
+
+    Args:
+        history_s: how far back a report may look, seconds.
+    """
+
+    __slots__ = ("_history_s", "snapshots")
+
+    def __init__(self, history_s: float) -> None:
+        self._history_s = history_s
+        self.snapshots: deque[Snapshot] = deque([(0.0, 0, 0.0, 0.0, 0, 0, 0, 0, 0, float("inf"))])
+
+    def note(self, snapshot: Snapshot) -> None:
+        """Add a snapshot; it replaces one of the same instant."""
+        snapshots = self.snapshots
+        start_s = snapshot[0]
+        if snapshots[-1][0] >= start_s:
+            snapshots.pop()
+        snapshots.append(snapshot)
+        if len(snapshots) > _PRUNE_AT:
+            horizon_s = start_s - self._history_s
+            while len(snapshots) > 1 and snapshots[1][0] <= horizon_s:
+                snapshots.popleft()
+
+    def at(self, time_s: float) -> Snapshot:
+        """The snapshot that holds at `time_s`, which may lie `history_s` back."""
+        snapshots = self.snapshots
+        i = len(snapshots) - 1
+        while i and snapshots[i][0] > time_s:
+            i -= 1
+        return snapshots[i]
+
+    def report(self, at_s: float, enqueued_tokens: int) -> NodeReport:
+        """The node's report as of `at_s`.
+
+        Args:
+            at_s: time of the report, which may lie `history_s` back.
+            enqueued_tokens: prompt tokens sent to the node by now.
+        """
+        start_s, steps, first_s, growth_s, batch, kv_tokens, chunk, computed, kv_used, tbt_slo_s = self.at(at_s)
+        if steps and at_s > start_s:
+            done = whole_steps_within(at_s - start_s, steps, first_s, growth_s)
+            grown = done * batch
+            kv_tokens += grown
+            kv_used += grown
+            computed += done * chunk
+        # Skips the named tuple's own constructor, a function in Python.
+        return tuple.__new__(NodeReport, (batch, kv_tokens, enqueued_tokens - computed, kv_used, tbt_slo_s))
