@@ -146,8 +146,8 @@ class Cluster:
         nodes = len(capacities)
         if not 0 <= prefill_node < nodes > decode_node >= 0:
             raise InputError(f"{Placement(prefill_node, decode_node)} names a node outside 0 to {nodes - 1}")
-        if topology.is_lost(prefill_node) or topology.is_lost(decode_node):
-            lost = prefill_node if topology.is_lost(prefill_node) else decode_node
+        if topology.lost and (prefill_node in topology.lost or decode_node in topology.lost):
+            lost = prefill_node if prefill_node in topology.lost else decode_node
             raise InputError(
                 f"{Placement(prefill_node, decode_node)} of request {request.index}: node {lost} is lost;"
                 f" the nodes left are {', '.join(map(str, topology.prefill_nodes + topology.decode_nodes))}"

@@ -9,7 +9,6 @@ progress, and the scheduler runs there.
 
 from collections.abc import Mapping
 from heapq import heappop
-from math import inf, isnan
 from typing import Protocol
 
 from envs.cluster.clock import Call, Clock
@@ -22,7 +21,7 @@ from envs.cluster.request import Request
 from envs.cluster.scheduler import KvSource, Scheduler
 from envs.cluster.slo_count import SloCount
 from envs.cluster.span import Span, whole_steps_within
-from envs.cluster.telemetry import NodeReport, Telemetry
+from envs.cluster.telemetry import PRUNE_AT, NodeReport, Telemetry
 from hardware_profiles import StepLaw
 
 
@@ -63,14 +62,17 @@ class Engine:
 
     __slots__ = (
         "_at_boundary",
+        "_batch",
         "_clock",
         "_hand_over",
+        "_kv",
         "_law",
         "_lifecycle",
+        "_snapshots",
         "_span",
         "_streams",
         "_wake_call",
-        "_wake_s",
+        "_wakes",
         "busy_s",
         "halted",
         "index",
@@ -96,14 +98,16 @@ class Engine:
         self._lifecycle = lifecycle
         self._hand_over = hand_over
         self._streams = config.kv_streaming
-        kv = KvPool(kv_capacity_tokens, config.kv_watermark)
-        self.scheduler = Scheduler(index, config, kv, DecodeBatch(gaps, lifecycle), lifecycle, hand_over)
+        self._kv = KvPool(kv_capacity_tokens, config.kv_watermark)
+        self._batch = DecodeBatch(gaps, lifecycle)
+        self.scheduler = Scheduler(index, config, self._kv, self._batch, lifecycle, hand_over)
         self.telemetry = Telemetry(config.report_age_s)
+        self._snapshots = self.telemetry.snapshots
         self.slo_count = SloCount(config.chunk_grain_tokens if config.step_budget == "slo" else 0)
         self.busy_s = 0.0
         self.halted = False
         self._span = Span()
-        self._wake_s = inf
+        self._wakes: list[float] = []  # times of the pending calls of `_wake`, the next one last
         self._wake_call = Call(self._wake)
         self._at_boundary = False
 
@@ -111,12 +115,13 @@ class Engine:
         """Take over another engine's state, with the requests that `twins` gives for its own."""
         self._law = other._law
         self.scheduler.copy_state(other.scheduler, twins)
-        self.telemetry.snapshots = other.telemetry.snapshots.copy()
+        self._snapshots.clear()
+        self._snapshots.extend(other._snapshots)
         self.slo_count.copy_state(other.slo_count)
         self.busy_s = other.busy_s
         self.halted = other.halted
         self._span = other._span.copy()
-        self._wake_s = other._wake_s
+        self._wakes = other._wakes.copy()
 
     # ---- what reaches an engine -------------------------------------------------------------------------------------
 
@@ -143,15 +148,7 @@ class Engine:
 
         -1.0 if that is not sure, and nothing is reserved. Saves the scheduler a run: a tenth of all events.
         """
-        span = self._span
-        scheduler = self.scheduler
-        if not scheduler.will_admit(request, span.steps):
-            return -1.0
-        scheduler.reserve(request)
-        now_s = self._clock.now_s
-        if span.steps == 0 or now_s <= span.start_s:
-            return now_s
-        return span.boundary_s(span.steps_to_boundary(now_s))
+        return self.scheduler.reserve_ahead(request, self._span, self._clock.now_s)
 
     def take_arrived(self, request: Request) -> None:
         """Take over a request all of whose KV has arrived."""
@@ -161,11 +158,11 @@ class Engine:
     def release(self, tokens: int) -> None:
         """Free KV that was transferred away or dropped."""
         scheduler = self.scheduler
-        scheduler.kv.release(tokens)
+        self._kv.release(tokens)
         if scheduler.prompts or scheduler.awaiting:
             self.attend()
         elif self._span.steps == 0:
-            self._note()
+            self._note(self._clock.now_s)
 
     def forget(self, request: Request) -> None:
         """A request does not come here after all."""
@@ -183,15 +180,11 @@ class Engine:
         now_s = self._clock.now_s
         span = self._span
         done = span.steps_over(now_s)
-        self._at_boundary = True
-        if done and done == span.steps:
-            self._finish_span(now_s)
-        elif done:
-            span.cut(done)
-            self._commit()
-        self._at_boundary = False
-        self.scheduler.clear(now_s)
-        self.scheduler.computed_tokens = self.scheduler.enqueued_tokens
+        last_token_s = span.boundary_s(done)
+        if done:
+            span.begin(span.start_s, done, span.first_s, span.growth_s)
+            self._finish_span(last_token_s)
+        self.scheduler.clear(last_token_s)
         self.halted = True
         self._compose(now_s)
 
@@ -206,30 +199,31 @@ class Engine:
         if span.steps == 0 or now_s <= span.start_s:
             self._compose(now_s)
         elif span.steps > 1:
-            done = span.steps_to_boundary(now_s)
-            if done < span.steps:
-                span.cut(done)
-                self._wake_at(span.end_s)
+            steps, end_s = span.boundary(now_s)
+            if steps < span.steps:
+                span.steps = steps
+                span.end_s = end_s
+                self._wake_by(end_s)
 
     def _compose(self, now_s: float) -> None:
         """Run the scheduler and begin the span it plans."""
-        scheduler = self.scheduler
-        steps = scheduler.plan(self._law, now_s)
         span = self._span
-        if steps:
-            span.begin(now_s, steps, scheduler.first_s, scheduler.growth_s)
-            self._wake_at(span.end_s)
-        else:
-            span.begin(now_s, 0, 0.0, 0.0)
-        self._note()
+        self.scheduler.plan(self._law, span, now_s)
+        if span.steps:
+            self._wake_by(span.end_s)
+        self._note(now_s)
 
-    def _note(self) -> None:
+    def _note(self, now_s: float) -> None:
+        """Add a snapshot to the node's telemetry, in place of one of the same instant."""
+        snapshots = self._snapshots
+        if snapshots[-1][0] >= now_s:
+            snapshots.pop()
         scheduler = self.scheduler
-        batch = scheduler.batch
+        batch = self._batch
         span = self._span
-        self.telemetry.note(
+        snapshots.append(
             (
-                self._clock.now_s,
+                now_s,
                 span.steps,
                 span.first_s,
                 span.growth_s,
@@ -237,70 +231,65 @@ class Engine:
                 batch.kv_tokens,
                 scheduler.chunk_tokens,
                 scheduler.computed_tokens,
-                scheduler.kv.used_tokens,
+                self._kv.used_tokens,
                 batch.tbt_slo_s,
             )
         )
+        if len(snapshots) > PRUNE_AT:
+            self.telemetry.prune(now_s)
 
-    def _wake_at(self, time_s: float) -> None:
-        if time_s < self._wake_s:
-            self._wake_s = time_s
+    def _wake_by(self, time_s: float) -> None:
+        """See that `_wake` is called at `time_s`, or before and again."""
+        wakes = self._wakes
+        if not wakes or time_s < wakes[-1]:
+            wakes.append(time_s)
             self._clock.call_at(time_s, self._wake_call)
 
     def _wake(self, _event: object) -> None:
-        now_s = self._clock.now_s
-        if now_s != self._wake_s:
-            return  # superseded by an earlier wake
-        self._wake_s = inf
+        now_s = self._wakes.pop()
         span = self._span
         if span.steps == 0:
             return
-        if now_s < span.end_s:  # composed again since, at the same instant, for longer
-            self._wake_at(span.end_s)
+        if now_s < span.end_s:  # the span that was to end now was cut, and the present one is longer
+            self._wake_by(span.end_s)
             return
         self._at_boundary = True
         self._finish_span(now_s)
         self._at_boundary = False
         self._compose(now_s)
 
-    def _commit(self) -> None:
-        """Make the steps of the span history."""
+    def _finish_span(self, now_s: float) -> None:
+        """Make the whole span history and let go of what it finished."""
         span = self._span
         start_s = span.start_s
         steps = span.steps
         scheduler = self.scheduler
-        self.busy_s += span.end_s - start_s
-        batch = scheduler.batch
-        decoding = len(batch.members)
+        batch = self._batch
+        members = batch.members
         chunks = scheduler.chunks
+        self.busy_s += span.end_s - start_s
         if chunks:
             scheduler.computed_tokens += steps * scheduler.chunk_tokens
-            if decoding:
+            if members:
                 self.slo_count.count(self._law, span, batch, scheduler.chunk_tokens)
             for request, n in chunks:
-                if isnan(request.prefill_start_s):
+                if request.prefill_start_s != request.prefill_start_s:  # nan
                     request.prefill_start_s = start_s
                 request.computed_tokens += steps * n
                 plan = request.chunk_plan
                 if len(plan) > 1:
                     request.chunk_plan = plan[min(steps, len(plan) - 1) :]
-        if decoding:
+        if members:
+            kv_tokens = steps * len(members)
             batch.advance(start_s, steps, span.first_s, span.growth_s)
-            scheduler.kv.reserve(steps * decoding)
-
-    def _finish_span(self, now_s: float) -> None:
-        """Make the whole span history and let go of what it finished."""
-        self._commit()
-        self._span.begin(now_s, 0, 0.0, 0.0)
-        scheduler = self.scheduler
-        batch = scheduler.batch
-        members = batch.members
-        step = batch.step
-        while members and members[0][0] == step:
-            request = heappop(members)[2]
-            scheduler.kv.release(batch.leave(request))
-            self._lifecycle.finished(request, now_s)
-        if scheduler.chunks:
+            step = batch.step
+            while members and members[0][0] == step:
+                request = heappop(members)[2]
+                kv_tokens -= batch.leave(request)
+                self._lifecycle.finished(request, now_s)
+            self._kv.change(kv_tokens)
+        span.steps = 0
+        if chunks:
             scheduler.chunks = []
             scheduler.chunk_tokens = 0
             prefilling = scheduler.prefilling
@@ -321,10 +310,10 @@ class Engine:
         self._lifecycle.computed_here(request, now_s)
         self._hand_over.prefilled_here(request)
         request.generated_tokens += 1
-        batch = self.scheduler.batch
+        batch = self._batch
         batch.token(request, now_s)
         if request.generated_tokens == request.output_tokens:
-            self.scheduler.kv.release(request.kv_tokens)
+            self._kv.release(request.kv_tokens)
             self._lifecycle.finished(request, now_s)
         else:
             batch.join(request, fresh=False)
@@ -337,7 +326,7 @@ class Engine:
 
     def settle(self) -> None:
         """Stamp the first tokens that are out by now although their span still runs."""
-        batch = self.scheduler.batch
+        batch = self._batch
         if batch.fresh:
             first_end_s = self._span.start_s + self._span.first_s
             if first_end_s <= self._clock.now_s:
@@ -346,7 +335,7 @@ class Engine:
     def tbt_excess(self) -> float:
         """Sum over all gaps that have closed by now of (gap - SLO) / SLO where positive."""
         span = self._span
-        batch = self.scheduler.batch
+        batch = self._batch
         over = span.steps_over(self._clock.now_s) if batch.members else 0
         return batch.tbt_excess(over, span.first_s, span.growth_s)
 

@@ -30,6 +30,10 @@ class KvPool:
         used = self.used_tokens
         return used + tokens <= (self._admitting_tokens if used else self.capacity_tokens)
 
+    def change(self, tokens: int) -> None:
+        """Count what a span has added (its decodes' tokens) and freed (its finished requests) together."""
+        self.used_tokens += tokens
+
     def surely_admits(self, tokens: int) -> bool:
         """Whether `tokens` tokens may come in whether or not something else is here by then."""
         return self.used_tokens + tokens <= self._admitting_tokens

@@ -19,7 +19,7 @@ from envs.cluster.decode_batch import DecodeBatch
 from envs.cluster.kv_pool import KvPool
 from envs.cluster.lifecycle import Lifecycle
 from envs.cluster.request import Phase, Request
-from envs.cluster.span import steps_up_to
+from envs.cluster.span import Span, steps_up_to
 from hardware_profiles import StepLaw
 
 PREEMPTED = Phase.PREEMPTED  # a module's global is found faster than an enum's member
@@ -51,8 +51,6 @@ class Scheduler:
         inbound: requests whose KV is reserved here and has not all arrived.
         chunks: the prompt chunks of the planned step, each a prompt and its tokens.
         chunk_tokens: their sum.
-        first_s: duration of the first planned step, seconds.
-        growth_s: what each planned step lasts longer than the one before, seconds.
         enqueued_tokens: prompt tokens that routers ever sent here.
         computed_tokens: of them, those computed; what must be computed again does not count.
         prefix_hit_tokens: prompt tokens that came out of the node's prefix cache.
@@ -91,8 +89,6 @@ class Scheduler:
         "chunks",
         "computed_tokens",
         "enqueued_tokens",
-        "first_s",
-        "growth_s",
         "inbound",
         "kv",
         "preemptions",
@@ -134,11 +130,8 @@ class Scheduler:
         self.preemptions = 0
         self._next_turn = 0
         self._preempted_s = -1.0  # when the scheduler last preempted
-        # The plan: `plan` returns its number of steps; the first lasts first_s, each growth_s longer than the last.
         self.chunks: list[tuple[Request, int]] = []
         self.chunk_tokens = 0
-        self.first_s = 0.0
-        self.growth_s = 0.0
         # Of the step being planned: tokens and time left, tokens taken, chunks at most, and whether prompts may come.
         self._budget = 0
         self._limit_s = inf
@@ -201,6 +194,31 @@ class Scheduler:
         elif request in self.awaiting:
             self.awaiting.remove(request)
 
+    def reserve_ahead(self, request: Request, span: Span, now_s: float) -> float:
+        """Make room now for a request that asks for KV, if the next scheduler run surely would.
+
+        Args:
+            request: asks for KV.
+            span: in progress.
+            now_s: the time, seconds.
+
+        Returns:
+            When that run is, seconds; -1.0, and nothing is reserved, unless there is room whatever happens until then.
+        """
+        if self.prefilling or self.prompts or self.awaiting:
+            return -1.0
+        decoding = len(self.batch.members)
+        max_seqs = self._max_seqs
+        tokens = request.target_tokens + (request.rest_tokens or 1)
+        if decoding + len(self.ready) + self.inbound >= max_seqs or not self.kv.surely_admits(
+            span.steps * decoding + tokens + max_seqs
+        ):
+            return -1.0
+        self.kv.reserve(tokens)
+        self.inbound += 1
+        self._lifecycle.reserved(request, tokens)
+        return span.boundary(now_s)[1] if span.steps else now_s
+
     def reserve(self, request: Request) -> None:
         """Make room for a request's KV, and unless it is split, for the token that it gives next."""
         tokens = _tokens_to_reserve(request)
@@ -208,23 +226,10 @@ class Scheduler:
         self.inbound += 1
         self._lifecycle.reserved(request, tokens)
 
-    def will_admit(self, request: Request, steps: int) -> bool:
-        """Whether a request that asks for KV now gets it at the next step boundary, whatever else happens until then.
-
-        Args:
-            request: asks for KV.
-            steps: of the span in progress.
-        """
-        if self.prefilling or self.prompts or self.awaiting:
-            return False
-        decoding = len(self.batch.members)
-        if decoding + len(self.ready) + self.inbound >= self._max_seqs:
-            return False
-        return self.kv.surely_admits(steps * decoding + _tokens_to_reserve(request) + self._max_seqs)
-
     def clear(self, now_s: float) -> None:
-        """Give up every request; those that decode keep the tokens they have given."""
+        """Give up every request; those that decode keep the tokens they have given, the last of them at `now_s`."""
         self.batch.take_all(now_s)
+        self.computed_tokens = self.enqueued_tokens
         self.prefilling = []
         self.prompts.clear()
         self.ready.clear()
@@ -236,39 +241,51 @@ class Scheduler:
 
     # ---- the plan ---------------------------------------------------------------------------------------------------
 
-    def plan(self, law: StepLaw, now_s: float) -> int:
-        """Choose what the steps from `now_s` on hold; returns for how many steps the choice holds, 0: nothing to do."""
+    def plan(self, law: StepLaw, span: Span, now_s: float) -> None:
+        """Choose the contents of the steps from `now_s` on, and make `span` that run of steps; no steps: nothing to do."""
         batch = self.batch
         members = batch.members
+        decoding = len(members)
         kv = self.kv
-        while kv.capacity_tokens - kv.used_tokens < len(members):
+        room = kv.capacity_tokens - kv.used_tokens
+        while room < decoding:
             self._preempt(now_s)
+            decoding = len(members)
+            room = kv.capacity_tokens - kv.used_tokens
         preempted = self._preempted_s == now_s
         ready = self.ready
         prompts = bool(self.prefilling or self.prompts or self.awaiting)
         if ready and not preempted and (self._bounded or not prompts):
-            self._join_ready(self._token_budget - len(members))
-        self.chunks = []
-        self.chunk_tokens = 0
-        chunk_steps = self._choose_chunks(law, preempted) if prompts else 0
-        decoding = len(members)
-        if not decoding and not chunk_steps:
-            if preempted:  # nothing runs: what was preempted may begin again
+            self._join_ready(self._token_budget - decoding)
+            decoding = len(members)
+        chunk_steps = 0
+        tokens = decoding
+        if prompts:
+            self.chunks = []
+            self.chunk_tokens = 0
+            chunk_steps = self._choose_chunks(law, preempted)
+            decoding = len(members)
+            tokens = decoding + self.chunk_tokens
+        if not tokens:
+            if preempted:  # nothing runs: the preempted requests may begin again
                 self._preempted_s = -1.0
-                return self.plan(law, now_s)
-            return 0
+                self.plan(law, span, now_s)
+            else:
+                span.begin(now_s, 0, 0.0, 0.0)
+            return
+        first_s = law.token_time_s[tokens]
+        growth_s = 0.0
         steps = chunk_steps
-        first_s = growth_s = 0.0
         if decoding:
             steps = members[0][0] - batch.step
+            if chunk_steps and chunk_steps < steps:
+                steps = chunk_steps
             kv_tokens = batch.kv_tokens
             base_s, kv_s, line_end = law.decode_line(decoding, kv_tokens)
-            first_s = base_s + kv_s * kv_tokens
+            first_s += base_s + kv_s * kv_tokens
             growth_s = kv_s * decoding
             if kv_tokens + steps * decoding > line_end:
                 steps = int((line_end - kv_tokens) // decoding) + 1  # from there on the law has another slope
-            if chunk_steps and chunk_steps < steps:
-                steps = chunk_steps
             room = kv.capacity_tokens - kv.used_tokens
             if steps * decoding > room:
                 steps = room // decoding
@@ -276,19 +293,14 @@ class Scheduler:
             first_s += law.chunk_const_s
             for request, n in self.chunks:
                 first_s += law.attention_s(n, request.computed_tokens)
-            first_s += law.token_time_s[decoding + self.chunk_tokens]
             if steps > 1:
                 n = self.chunk_tokens
                 growth_s += n * (law.chunk_context_s * n + law.chunk_reread_s)
                 if decoding and self._bounded and n > self._grain_tokens:
                     steps = steps_up_to(self._slo_share * batch.tbt_slo_s, steps, first_s, growth_s) or 1
-        else:
-            first_s += law.token_time_s[decoding]
         if preempted and (ready or self.prompts or self.awaiting):
             steps = 1  # they may come in after this step
-        self.first_s = first_s
-        self.growth_s = growth_s
-        return steps
+        span.begin(now_s, steps, first_s, growth_s)
 
     def _preempt(self, now_s: float) -> None:
         """Take the request that joined the batch last out of it, free its KV and queue it ahead of all that wait."""

@@ -60,7 +60,7 @@ class Span:
         self.steps = steps
         self.first_s = first_s
         self.growth_s = growth_s
-        self.end_s = start_s + (steps * first_s + growth_s * (steps * (steps - 1) // 2))  # run_s, inlined: 0.1 us
+        self.end_s = start_s + (steps * first_s + growth_s * (steps * (steps - 1) // 2))  # run_s, inlined
 
     def copy(self) -> "Span":
         """An independent copy."""
@@ -68,26 +68,31 @@ class Span:
         twin.begin(self.start_s, self.steps, self.first_s, self.growth_s)
         return twin
 
-    def cut(self, steps: int) -> None:
-        """End after `steps` steps."""
-        self.steps = steps
-        self.end_s = self.start_s + run_s(steps, self.first_s, self.growth_s)
+    def boundary(self, now_s: float) -> tuple[int, float]:
+        """The first step boundary that is not before `now_s`: steps that lead to it, and its time in seconds.
 
-    def steps_to_boundary(self, now_s: float) -> int:
-        """How many steps lead to the first step boundary that is not before `now_s`; `now_s` lies within the span."""
+        `now_s` lies within the span.
+        """
         start_s = self.start_s
         if now_s <= start_s:
-            return 0
+            return 0, start_s
+        # steps_within and run_s, inlined: called twice per request (-1 us of 20 per request).
         first_s = self.first_s
         growth_s = self.growth_s
-        last = int(steps_within(now_s - start_s, first_s, growth_s))
+        elapsed_s = now_s - start_s
+        if growth_s == 0.0:
+            steps = int(elapsed_s / first_s)
+        else:
+            linear = first_s - 0.5 * growth_s
+            steps = int(2.0 * elapsed_s / (linear + sqrt(linear * linear + 2.0 * growth_s * elapsed_s)))
         # Rounding may leave it one off either way; a boundary at now is the one.
-        while last and start_s + run_s(last, first_s, growth_s) >= now_s:
-            last -= 1
-        done = last + 1
-        while start_s + run_s(done, first_s, growth_s) < now_s:
-            done += 1
-        return done
+        while steps and start_s + (steps * first_s + growth_s * (steps * (steps - 1) // 2)) >= now_s:
+            steps -= 1
+        while True:
+            steps += 1
+            time_s = start_s + (steps * first_s + growth_s * (steps * (steps - 1) // 2))
+            if time_s >= now_s:
+                return steps, time_s
 
     def boundary_s(self, steps: int) -> float:
         """When the first `steps` steps are over, seconds."""

@@ -13,7 +13,7 @@ Until the next snapshot, step i lasts first_s + i * growth_s, adds decode_batch 
 chunk_tokens prompt tokens; after `steps` steps nothing moves. A plain tuple: one is made for every span.
 """
 
-_PRUNE_AT = 32  # snapshots between two prunings of those that are too old to be asked for
+PRUNE_AT = 32  # snapshots between two prunings of those that are too old to be asked for
 
 
 class NodeReport(NamedTuple):
@@ -38,6 +38,9 @@ class NodeReport(NamedTuple):
 class Telemetry:
     """The latest snapshots of an engine.
 
+    Attributes:
+        snapshots: in order of time; the engine appends to them.
+
     Args:
         history_s: how far back a report may look, seconds.
     """
@@ -48,17 +51,12 @@ class Telemetry:
         self._history_s = history_s
         self.snapshots: deque[Snapshot] = deque([(0.0, 0, 0.0, 0.0, 0, 0, 0, 0, 0, float("inf"))])
 
-    def note(self, snapshot: Snapshot) -> None:
-        """Add a snapshot; it replaces one of the same instant."""
+    def prune(self, now_s: float) -> None:
+        """Drop the snapshots that no report can ask for any more."""
         snapshots = self.snapshots
-        start_s = snapshot[0]
-        if snapshots[-1][0] >= start_s:
-            snapshots.pop()
-        snapshots.append(snapshot)
-        if len(snapshots) > _PRUNE_AT:
-            horizon_s = start_s - self._history_s
-            while len(snapshots) > 1 and snapshots[1][0] <= horizon_s:
-                snapshots.popleft()
+        horizon_s = now_s - self._history_s
+        while len(snapshots) > 1 and snapshots[1][0] <= horizon_s:
+            snapshots.popleft()
 
     def at(self, time_s: float) -> Snapshot:
         """The snapshot that holds at `time_s`, which may lie `history_s` back."""

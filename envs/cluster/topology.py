@@ -13,6 +13,7 @@ class Topology:
     Attributes:
         prefill_nodes: indices of the prefill nodes that are not lost.
         decode_nodes: indices of the decode nodes that are not lost.
+        lost: indices of the nodes that are.
         first_decode_node: lower indices are prefill nodes.
         hosts: host of each node.
         nics: NIC of each node.
@@ -60,7 +61,7 @@ class Topology:
         self._inter_node = config.profile.inter_node
         self._intra_node = config.profile.intra_node
         self._block_tokens = config.kv_block_tokens
-        self._lost: frozenset[int] = frozenset()
+        self.lost: frozenset[int] = frozenset()
 
     @property
     def nodes(self) -> int:
@@ -69,13 +70,13 @@ class Topology:
 
     def lose(self, node: int) -> None:
         """Take a node out of the lists of nodes."""
-        self._lost |= {node}
+        self.lost |= {node}
         self.prefill_nodes = tuple([other for other in self.prefill_nodes if other != node])
         self.decode_nodes = tuple([other for other in self.decode_nodes if other != node])
 
     def is_lost(self, node: int) -> bool:
         """Whether a node is lost."""
-        return node in self._lost
+        return node in self.lost
 
     def copy(self) -> "Topology":
         """A copy that loses nodes independently."""
