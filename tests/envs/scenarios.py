@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from envs.cluster import ClusterConfig, Placement, RequestView, RouterView, Topology
-from envs.cluster.disturbance import Disturbance
+from envs.cluster import ClusterConfig, Disturbance, Placement, RequestView, RouterView, Topology
 from envs.workload import HASH_BLOCK_TOKENS, Workload
 from hardware_profiles.step_law import DecodePieces
 from tests.toy import TOY_LAW, toy_profile
@@ -114,10 +113,12 @@ def _placement(
     return Placement(prefill, decode, plan)
 
 
-def _workload(rng: np.random.Generator, requests: int, gap_s: float, slos: str, hashes: bool) -> Workload:
+def _workload(
+    rng: np.random.Generator, requests: int, gap_s: float, slos: str, outputs: tuple[int, ...], hashes: bool
+) -> Workload:
     # Every prompt has a number of blocks to itself, for blocks of up to 64 tokens; short ones are more frequent.
     blocks = np.arange(1, LONGEST_PROMPT // 64)
-    weight = blocks**-0.7
+    weight = blocks**-1.2
     prompts = 64 * rng.choice(blocks, requests, replace=False, p=weight / weight.sum()) - rng.integers(0, 64, requests)
     # A decode step takes 0.009 s and more.
     classes = {"tight": (0.007, 0.0121), "mixed": (0.011, 0.017, 0.03, 0.06, 0.5), "loose": (0.1, 0.4)}[slos]
@@ -129,7 +130,7 @@ def _workload(rng: np.random.Generator, requests: int, gap_s: float, slos: str, 
     return Workload.of(
         np.cumsum(rng.exponential(gap_s, requests)),
         prompts,
-        rng.choice([1, 2, 3, 40, LONGEST_OUTPUT], requests),
+        rng.choice(outputs, requests),
         tbt_slo_s=rng.choice(classes, requests) * rng.uniform(1.0, 1.2, requests),
         label="random",
         block_hashes=tuple(hashes_of) if hashes else (),
@@ -165,7 +166,7 @@ def scenarios(draw: st.DrawFn, most_requests: int = 40, plenty_of_kv: bool = Fal
     requests = draw(st.integers(1, most_requests))
     shape = draw(st.sampled_from(["1P1D", "2P2D", "1P3D", "3P1D"]))
     nodes = _nodes(shape)
-    gap_s = draw(st.sampled_from([0.003, 0.03, 0.3]))
+    gap_s = draw(st.sampled_from([0.003, 0.03, 0.03, 0.3]))
     law = draw(st.sampled_from(LAWS))
     cache = draw(st.sampled_from([False, False, True]))
     share = draw(st.sampled_from([0.1, 0.3, 0.5])) if cache else 0.0
@@ -177,9 +178,9 @@ def scenarios(draw: st.DrawFn, most_requests: int = 40, plenty_of_kv: bool = Fal
     profiles = [toy_profile(int((kv_tokens + extra) / (1.0 - share)) + 1, law) for extra in (0, 3_000)]
     profiles[1] = replace(profiles[1], name="toy, larger")
     differ = draw(st.booleans())
-    workload = _workload(
-        rng, requests, gap_s, draw(st.sampled_from(["tight", "mixed", "mixed", "loose"])), draw(st.booleans()) or cache
-    )
+    slos = draw(st.sampled_from(["tight", "mixed", "mixed", "loose"]))
+    outputs = draw(st.sampled_from([(1, 2, 3, 40, LONGEST_OUTPUT), (1, 100, LONGEST_OUTPUT), (LONGEST_OUTPUT,)]))
+    workload = _workload(rng, requests, gap_s, slos, outputs, draw(st.booleans()) or cache)
     config = ClusterConfig(
         profiles[0],
         shape=shape,
@@ -195,7 +196,7 @@ def scenarios(draw: st.DrawFn, most_requests: int = 40, plenty_of_kv: bool = Fal
         kv_block_tokens=draw(st.sampled_from([1, 16, 64])),
         kv_watermark=draw(st.sampled_from([0.0, 0.0, 0.05])),
         kv_streaming=draw(st.booleans()),
-        kv_hold_s=draw(st.sampled_from([1.517, 480.0])),
+        kv_hold_s=draw(st.sampled_from([0.0317, 0.517, 480.0])),
         prefix_cache=cache,
         prefix_cache_share=share if cache else 0.3,
         prefix_cache_host_tokens=draw(st.sampled_from([0, 20_000])) if cache else 0,
