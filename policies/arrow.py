@@ -33,7 +33,7 @@ from math import inf
 from typing import ClassVar, NamedTuple
 
 from envs.candidates import PLAN_BETA, decode_step_s, first_token_s
-from envs.cluster import RouterView, Placement, RequestView
+from envs.cluster import Placement, RequestView, RouterView
 from envs.predict import CHUNK_CANDIDATES
 from hardware_profiles import InputError
 from policies.mixed import Mixed, planned_queue_s, shared_queue_s

@@ -26,7 +26,7 @@ Without prefix caches a prompt is all to be computed (ratio 1), so `dynamo-isl` 
 from math import inf
 from typing import ClassVar
 
-from envs.cluster import RouterView, Placement, RequestView
+from envs.cluster import Placement, RequestView, RouterView
 from hardware_profiles import InputError
 
 

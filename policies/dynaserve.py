@@ -32,7 +32,7 @@ What is adapted, and what is ours where the readings leave it open:
 from math import inf
 from typing import ClassVar
 
-from envs.cluster import RouterView, Placement, RequestView
+from envs.cluster import Placement, RequestView, RouterView
 from hardware_profiles import InputError
 from policies.mixed import Mixed, best_remote, planned_queue_s
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from envs.cluster import RouterView, Placement, RequestView, prefill_then_decode
+from envs.cluster import Placement, RequestView, RouterView, prefill_then_decode
 
 
 class Random:

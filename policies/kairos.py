@@ -13,7 +13,7 @@ what is done here:
 from math import inf
 from typing import ClassVar
 
-from envs.cluster import RouterView, Placement, RequestView, prefill_then_decode
+from envs.cluster import Placement, RequestView, RouterView, prefill_then_decode
 from envs.predict import CHUNK_CANDIDATES, plan_chunks, prefill_execution_s, queue_wait_s
 from hardware_profiles import InputError
 

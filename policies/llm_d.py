@@ -12,7 +12,7 @@ one at random. A local prefill has no TBT guard: its chunks are the engine's.
 from collections.abc import Sequence
 from typing import ClassVar
 
-from envs.cluster import RouterView, Placement, RequestView
+from envs.cluster import Placement, RequestView, RouterView
 from hardware_profiles import InputError
 
 _PREFIX_WEIGHT = 2.0

@@ -13,8 +13,7 @@ from math import inf
 from typing import NamedTuple
 
 from envs.candidates import first_token_s
-from envs.cluster import RouterView, RequestView
-from envs.cluster import NodeReport
+from envs.cluster import NodeReport, RequestView, RouterView
 from envs.predict import CHUNK_CANDIDATES
 from hardware_profiles import StepLaw
 

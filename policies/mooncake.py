@@ -18,7 +18,7 @@ Adapted:
 from math import inf
 
 from envs.candidates import decode_step_s
-from envs.cluster import RouterView, Placement, RequestView
+from envs.cluster import Placement, RequestView, RouterView
 from envs.predict import prefill_execution_s, queue_wait_s
 
 

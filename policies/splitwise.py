@@ -14,7 +14,7 @@ borrowed for decoding.
 
 from typing import ClassVar
 
-from envs.cluster import RouterView, Placement, RequestView
+from envs.cluster import Placement, RequestView, RouterView
 from hardware_profiles import InputError
 
 

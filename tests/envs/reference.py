@@ -1,217 +1,230 @@
-"""The cluster again, step by step and as plainly as can be: what the coalescing engine is held against.
+"""The cluster again, one step per event and as plainly as can be: the coalescing engine is compared with it.
 
-Every decode step is an event, every context a sum over sequences, every link share worked out anew for all transfers.
-Nothing is shared with `envs.cluster` but the requests, the placements and the step law.
+Every decode step is an event, every context a sum over requests, every link share worked out anew for all transfers.
+Nothing is shared with `envs.cluster` but the workload, the placements, the step law, and what `ClusterConfig` and
+`Topology` say of laws and capacities.
 """
 
-from dataclasses import dataclass, field
-from math import inf, nan
+from collections import Counter
+from collections.abc import Callable
+from math import inf, isnan, nan
 
-from envs.cluster import ClusterConfig, Placement
-from envs.workload import Workload
-
-
-@dataclass(eq=False)
-class Job:
-    number: int
-    arrival_s: float
-    prompt: int
-    output: int
-    placement: Placement
-    target: int = 0
-    done: int = 0
-    chunk: int = 0
-    context: int = 0
-    tokens_s: list[float] = field(default_factory=list)
-    plan: list[int] = field(default_factory=list)
-    holds: int = 0
-    joined: int = 0
-    preemptions: int = 0
-    prefill_start_s: float = nan
-    prefill_end_s: float = nan
-    kv_ready_s: float = nan
-
-
-class Node:
-    def __init__(self) -> None:
-        self.prompts: list[Job] = []
-        self.ready: list[Job] = []
-        self.decoding: list[Job] = []
-        self.chunks: list[tuple[Job, int]] = []
-        self.waiting_kv: list[Job] = []
-        self.pulls: list[Job] = []
-        self.end_s = inf  # of the step in progress
-        self.used = 0
+from envs.cluster import ClusterConfig, Placement, Topology
+from envs.workload import HASH_BLOCK_TOKENS, Workload
+from tests.envs.reference_engine import Job, Node
+from tests.envs.reference_network import Links
 
 
 class Reference:
-    """Plays a workload with given placements; afterwards `jobs` hold what happened."""
+    """Plays a workload with given placements; afterwards `jobs` and `counts` hold what happened.
 
-    def __init__(self, workload: Workload, placements: list[Placement], config: ClusterConfig) -> None:
+    Args:
+        workload: the requests.
+        placements: of each request at its arrival.
+        config: the cluster.
+        place_again: places a displaced request, and one that arrives for a node that is lost; gets the request's number
+            and the nodes lost so far.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        placements: list[Placement],
+        config: ClusterConfig,
+        place_again: Callable[[int, set[int]], Placement] | None = None,
+    ) -> None:
         self.config = config
-        self.law = config.profile.law
-        prefill, _, decode = config.shape.partition("P")
-        count = int(prefill) + int(decode.rstrip("D"))
-        self.hosts = config.hosts or tuple(range(count))
-        self.nodes = [Node() for _ in range(count)]
-        self.jobs = [
-            Job(i, float(workload.arrival_s[i]), int(workload.prompt_tokens[i]), int(workload.output_tokens[i]), p)
-            for i, p in enumerate(placements)
+        self.placements = placements
+        self.place_again = place_again
+        topology = Topology(config)
+        self.laws = topology.laws
+        self.links = Links(config, topology)
+        self.first_decode_node = topology.first_decode_node
+        self.nodes = [
+            Node(self, config, index, law, capacity, cache // HASH_BLOCK_TOKENS if config.prefix_cache else 0)
+            for index, (law, capacity, cache) in enumerate(
+                zip(topology.laws, topology.kv_capacity_tokens, topology.prefix_cache_tokens, strict=True)
+            )
         ]
-        self.transfers: list[list] = []  # [job, bytes left]
+        self.jobs = [
+            Job(number, arrival_s, prompt, output, tbt_slo_s, hashes)
+            for number, (arrival_s, prompt, output, _, tbt_slo_s, hashes) in enumerate(workload.rows())
+        ]
+        self.to_come = list(self.jobs)
+        self.disturbances = sorted(config.disturbances, key=lambda disturbance: disturbance.at_s)
+        self.lost: set[int] = set()
         self.now = 0.0
-        self.joins = 0
-        self.chunk_steps = self.chunk_steps_over_slo = 0
+        self.counts: Counter[str] = Counter()
 
     def run(self) -> "Reference":
-        arrivals = list(self.jobs)
-        while True:
-            rates = [self.rate(t) for t in self.transfers]
-            times = [arrivals[0].arrival_s] if arrivals else []
-            times += [node.end_s for node in self.nodes]
-            times += [self.now + left / rate for (_, left), rate in zip(self.transfers, rates, strict=True)]
-            at = min(times)
-            if at == inf:
-                return self
-            for transfer, rate in zip(self.transfers, rates, strict=True):
-                transfer[1] -= rate * (at - self.now)
-            self.now = at
-            for index, node in enumerate(self.nodes):
-                if node.end_s == at:
-                    self.end_step(index, node)
-            for transfer in [t for t in self.transfers if t[1] <= 1e-3]:
-                self.transfers.remove(transfer)
-                job = transfer[0]
-                job.kv_ready_s = at
-                self.nodes[job.placement.prefill_node].used -= job.target
-                node = self.nodes[job.placement.decode_node]
-                if job.target == job.prompt:
-                    node.ready.append(job)
-                else:  # the first part of a split prompt
-                    job.target = job.prompt
-                    job.plan = list(job.placement.chunk_plan)
-                    node.prompts.insert(sum(prompt.holds > 0 for prompt in node.prompts), job)
-            while arrivals and arrivals[0].arrival_s == at:
-                job = arrivals.pop(0)
-                split = job.placement.split_tokens
-                job.target = split or job.prompt
-                job.plan = [] if split else list(job.placement.chunk_plan)
-                self.nodes[job.placement.prefill_node].prompts.append(job)
-            for index, node in enumerate(self.nodes):
-                if node.end_s == inf:  # between steps: the scheduler runs
-                    node.waiting_kv += node.pulls
-                    node.pulls = []
-                    self.start_transfers(node)
-                    self.start_step(index, node)
+        while (at_s := self.next_s()) < inf:
+            self.play(at_s)
+        return self
 
-    def rate(self, transfer: list) -> float:
-        source, target = transfer[0].placement[:2]
-        local = self.hosts[source] == self.hosts[target]
-        link = self.config.profile.intra_node if local else self.config.profile.inter_node
-        same_kind = [
-            t[0].placement
-            for t in self.transfers
-            if (self.hosts[t[0].placement[0]] == self.hosts[t[0].placement[1]]) == local
-        ]
-        senders = sum(p[0] == source for p in same_kind)
-        receivers = sum(p[1] == target for p in same_kind)
-        return link.bandwidth_bytes_per_s / max(senders, receivers)
+    def next_s(self) -> float:
+        times = [node.end_s for node in self.nodes]
+        times += [job.hold_end_s for job in self.jobs]
+        times += [job.arrival_s for job in self.to_come[:1]]
+        times += [disturbance.at_s for disturbance in self.disturbances[:1]]
+        return min(*times, self.links.next_end_s(self.now))
 
-    def start_transfers(self, node: Node) -> None:
-        while node.waiting_kv:
-            job = node.waiting_kv[0]
-            queued = [prompt for prompt in node.prompts if not prompt.holds]
-            if queued and queued[0].preemptions:
-                return
-            # Room for the newcomer and one more token of every sequence that decodes now or is about to.
-            if node.used + len(node.decoding) + job.prompt > self.config.profile.kv_capacity_tokens:
-                return
-            node.used += job.prompt
-            job.holds = job.prompt
-            node.waiting_kv.pop(0)
-            source, target = job.placement[:2]
-            local = self.hosts[source] == self.hosts[target]
-            link = self.config.profile.intra_node if local else self.config.profile.inter_node
-            block = self.config.kv_block_tokens
-            size = -(-job.target // block) * block * self.config.profile.kv_bytes_per_token
-            self.transfers.append([job, size + link.latency_s * link.bandwidth_bytes_per_s])
+    def play(self, at_s: float) -> None:
+        """Everything that happens at the next instant, in order; then the steps that begin."""
+        arrived = self.links.advance(self.now, at_s)
+        self.now = at_s
+        while self.disturbances and self.disturbances[0].at_s == at_s:
+            self.disturb(self.disturbances.pop(0))
+        for node in self.nodes:
+            if node.end_s == at_s:
+                node.end_step()
+        for job in arrived:
+            if job.reserved:  # else its node was lost at this very instant
+                self.part_arrived(job)
+        while self.to_come and self.to_come[0].arrival_s == at_s:
+            job = self.to_come.pop(0)
+            placement = self.placements[job.number]
+            if self.lost & set(placement[:2]):
+                placement = self.place_again(job.number, set(self.lost))
+            self.place(job, placement)
+        for job in self.jobs:
+            if job.hold_end_s == at_s:
+                self.expire(job)
+        for node in self.nodes:
+            if node.end_s == inf and not node.lost:
+                node.schedule()
+            assert 0 <= node.used <= node.capacity or node.lost
 
-    def start_step(self, index: int, node: Node) -> None:
-        capacity = self.config.profile.kv_capacity_tokens
-        while node.ready and len(node.decoding) < self.config.max_seqs:
-            self.decode(node, node.ready.pop(0))
-        while node.decoding and node.used + len(node.decoding) > capacity:
-            job = max(node.decoding, key=lambda j: j.joined)
-            node.decoding.remove(job)
-            node.used -= job.context
-            job.preemptions += 1
-            job.holds = job.done = 0
-            job.plan = []
-            job.target = job.prompt + len(job.tokens_s)
-            node.prompts.insert(sum(prompt.holds > 0 for prompt in node.prompts), job)
-        node.chunks = []
-        budget = self.config.token_budget - len(node.decoding)
-        for job in node.prompts:
-            if len(node.chunks) == min(self.config.max_prompts, self.config.max_seqs - len(node.decoding)):
-                break
-            if budget == 0 or (job.plan and node.chunks):
-                break
-            if not job.holds:
-                if node.used + job.target + len(node.decoding) > capacity:
-                    break
-                job.holds = job.target
-                node.used += job.target
-            n = min(budget, job.target - job.done, job.plan[0] if job.plan else budget)
-            node.chunks.append((job, n))
-            budget -= n
-            if job.plan:
-                break
-        if not node.chunks and not node.decoding:
+    def place(self, job: Job, placement: Placement) -> None:
+        job.prefill_node, job.decode_node, plan, split = placement
+        job.at = job.prefill_node
+        tokens = job.prompt + len(job.tokens_s)
+        job.target = split or tokens
+        job.rest = tokens - job.target
+        job.plan, job.rest_plan = ((), plan) if split else (plan, ())
+        job.computed = 0
+        self.nodes[job.at].waiting.append((job, False))
+
+    # ---- KV on its way ----------------------------------------------------------------------------------------------
+
+    def tell_decode_node(self, job: Job) -> None:
+        """More of a prompt's KV, or all of it, is computed."""
+        if not job.asked:
+            job.asked = True
+            self.nodes[job.decode_node].waiting.append((job, True))
+        elif job.reserved:
+            self.send(job)
+
+    def reserve(self, node: Node, job: Job, tokens: int) -> None:
+        node.used += tokens
+        job.reserved = tokens
+        job.hold_end_s = inf
+        block = self.config.kv_block_tokens
+        job.sent = node.hit(job) // block * block
+        self.send(job)
+
+    def send(self, job: Job) -> None:
+        """Send what is computed and not sent yet, unless a part is on its way."""
+        block = self.config.kv_block_tokens
+        computed = job.computed if job.computed == job.target else job.computed // block * block
+        if computed > job.sent and not self.links.sends(job):
+            size = (-(-computed // block) - job.sent // block) * block * self.config.profile.kv_bytes_per_token
+            job.sent = computed
+            self.counts["kv_bytes_moved"] += size
+            self.links.start(job, job.prefill_node, job.decode_node, size)
+
+    def part_arrived(self, job: Job) -> None:
+        if job.sent < job.target:
+            self.send(job)
             return
-        step_s = self.law.time_s(
-            [(n, job.done) for job, n in node.chunks], len(node.decoding), sum(job.context for job in node.decoding)
-        )
-        for job, _ in node.chunks:
-            if job.prefill_start_s != job.prefill_start_s:
-                job.prefill_start_s = self.now
-        if node.chunks and node.decoding:
-            head = node.chunks[0][0]
-            if head.placement.decode_node == index and not head.preemptions:
-                self.chunk_steps += 1
-        node.end_s = self.now + step_s
+        if isnan(job.kv_ready_s):
+            job.kv_ready_s = self.now
+        self.nodes[job.prefill_node].used -= job.target
+        node = self.nodes[job.decode_node]
+        node.use_blocks(job.computed_blocks())
+        job.at = job.decode_node
+        job.asked = False
+        job.reserved = 0
+        if job.rest:
+            job.target += job.rest
+            job.rest = 0
+            job.plan = job.rest_plan
+            node.prefilling.append(job)
+        else:
+            node.ready.append(job)
 
-    def decode(self, node: Node, job: Job) -> None:
-        self.joins += 1
-        job.joined = self.joins
-        job.context = job.target if job.preemptions else job.prompt
-        node.decoding.append(job)
+    def forget(self, job: Job) -> None:
+        """Its decode node is to know nothing of its KV any more."""
+        node = self.nodes[job.decode_node]
+        if (job, True) in node.waiting:
+            node.waiting.remove((job, True))
+        self.links.stop(job)
+        node.used -= job.reserved
+        job.asked = False
+        job.reserved = 0
+        job.hold_end_s = inf
 
-    def end_step(self, index: int, node: Node) -> None:
+    def expire(self, job: Job) -> None:
+        self.counts["kv_expired"] += 1
+        self.nodes[job.prefill_node].used -= job.target
+        self.forget(job)
+        self.compute_anew(job)
+        job.at = job.decode_node
+        self.nodes[job.at].waiting.append((job, False))
+
+    def compute_anew(self, job: Job) -> None:
+        job.target = job.prompt + len(job.tokens_s)
+        job.computed = job.rest = 0
+        job.plan = ()
+
+    # ---- what goes wrong --------------------------------------------------------------------------------------------
+
+    def disturb(self, disturbance: object) -> None:
+        node = self.nodes[disturbance.node]
+        if disturbance.kind == "speed":
+            node.law = self.laws[node.index].scaled(1.0 / disturbance.factor)
+        elif disturbance.kind == "link":
+            self.links.degrade(node.index, disturbance.factor)
+        else:
+            self.lose(node)
+
+    def lose(self, node: Node) -> None:
+        if node.end_s == self.now:
+            node.end_step()
+        self.lost.add(node.index)
+        node.lost = True
         node.end_s = inf
-        for job in list(node.decoding):
-            job.tokens_s.append(self.now)
-            job.context += 1
-            node.used += 1
-            if len(job.tokens_s) == job.output:
-                node.decoding.remove(job)
-                node.used -= job.context
-        for job, n in node.chunks:
-            job.done += n
-            if len(job.plan) > 1:
-                job.plan.pop(0)
-            if job.done < job.target:
-                continue
-            node.prompts.remove(job)
-            if job.placement.decode_node != index:
-                job.prefill_end_s = self.now
-                job.holds = 0
-                self.nodes[job.placement.decode_node].pulls.append(job)
-                continue
-            if job.prefill_end_s != job.prefill_end_s:
-                job.prefill_end_s = job.kv_ready_s = self.now
-            job.tokens_s.append(self.now)
-            if len(job.tokens_s) == job.output:
-                node.used -= job.target
-            else:
-                self.decode(node, job)
-                job.context = job.target
+        displaced = [job for job in self.jobs if job.at == node.index]
+        for job in [job for job in self.jobs if job.at != -1 and node.index in (job.at, job.decode_node)]:
+            asked = job.asked
+            self.forget(job)
+            if job not in displaced and not self.move(job, asked):
+                self.nodes[job.prefill_node].used -= job.target
+                displaced.append(job)
+        node.waiting, node.prefilling, node.ready, node.batch = [], [], [], []
+        for job in sorted(displaced, key=lambda job: job.number):
+            self.counts["displaced"] += 1
+            job.preempted = False
+            if not job.tokens_s:
+                job.prefill_start_s = job.prefill_end_s = job.kv_ready_s = nan
+            self.place(job, self.place_again(job.number, set(self.lost)))
+
+    def move(self, job: Job, asked: bool) -> bool:
+        """Let a request whose decode node is lost decode elsewhere; False if it cannot."""
+        live = [node.index for node in self.nodes[self.first_decode_node :] if not node.lost]
+        others = [index for index in live if index != job.prefill_node]
+        if others:
+            load = Counter(other.decode_node for other in self.jobs if other.at != -1)
+            job.decode_node = min(others, key=lambda index: load[index])
+            if job.computed == job.target:
+                job.hold_end_s = self.now + self.config.kv_hold_s
+            if asked:
+                self.tell_decode_node(job)
+            return True
+        if job.computed == job.target:
+            return False
+        if job in self.nodes[job.prefill_node].prefilling:
+            self.nodes[job.prefill_node].used += job.rest
+        job.decode_node = job.prefill_node
+        job.target += job.rest
+        job.rest = 0
+        return True

@@ -6,7 +6,7 @@ from math import inf
 import numpy as np
 
 import policies
-from envs.cluster import Cluster, ClusterConfig, Placement, RequestRecord, RequestView, Request
+from envs.cluster import Cluster, ClusterConfig, Placement, Request, RequestRecord, RequestView
 from envs.workload import HASH_BLOCK_TOKENS, Workload
 
 

@@ -1,7 +1,9 @@
-"""What must hold of every run, whatever the rule and the load."""
+"""What must hold of every run: whatever the options, the load and the rule."""
 
 import gc
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from math import isfinite
 
 import numpy as np
@@ -13,146 +15,226 @@ import policies
 from envs.cluster import (
     Cluster,
     ClusterConfig,
-    RouterView,
+    Disturbance,
     Placement,
     Policy,
+    Request,
     RequestRecord,
     RequestView,
-    RunResult,
-    Request,
+    RouterView,
     simulate,
 )
 from envs.generators import generate
 from envs.workload import Workload
 from hardware_profiles import InputError
-from tests.toy import enough_kv, toy_profile
+from tests.envs.played import Played
+from tests.envs.scenarios import Scenario, Scripted, scenarios
+from tests.envs.shared_prefixes import Given
+from tests.toy import toy_profile
 
-RULES = policies.names()
-
-
-class Noted:
-    """A policy, and where it splits prompts."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.name = policy.name
-        self.policy = policy
-        self.split_tokens: dict[int, int] = {}
-
-    def place(self, request: RequestView, view: RouterView) -> Placement | None:
-        placement = self.policy.place(request, view)
-        self.split_tokens[request.number] = placement.split_tokens if placement else 0
-        return placement
+RULES = ["scripted", *policies.names()]
+rules = st.sampled_from(RULES)
 
 
-def run(rule: str, *, seed: int = 3, rate_rps: float = 14.0, requests: int = 400, **config: object) -> RunResult:
-    workload = generate("burst", rate_rps=rate_rps, requests=requests, seed=seed)
-    return simulate(workload, policies.make(rule, seed=7), ClusterConfig(toy_profile(), **config))
+def policy_of(rule: str, scenario: Scenario) -> Policy:
+    """A policy by its name."""
+    return Scripted(scenario) if rule == "scripted" else policies.make(rule, seed=7)
+
+
+# ---- every run ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_conservation_every_request_that_arrives_finishes_once(rule: str) -> None:
-    workload = generate("burst", rate_rps=20.0, requests=400, seed=1)
-    result = simulate(workload, policies.make(rule), ClusterConfig(toy_profile()))
-    assert [record.request for record in result.records] == list(range(400))
-    assert [record.prompt_tokens for record in result.records] == workload.prompt_tokens.tolist()
-    assert [record.output_tokens for record in result.records] == workload.output_tokens.tolist()
-    assert all(isfinite(record.last_token_s) for record in result.records)
-    # Every token but a request's first closes exactly one gap.
-    gaps = result.gaps
+@settings(max_examples=12, deadline=None)
+@given(scenario=scenarios())
+def test_laws_hold_after_every_event_and_at_the_end(rule: str, scenario: Scenario) -> None:
+    played = Played(scenario, policy_of(rule, scenario)).play()
+    played.assert_drained()
+    assert_conserved(scenario, played)
+    for record in played.records:
+        assert_causal(record)
+    assert_transfers_cost(scenario, played)
+
+
+def assert_conserved(scenario: Scenario, played: Played) -> None:
+    """Every request is served once and whole, and every token but a request's first closes one gap."""
+    records = sorted(played.records)
+    workload = scenario.workload
+    assert [record.prompt_tokens for record in records] == workload.prompt_tokens.tolist()
+    assert [record.output_tokens for record in records] == workload.output_tokens.tolist()
+    gaps = played.cluster.gaps
     assert int((gaps.steps * gaps.weight).sum()) == int((workload.output_tokens - 1).sum())
+    logged_s = (gaps.steps * gaps.first_s + gaps.growth_s * gaps.steps * (gaps.steps - 1) / 2) * gaps.weight
+    assert logged_s.sum() == pytest.approx(sum(r.last_token_s - r.first_token_s for r in records), abs=1e-6)
+    end = played.end()
+    assert end["preemptions"] == sum(record.preemptions for record in records)
+    assert all(0 <= busy_s <= end["now_s"] + 1e-9 for busy_s in end["busy_s"])
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_causality_stamps_come_in_order(rule: str) -> None:
-    for r in run(rule).records:
-        stamps = [r.arrival_s, r.prefill_start_s, r.prefill_end_s, r.kv_ready_s, r.first_token_s, r.last_token_s]
-        assert stamps == sorted(stamps)
-        assert r.prefill_start_s < r.prefill_end_s
-        assert (r.last_token_s > r.first_token_s) == (r.output_tokens > 1)
+def assert_causal(record: RequestRecord) -> None:
+    """A request's stamps come in order."""
+    r = record
+    stamps = [r.arrival_s, r.prefill_start_s, r.prefill_end_s, r.kv_ready_s, r.first_token_s, r.last_token_s]
+    assert stamps == sorted(stamps)
+    assert r.prefill_start_s < r.prefill_end_s
+    assert (r.last_token_s > r.first_token_s) == (r.output_tokens > 1)
+    assert r.tbt_max_s <= r.last_token_s - r.first_token_s + 1e-9
+    assert r.tbt_max_s * (r.output_tokens - 1) >= r.last_token_s - r.first_token_s - 1e-9
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_deflected_means_no_transfer_and_the_others_pay_one(rule: str) -> None:
-    policy = Noted(policies.make(rule, seed=7))
-    workload = generate("burst", rate_rps=14.0, requests=400, seed=3)
-    result = simulate(workload, policy, ClusterConfig(toy_profile()))
-    profile = toy_profile()
+def assert_transfers_cost(scenario: Scenario, played: Played) -> None:
+    """Undisturbed and without a cache, KV moves once, whole, and no faster than alone on its link."""
+    config = scenario.config
+    end = played.end()
+    if config.prefix_cache or end["displaced"] or end["kv_expired"]:
+        return
     moved = 0
-    for r in result.records:
-        assert r.deflected == (r.prefill_node == r.decode_node)
-        if r.deflected:
-            assert r.prefill_end_s == r.kv_ready_s == r.first_token_s
-        else:
-            sent_tokens = policy.split_tokens[r.request] or r.prompt_tokens
-            kv_bytes = -(-sent_tokens // 16) * 16 * profile.kv_bytes_per_token
-            moved += kv_bytes
-            alone_s = profile.inter_node.latency_s + kv_bytes / profile.inter_node.bandwidth_bytes_per_s
-            assert r.kv_ready_s - r.prefill_end_s >= alone_s * (1 - 1e-12)
-    assert result.counters.kv_bytes_moved == moved
+    quickest = max([1.0, *[one.factor for one in config.disturbances if one.kind == "link"]])
+    for record in played.records:
+        placement = played.placements[record.request]
+        if record.prefill_node == record.decode_node:
+            if not record.preemptions:
+                assert record.prefill_end_s == record.kv_ready_s == record.first_token_s
+            continue
+        tokens = placement.split_tokens or record.prompt_tokens
+        size = -(-tokens // config.kv_block_tokens) * config.kv_block_tokens * config.profile.kv_bytes_per_token
+        moved += size
+        hosts = config.hosts or range(len(played.cluster.engines))
+        local = hosts[record.prefill_node] == hosts[record.decode_node]
+        link = config.profile.intra_node if local else config.profile.inter_node
+        alone_s = (link.latency_s + size / link.bandwidth_bytes_per_s) / quickest
+        began_s = record.prefill_start_s if config.kv_streaming else record.prefill_end_s
+        assert record.kv_ready_s - began_s >= alone_s * (1 - 1e-9)
+        assert record.first_token_s > record.kv_ready_s
+    moves = any(one.kind == "loss" for one in config.disturbances)  # KV on its way to a lost node is sent again
+    assert end["kv_bytes_moved"] >= moved if moves else end["kv_bytes_moved"] == moved
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_two_runs_are_equal_to_the_byte(rule: str) -> None:
-    first, second = run(rule), run(rule)
+@settings(max_examples=40, deadline=None)
+@given(scenario=scenarios(), rule=rules)
+def test_two_runs_are_equal_to_the_byte(scenario: Scenario, rule: str) -> None:
+    first, second = (simulate(scenario.workload, policy_of(rule, scenario), scenario.config) for _ in range(2))
     assert repr(first.records) == repr(second.records)
     assert first.gaps.columns().tobytes() == second.gaps.columns().tobytes()
     assert first.counters == second.counters
 
 
-def test_requests_are_equal_under_two_rules() -> None:
-    def asked(result: RunResult) -> list[tuple[float, int, int]]:
-        return [(r.arrival_s, r.prompt_tokens, r.output_tokens) for r in result.records]
+@settings(max_examples=60, deadline=None)
+@given(scenario=scenarios(), rule=rules, cut=st.floats(0.0, 1.0))
+def test_a_copy_plays_on_as_the_original_at_any_instant(scenario: Scenario, rule: str, cut: float) -> None:
+    # A copy has no policy to ask where displaced requests go: both go by the cluster's default.
+    original = Played(scenario, policy_of(rule, scenario), places_again=False)
+    original.play(until_s=cut * 1.5 * float(scenario.workload.arrival_s[-1]))
+    records, segments = len(original.records), len(original.cluster.gaps.columns())
+    twin = original.copy().play()
+    original.play()
+    assert repr(twin.records) == repr(original.records[records:])
+    assert twin.cluster.gaps.columns().tobytes() == original.cluster.gaps.columns()[segments:].tobytes()
+    assert twin.end() == original.end()
+    for cost in ("waiting_cost", "tail_cost", "tbt_cost"):
+        expected = getattr(original.cluster, cost)()
+        assert getattr(twin.cluster, cost)() == pytest.approx(expected, rel=1e-9), cost
 
-    assert asked(run("static")) == asked(run("kairos"))
+
+def test_a_copy_costs_what_is_in_flight_not_what_has_been() -> None:
+    workload = generate("burst", rate_rps=18.0, requests=160, seed=1, max_prompt_tokens=5_000)
+    scenario = Scenario(workload, ClusterConfig(toy_profile()), (), 0)
+    played = Played(scenario, policies.make("static")).play()
+    twin = played.copy()
+    assert len(played.cluster.gaps.columns()) > 0 == len(twin.cluster.gaps.columns())
+    assert not twin.cluster.lifecycle.in_flight
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 10_000),
-    capacity=st.sampled_from([6_201, 8_000, 30_000]),
-    rule=st.sampled_from(RULES),
-    max_seqs=st.sampled_from([2, 256]),
+# ---- one request alone ----------------------------------------------------------------------------------------------
+
+alone = st.fixed_dictionaries(
+    {
+        "prompt_tokens": st.integers(2, 30_000),
+        "output_tokens": st.integers(1, 60),
+        "kind": st.sampled_from(["deflected", "moved", "split"]),
+        "split_share": st.floats(0.01, 0.99),
+        "tbt_slo_s": st.floats(0.005, 0.3),
+        "token_budget": st.sampled_from([300, 2048, 8000]),
+        "step_budget": st.sampled_from(["slo", "fixed"]),
+        "kv_watermark": st.sampled_from([0.0, 0.1]),
+    }
 )
-def test_kv_is_never_over_capacity_and_nobody_starves(seed: int, capacity: int, rule: str, max_seqs: int) -> None:
-    capacity = enough_kv(capacity, rule)
-    rng = np.random.default_rng(seed)
-    workload = Workload.of(
-        np.cumsum(rng.exponential(0.02, 60)), rng.integers(1, 6000, 60), rng.choice([1, 2, 50, 200], 60), label="tight"
-    )
-    records: list[RequestRecord] = []
-    cluster = Cluster(ClusterConfig(toy_profile(capacity), max_seqs=max_seqs), records.append)
-    policy = policies.make(rule)
-    arrivals = list(
-        zip(workload.arrival_s.tolist(), workload.prompt_tokens.tolist(), workload.output_tokens.tolist(), strict=True)
+BETTER: dict[str, Callable[[ClusterConfig, float], ClusterConfig]] = {
+    "more KV": lambda config, factor: replace(
+        config, profile=replace(config.profile, kv_capacity_tokens=int(40_000 * factor))
+    ),
+    "more bandwidth": lambda config, factor: replace(
+        config,
+        profile=replace(
+            config.profile,
+            inter_node=replace(config.profile.inter_node, bandwidth_bytes_per_s=20e9 * factor),
+        ),
+    ),
+    "NVLink": lambda config, _: replace(config, hosts=(0, 0)),
+    "a faster prefill node": lambda config, factor: replace(config, node_speeds=(factor, 1.0)),
+    "a faster decode node": lambda config, factor: replace(config, node_speeds=(1.0, factor)),
+}
+
+
+@pytest.mark.parametrize("better", BETTER)
+@settings(max_examples=25, deadline=None)
+@given(one=alone, factor=st.floats(1.0, 4.0))
+def test_a_request_alone_is_never_slower_with(better: str, one: dict, factor: float) -> None:
+    prompt = one["prompt_tokens"]
+    split = max(1, int(prompt * one["split_share"]))
+    placement = {"deflected": Placement(1, 1), "moved": Placement(0, 1), "split": Placement(0, 1, (), split)}
+    workload = Workload.of([0.0], [prompt], [one["output_tokens"]], tbt_slo_s=one["tbt_slo_s"], label="one")
+    config = ClusterConfig(
+        toy_profile(40_000),
+        shape="1P1D",
+        token_budget=one["token_budget"],
+        step_budget=one["step_budget"],
+        kv_watermark=one["kv_watermark"],
     )
 
-    def check() -> None:
-        for engine in cluster.engines:
-            assert 0 <= engine.kv_used_tokens <= capacity
+    def record(config: ClusterConfig) -> RequestRecord:
+        return simulate(workload, Given(placement[one["kind"]]), config).records[0]
 
-    for number, (arrival_s, prompt_tokens, output_tokens) in enumerate(arrivals):
-        while cluster.clock.peek() < arrival_s:
-            cluster.clock.step()
-            check()
-        cluster.clock.advance_to(arrival_s)
-        placement = policy.place(RequestView(number, arrival_s, prompt_tokens, 2.0, 0.1), cluster.view())
-        cluster.submit(Request(number, arrival_s, prompt_tokens, output_tokens, 2.0, 0.1), placement)
-        check()
-    while cluster.clock.peek() < float("inf"):
-        cluster.clock.step()
-        check()
-    assert len(records) == 60
-    assert not cluster.lifecycle.in_flight
-    assert [engine.kv_used_tokens for engine in cluster.engines] == [0] * 4
-    counters = cluster.lifecycle.counters
-    for counts in (
-        counters.queued_prompts,
-        counters.queued_prompt_tokens,
-        counters.decode_requests,
-        counters.decode_prompt_tokens,
-        counters.deflected_requests,
-    ):
-        assert counts == [0] * 4
+    plain, other = record(config), record(BETTER[better](config, factor))
+    assert other.first_token_s <= plain.first_token_s * (1 + 1e-12)
+    assert other.last_token_s <= plain.last_token_s * (1 + 1e-12)
+
+
+# ---- constructed ----------------------------------------------------------------------------------------------------
+
+
+class Crossing:
+    """Places one request from node 2 to node 3 and the other the other way round."""
+
+    name = "crossing"
+
+    def place(self, request: RequestView, _view: RouterView) -> Placement:
+        """Place by number."""
+        return Placement(2, 3) if request.number == 0 else Placement(3, 2)
+
+
+@pytest.mark.parametrize("hold_s", [0.5, 480.0])
+def test_nodes_that_wait_for_each_others_kv_compute_it_again(hold_s: float) -> None:
+    workload = Workload.of([0.0, 0.001], [5_000, 5_001], [10, 10], label="crossing")
+    roomy = simulate(workload, Crossing(), ClusterConfig(toy_profile(11_000), kv_hold_s=hold_s))
+    assert roomy.counters.kv_expired == 0
+    tight = simulate(workload, Crossing(), ClusterConfig(toy_profile(9_000), kv_hold_s=hold_s))
+    assert tight.counters.kv_expired >= 1
+    first_expiry_s = min(record.prefill_end_s for record in tight.records) + hold_s
+    for record in tight.records:
+        assert isfinite(record.last_token_s)
+        assert record.first_token_s > first_expiry_s
+
+
+def test_a_lost_node_gets_no_request_and_none_may_be_sent_there() -> None:
+    workload = generate("burst", rate_rps=14.0, requests=200, seed=3)
+    loss = Disturbance(3.0, "loss", 1)
+    result = simulate(workload, policies.make("static"), ClusterConfig(toy_profile(), disturbances=(loss,)))
+    assert result.counters.displaced > 0
+    late = [record for record in result.records if record.arrival_s > loss.at_s]
+    assert {record.prefill_node for record in late} == {0}
+    with pytest.raises(InputError, match=r"Placement\(.*node 1 is lost; the nodes left are 0, 2, 3"):
+        simulate(workload, Given(Placement(0, 2), Placement(1, 2)), ClusterConfig(toy_profile(), disturbances=(loss,)))
 
 
 def test_preemption_is_counted_where_kv_runs_out() -> None:
@@ -164,26 +246,30 @@ def test_preemption_is_counted_where_kv_runs_out() -> None:
     assert tight.end_s > roomy.end_s
 
 
-def test_more_load_is_never_faster_on_average() -> None:
-    def ttft_s(rate_rps: float) -> float:
-        return float(np.mean([r.first_token_s - r.arrival_s for r in run("static", rate_rps=rate_rps).records]))
-
-    ttfts = [ttft_s(rate) for rate in (2.0, 8.0, 16.0, 32.0)]
-    assert ttfts == sorted(ttfts)
-
-
-def test_nvlink_is_no_slower_than_the_nics() -> None:
-    apart = run("static").records
-    together = run("static", hosts=(0, 0, 0, 0)).records
-    assert np.mean([r.kv_ready_s for r in together]) < np.mean([r.kv_ready_s for r in apart])
-
-
 def test_a_capped_drain_keeps_who_did_not_finish() -> None:
     workload = generate("burst", rate_rps=40.0, requests=300, seed=5)
     result = simulate(workload, policies.make("static"), ClusterConfig(toy_profile()), drain_s=0.5)
-    assert len(result.records) == 300
+    assert [record.request for record in result.records] == list(range(300))
     assert any(not isfinite(r.first_token_s) for r in result.records)
     assert result.end_s == pytest.approx(workload.arrival_s[-1] + 0.5)
+    whole = simulate(workload, policies.make("static"), ClusterConfig(toy_profile()))
+    for capped, record in zip(result.records, whole.records, strict=True):
+        reached = np.array(record[7:12]) <= result.end_s
+        assert np.array(capped[7:12])[reached] == pytest.approx(np.array(record[7:12])[reached], abs=1e-9)
+
+
+@pytest.mark.parametrize("prompt_tokens", [100, 10**9])
+def test_a_run_leaves_garbage_collection_as_it_was_also_when_it_fails(prompt_tokens: int) -> None:
+    usual = gc.get_threshold()
+    workload = Workload.of([0.0], [prompt_tokens], [3], label="one")
+    fits = prompt_tokens < 1000
+    with nullcontext() if fits else pytest.raises(InputError):
+        simulate(workload, policies.make("static"), ClusterConfig(toy_profile()))
+    assert gc.isenabled()
+    assert gc.get_threshold() == usual
+
+
+# ---- refusals -------------------------------------------------------------------------------------------------------
 
 
 def test_a_request_that_can_never_fit_is_refused_by_name() -> None:
@@ -192,10 +278,21 @@ def test_a_request_that_can_never_fit_is_refused_by_name() -> None:
         simulate(workload, policies.make("static"), ClusterConfig(toy_profile(4_000)))
 
 
-@pytest.mark.parametrize("placement", [Placement(4, 2), Placement(0, -1), Placement(2, 2, (0,))])
-def test_a_placement_that_does_not_exist_is_refused(placement: Placement) -> None:
-    cluster = Cluster(ClusterConfig(toy_profile()), lambda _: None)
-    with pytest.raises(InputError, match="Placement"):
+@pytest.mark.parametrize(
+    ("placement", "step_budget", "says"),
+    [
+        (Placement(4, 2), "slo", "outside 0 to 3"),
+        (Placement(0, -1), "slo", "outside 0 to 3"),
+        (Placement(2, 2, (0,)), "fixed", "less than one token"),
+        (Placement(2, 2, (512,)), "slo", "step_budget='fixed'"),
+        (Placement(2, 2, (), 5), "slo", "two nodes"),
+        (Placement(0, 2, (), 10), "slo", "a token for each"),
+        (Placement(0, 2, (), -1), "slo", "a token for each"),
+    ],
+)
+def test_a_placement_that_makes_no_sense_is_refused(placement: Placement, step_budget: str, says: str) -> None:
+    cluster = Cluster(ClusterConfig(toy_profile(), step_budget=step_budget), lambda _: None)
+    with pytest.raises(InputError, match=says):
         cluster.submit(Request(0, 0.0, 10, 10, 2.0, 0.1), placement)
     assert not cluster.lifecycle.in_flight
 
@@ -210,35 +307,13 @@ def test_a_placement_that_does_not_exist_is_refused(placement: Placement) -> Non
         ({"max_seqs": 0}, "at least 1"),
         ({"token_budget": 256}, "larger than max_seqs"),
         ({"token_budget": 100_000}, "beyond the"),
+        ({"step_budget": "loose"}, "step_budget"),
+        ({"slo_share": 0.0}, "slo_share"),
+        ({"chunk_grain_tokens": 0}, "chunk_grain_tokens"),
+        ({"kv_hold_s": 0.0}, "kv_hold_s"),
     ],
 )
 def test_a_cluster_that_makes_no_sense_is_refused(config: dict[str, object], says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
         ClusterConfig(toy_profile(), **config)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("prompt_tokens", [100, 10**9])
-def test_a_run_leaves_garbage_collection_as_it_was_also_when_it_fails(prompt_tokens: int) -> None:
-    usual = gc.get_threshold()
-    workload = Workload.of([0.0], [prompt_tokens], [3], label="one")
-    fits = prompt_tokens < 1000
-    with nullcontext() if fits else pytest.raises(InputError):
-        simulate(workload, policies.make("static"), ClusterConfig(toy_profile()))
-    assert gc.isenabled()
-    assert gc.get_threshold() == usual
-
-
-def test_nodes_that_wait_for_each_others_kv_are_told_as_unfinished() -> None:
-    class Crossing:
-        name = "crossing"
-
-        def place(self, request: RequestView, _view: RouterView) -> Placement:
-            return Placement(2, 3) if request.number == 0 else Placement(3, 2)
-
-    workload = Workload.of([0.0, 0.0], [5_000, 5_000], [10, 10], label="crossing")
-    fits = simulate(workload, Crossing(), ClusterConfig(toy_profile(11_000)))
-    assert all(isfinite(record.last_token_s) for record in fits.records)
-    stuck = simulate(workload, Crossing(), ClusterConfig(toy_profile(9_000)))
-    assert [record.request for record in stuck.records] == [0, 1]
-    assert all(isfinite(r.prefill_end_s) and not isfinite(r.first_token_s) for r in stuck.records)

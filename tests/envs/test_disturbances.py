@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from envs.cluster import ClusterConfig, Placement, RequestView, RunResult, simulate
-from envs.cluster import Disturbance
+from envs.cluster import ClusterConfig, Disturbance, Placement, RequestView, RunResult, simulate
 from envs.generators import generate
 from envs.workload import Workload
 from hardware_profiles import InputError

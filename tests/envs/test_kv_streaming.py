@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from envs.cluster import Cluster, ClusterConfig, Placement, RequestRecord, RunResult, Request, simulate
-from envs.cluster import Disturbance
+from envs.cluster import Cluster, ClusterConfig, Disturbance, Placement, Request, RequestRecord, RunResult, simulate
 from envs.generators import generate
 from envs.workload import Workload
 from hardware_profiles import Link, Profile

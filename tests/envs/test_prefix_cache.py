@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from envs.cluster import Cluster, ClusterConfig, Placement, RequestView, Request, simulate
-from envs.cluster import Disturbance
+from envs.cluster import Cluster, ClusterConfig, Disturbance, Placement, Request, RequestView, simulate
 from envs.cluster.prefix_cache import PrefixCache
 from envs.traces import read_trace, write_native
 from envs.workload import HASH_BLOCK_TOKENS, Workload

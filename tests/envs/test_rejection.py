@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from envs.cluster import ClusterConfig, RouterView, Placement, RequestRecord, RequestView, simulate
-from envs.cluster import Disturbance
+from envs.cluster import ClusterConfig, Disturbance, Placement, RequestRecord, RequestView, RouterView, simulate
 from envs.generators import generate
 from envs.workload import Workload
 from tests.toy import toy_profile

@@ -10,8 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.cluster import Cluster, ClusterConfig, RouterView, Placement, RequestRecord, RequestView, Request, simulate
-from envs.cluster import Disturbance
+from envs.cluster import (
+    Cluster,
+    ClusterConfig,
+    Disturbance,
+    Placement,
+    Request,
+    RequestRecord,
+    RequestView,
+    RouterView,
+    simulate,
+)
 from envs.workload import Workload
 from hardware_profiles import InputError
 from tests.envs.shared_prefixes import conversations

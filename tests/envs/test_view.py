@@ -11,13 +11,13 @@ import policies
 from envs.cluster import (
     Cluster,
     ClusterConfig,
-    RouterView,
-    RouterCounters,
     NodeReport,
     Placement,
+    Request,
     RequestRecord,
     RequestView,
-    Request,
+    RouterCounters,
+    RouterView,
     simulate,
 )
 from envs.observation import encode

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from envs.cluster import Cluster, ClusterConfig, Placement, RequestRecord, RunResult, Samples, Request, Watch, simulate
+from envs.cluster import Cluster, ClusterConfig, Placement, Request, RequestRecord, RunResult, Samples, Watch, simulate
 from envs.cluster.clock import Clock
 from envs.cluster.network import Network
 from envs.generators import generate

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 import policies
-from envs.cluster import ClusterConfig, Topology, simulate
-from envs.cluster import Disturbance
+from envs.cluster import ClusterConfig, Disturbance, Topology, simulate
 from envs.workload import Workload
 from experiments.cluster_options import OPTIONS, cluster_options
 from experiments.compare import compare, parse

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import policies
-from envs.cluster import ClusterConfig, RouterView, Placement, RequestView
+from envs.cluster import ClusterConfig, Placement, RequestView, RouterView
 from envs.generators import generate
 from experiments import tune as module
 from experiments.cells import Cell

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.cluster import ClusterConfig, RouterView, NodeReport, Placement, RequestView, simulate
+from envs.cluster import ClusterConfig, NodeReport, Placement, RequestView, RouterView, simulate
 from envs.predict import CHUNK_CANDIDATES, prefill_execution_s
 from envs.workload import Workload
 from policies.mixed import Mixed, best_remote, planned_queue_s, shared_queue_s

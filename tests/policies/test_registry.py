@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import policies
-from envs.cluster import RouterView, Placement, RequestView
+from envs.cluster import Placement, RequestView, RouterView
 from hardware_profiles import InputError
 from policies import registry
 from policies.kairos import Kairos
