@@ -101,17 +101,17 @@ class Watched:
     def check(self) -> None:
         cluster = self.cluster
         for node, engine in enumerate(cluster.engines):
-            assert 0 <= engine.kv_used_tokens <= cluster.topology.kv_capacity_tokens[node]
-            assert engine.computed_tokens <= engine.enqueued_tokens
-        for cache, tokens in zip(cluster._caches, cluster.topology.prefix_cache_tokens, strict=False):
+            assert 0 <= engine.scheduler.kv.used_tokens <= cluster.topology.kv_capacity_tokens[node]
+            assert engine.scheduler.computed_tokens <= engine.scheduler.enqueued_tokens
+        for cache, tokens in zip(cluster.transfers.caches, cluster.topology.prefix_cache_tokens, strict=False):
             assert len(cache.blocks) * HASH_BLOCK_TOKENS <= tokens
 
     def assert_nothing_is_left(self) -> None:
         cluster = self.cluster
         assert not cluster.lifecycle.in_flight
-        assert not cluster._sent_tokens
-        assert [engine.kv_used_tokens for engine in cluster.engines] == [0] * len(cluster.engines)
-        assert all(engine.computed_tokens == engine.enqueued_tokens for engine in cluster.engines)
+        assert not cluster.transfers._sent_tokens
+        assert [engine.scheduler.kv.used_tokens for engine in cluster.engines] == [0] * len(cluster.engines)
+        assert all(engine.scheduler.computed_tokens == engine.scheduler.enqueued_tokens for engine in cluster.engines)
         for name in ("queued_prompts", "queued_prompt_tokens", "decode_requests", "decode_prompt_tokens"):
             assert not any(getattr(cluster.lifecycle.counters, name)), name
         assert not any(cluster.lifecycle.counters.deflected_requests)

@@ -94,7 +94,7 @@ def test_it_is_a_simpy_environment_on_which_processes_run_beside_the_calls() -> 
 
 
 class Listener:
-    """One whose methods are called, with values that have their own twins."""
+    """One whose methods are called."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -119,14 +119,22 @@ def test_a_copied_clock_makes_the_same_calls_in_the_same_order_to_the_copied_lis
     clock.advance_to(stop_s)
     twin = Clock()
     its = Listener(twin)
-    twin.copy_calls(clock, {listener: its}, {number: ("twin of", number) for number in range(len(calls))})
+    twin.copy_calls(clock, {listener: its})
     before = list(listener.heard)
     assert twin.now == clock.now
     twin.call_at(100.0, Call(its.tell))  # a new call comes after the pending ones of its instant
     twin.drain(inf)
     assert listener.heard == before
     clock.drain(inf)
-    later = [
-        (time_s, value if value is None else ("twin of", value)) for time_s, value in listener.heard[len(before) :]
-    ]
-    assert its.heard == [*later, (100.0, None)]
+    assert its.heard == [*listener.heard[len(before) :], (100.0, None)]
+
+
+@given(times_s=st.lists(times, min_size=1, unique=True), gone=st.integers(0))
+def test_a_cancelled_call_is_not_made_and_the_others_are(times_s: list[float], gone: int) -> None:
+    clock = Clock()
+    log = Log(clock)
+    numbers = [clock.call_at(time_s, Call(log.note(time_s))) for time_s in times_s]
+    gone %= len(times_s)
+    clock.cancel(numbers[gone])
+    clock.drain(inf)
+    assert [value for _, value in log.calls] == sorted(times_s[:gone] + times_s[gone + 1 :])

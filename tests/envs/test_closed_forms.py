@@ -9,7 +9,7 @@ import policies
 from envs.cluster import ClusterConfig, Placement, RequestView, simulate
 from envs.cluster.clock import Call, Clock
 from envs.cluster.network import Network
-from envs.cluster.request import Sequence
+from envs.cluster.request import Request
 from envs.workload import Workload
 from hardware_profiles import Link
 from tests.toy import TOY_LAW, toy_profile
@@ -112,7 +112,7 @@ def transfers(
     )
     for i, (start_s, source, target, kv_bytes) in enumerate(jobs):
         told_s = start_s - ahead_s if start_s > ahead_s else start_s  # the network may hear of it before it begins
-        job = (Sequence(i, start_s, 1, 1, 1.0, 1.0), source, target, kv_bytes, start_s)
+        job = (Request(i, start_s, 1, 1, 1.0, 1.0), source, target, kv_bytes, start_s)
         clock.call_at(told_s, Call(lambda _, job=job: network.start(*job)))
     clock.run()
     return [done[i] for i in range(len(jobs))]

@@ -167,4 +167,4 @@ def test_nobody_starves_and_kv_is_never_over_capacity(
     watched.assert_nothing_is_left()
     sent_tokens = [watched.split_tokens[r.request] or r.prompt_tokens for r in records if not r.deflected]
     moved = sum(-(-tokens // 16) * 16 * KV_BYTES for tokens in sent_tokens)
-    assert watched.cluster.kv_bytes_moved == moved
+    assert watched.cluster.transfers.bytes_moved == moved

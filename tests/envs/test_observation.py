@@ -95,7 +95,7 @@ def test_every_feature_is_what_its_name_says(
 ) -> None:
     counters, topology = view.counters, view.topology
     for arrival_s, prompt_tokens in sorted(arrivals):
-        counters.count_arrival(arrival_s, prompt_tokens)
+        counters.arrived(Request(0, arrival_s, prompt_tokens, 1, 2.0, 0.1))
     observation = encode(request, view)
     found = candidates(request, view)
     prefill, decode = len(topology.prefill_nodes), len(topology.decode_nodes)

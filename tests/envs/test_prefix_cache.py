@@ -264,7 +264,7 @@ def test_a_copy_plays_on_as_the_original_would(seed: int, cut: int, capacity: in
         one.assert_nothing_is_left()
     assert before + twin.records == original.records
     assert twin.cluster.prefix_hit_tokens == original.cluster.prefix_hit_tokens
-    assert twin.cluster.kv_bytes_moved == original.cluster.kv_bytes_moved
+    assert twin.cluster.transfers.bytes_moved == original.cluster.transfers.bytes_moved
 
 
 @settings(max_examples=60)
@@ -289,7 +289,7 @@ def test_a_lost_node_takes_its_cache_with_it_and_nobody_else(
     assert_sound(workload, watched.drain())
     watched.assert_nothing_is_left()
     if cache:
-        assert not watched.cluster._caches[node].blocks
+        assert not watched.cluster.transfers.caches[node].blocks
 
 
 @pytest.mark.parametrize(

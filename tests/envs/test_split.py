@@ -134,8 +134,8 @@ def test_all_finish_and_leave_nothing_behind(seed: int, options: dict) -> None:
     for name in ("queued_prompts", "queued_prompt_tokens", "deflected_requests", "decode_requests"):
         assert getattr(counters, name) == [0, 0, 0, 0], name
     for engine in cluster.engines:
-        assert engine.kv_used_tokens == 0
-        assert engine.enqueued_tokens == engine.computed_tokens
+        assert engine.scheduler.kv.used_tokens == 0
+        assert engine.scheduler.enqueued_tokens == engine.scheduler.computed_tokens
     assert not cluster.lifecycle.in_flight
 
 

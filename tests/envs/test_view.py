@@ -54,7 +54,7 @@ class Placed:
 
     def __init__(self, seed: int, report_age_s: float, capacity: int = ROOMY) -> None:
         self.records: list[RequestRecord] = []
-        config = ClusterConfig(toy_profile(capacity), report_age_s=report_age_s)
+        config = ClusterConfig(toy_profile(capacity), report_age_s=report_age_s, step_budget="fixed")
         self.cluster = Cluster(config, self.records.append)
         asked = workload(seed)
         columns = (asked.arrival_s, asked.prompt_tokens, asked.output_tokens, asked.ttft_slo_s, asked.tbt_slo_s)

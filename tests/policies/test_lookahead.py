@@ -71,7 +71,7 @@ def total_cost(workload: Workload, name: str) -> float:
         assert placed is not None
         cluster.submit(Request(number, *request), placed)
     cluster.clock.advance_to(requests[-1][0] + SETTLE_S)
-    assert not cluster.waiting.requests
+    assert not cluster.lifecycle.first_token_wait.requests
     return cluster.waiting_cost() + cluster.tbt_cost()
 
 
@@ -183,9 +183,9 @@ def test_placements_are_charged_to_the_same_end() -> None:
         cluster.submit(Request(number, *requests[number]), Placement(number, 2))
     cluster.clock.advance_to(1.0)
     assert cluster.tbt_cost() > 10.0
-    assert len(cluster.waiting.requests) == 2
+    assert len(cluster.lifecycle.first_token_wait.requests) == 2
     cluster.waiting_cost()  # the first tokens of both are out: nobody waits
-    assert not cluster.waiting.requests
+    assert not cluster.lifecycle.first_token_wait.requests
     # Node 3 is idle and its one token has no gap, so the two differ by the wait for it alone.
     costs, ttfts_s = [], []
     for placement in (Placement(0, 3), Placement(3, 3, (500,) * 8)):
