@@ -6,9 +6,9 @@ from agents.export import load_policy
 from agents.layout import Layout
 from agents.numpy_policy import NumpyActor
 from envs import actions, observation
+from envs.cluster import RouterView
 from envs.cluster.placement import Placement
 from envs.cluster.request import RequestView
-from envs.cluster import RouterView
 from hardware_profiles.errors import InputError
 
 

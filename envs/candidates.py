@@ -8,15 +8,7 @@ from math import inf
 from typing import NamedTuple
 
 from envs.cluster import NodeReport, Placement, RequestView, RouterView
-from envs.predict import chunk_step_s, plan_chunks, prefill_execution_s
-from hardware_profiles import StepLaw
-
-PLAN_BETA = 0.9
-"""Share of the strictest resident TBT SLO that a step of a deflection's plan may last.
-
-Ours: reports are old and batches grow while a plan runs, so at 1.0 a few steps in a thousand exceed the SLO by a hair,
-and each is a miss for every sequence in its batch.
-"""
+from envs.prediction import PLAN_BETA, first_token_s, join_s, plan_chunks, prefill_s, queue_wait_s
 
 
 class Candidate(NamedTuple):
@@ -38,24 +30,6 @@ class Candidate(NamedTuple):
     execution_s: float
     slack_s: float
     report: NodeReport
-
-
-def decode_step_s(law: StepLaw, batch: int, kv_tokens: int) -> float:
-    """Duration of a plain decode step, seconds."""
-    base_s, kv_s, _ = law.decode_line(batch, kv_tokens)
-    return law.token_time_s[batch] + base_s + kv_s * kv_tokens
-
-
-def _boundary_wait_s(law: StepLaw, report: NodeReport) -> float:
-    """Expected wait for a node's next step boundary, seconds: half a step where one is in progress."""
-    return 0.5 * decode_step_s(law, report.decode_batch, report.decode_kv_tokens) if report.decode_batch else 0.0
-
-
-def first_token_s(view: RouterView, node: int, report: NodeReport, prompt_tokens: int) -> float:
-    """Predicted time from the end of a transfer to the first token, seconds: join at a boundary, take one step."""
-    law = view.topology.laws[node]
-    batch = min(report.decode_batch + 1, view.topology.max_seqs)
-    return _boundary_wait_s(law, report) + decode_step_s(law, batch, report.decode_kv_tokens + prompt_tokens)
 
 
 def candidate(node: int, request: RequestView, view: RouterView) -> Candidate:
@@ -84,14 +58,14 @@ def _prefill_candidate(
     topology = view.topology
     law = topology.laws[node]
     report = view.report(node)
-    execution_s = prefill_execution_s(law, request.prompt_tokens, topology.token_budget)
+    execution_s = prefill_s(law, request.prompt_tokens, topology.token_budget)
     ttft_s = execution_s + topology.transfer_s(node, decode_node, request.prompt_tokens)
     ttft_s += decode_s
     ahead = report.prefill_tokens_ahead
     if ahead > 0:
         counters = view.counters
         context = 0.5 * counters.queued_prompt_tokens[node] / max(1, counters.queued_prompts[node])
-        ttft_s += ahead / topology.token_budget * chunk_step_s(law, topology.token_budget, context)
+        ttft_s += queue_wait_s(law, ahead, topology.token_budget, context)
     return Candidate(Placement(node, decode_node), True, ttft_s, execution_s, request.tbt_slo_s, report)
 
 
@@ -110,7 +84,7 @@ def _decode_candidate(node: int, request: RequestView, view: RouterView, report:
     assert plan is not None  # smallest_if_none always plans
     # Deflected prompts already there go first, at about this prompt's pace.
     ttft_s = plan.total_s * (1.0 + max(0, report.prefill_tokens_ahead) / request.prompt_tokens)
-    ttft_s += _boundary_wait_s(law, report)
+    ttft_s += join_s(law, report)
     return Candidate(
         Placement(node, node, plan.chunks), plan.slack_s >= 0.0, ttft_s, plan.total_s, plan.slack_s, report
     )

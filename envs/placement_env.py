@@ -40,7 +40,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     | prefill node | prefill there, first come first served; decode on the decode node with fewest unfinished requests |
     | decode node | deflect: prefill and decode there, in the largest TBT-safe chunks |
 
-    A chunk is TBT-safe when its step keeps within 0.9 (`envs.candidates.PLAN_BETA`) of the strictest TBT SLO among the
+    A chunk is TBT-safe when its step keeps within 0.9 (`envs.prediction.PLAN_BETA`) of the strictest TBT SLO among the
     sequences decoding there, as far as the router knows. `action_mask` is 0 for a decode node on which no chunk is.
     Choosing it all the same places the request on the prefill node with the fewest queued tokens and sets
     `info["invalid_action"]`; with `strict_actions` it raises ValueError.

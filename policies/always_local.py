@@ -1,7 +1,7 @@
 """`always-local`: no use of the prefill nodes at all."""
 
 from envs.actions import placement_for
-from envs.cluster import RouterView, Placement, RequestView
+from envs.cluster import Placement, RequestView, RouterView
 
 
 class AlwaysLocal:

@@ -32,11 +32,17 @@ What is adapted, and what is ours where the sources leave it open:
 from math import inf
 from typing import ClassVar, NamedTuple
 
-from envs.candidates import PLAN_BETA, decode_step_s, first_token_s
-from envs.cluster import RouterView, Placement, RequestView
-from envs.predict import CHUNK_CANDIDATES
+from envs.cluster import Placement, RequestView, RouterView
+from envs.prediction import (
+    CHUNK_CANDIDATES,
+    PLAN_BETA,
+    NodeSteps,
+    decode_step_s,
+    first_token_s,
+    planned_queue_s,
+    shared_queue_s,
+)
 from hardware_profiles import InputError
-from policies.mixed import Mixed, planned_queue_s, shared_queue_s
 
 
 class _Prefill(NamedTuple):
@@ -212,16 +218,16 @@ class Arrow:
         topology = view.topology
         prompt_tokens = request.prompt_tokens
         report = view.report(node)
-        mixed = Mixed.of(topology.laws[node], report)
+        steps = NodeSteps.of(topology.laws[node], report)
         ahead = report.prefill_tokens_ahead
-        if mixed.batch:
+        if steps.batch:
             budget = topology.token_budget
-            chunk = mixed.safe_chunk(prompt_tokens, PLAN_BETA * report.tbt_slo_s, budget)
-            chunk = chunk or min(CHUNK_CANDIDATES[-1], budget - mixed.batch)
-            queue_s = planned_queue_s(view, node, mixed, ahead, chunk)
+            chunk = steps.safe_chunk(prompt_tokens, PLAN_BETA * report.tbt_slo_s, budget)
+            chunk = chunk or min(CHUNK_CANDIDATES[-1], budget - steps.batch)
+            queue_s = planned_queue_s(view, node, steps, ahead, chunk)
         else:
             chunk = 0
-            queue_s = shared_queue_s(view, node, mixed, ahead)
-        ttft_s = queue_s + mixed.prefill_s(prompt_tokens, chunk or topology.token_budget)
+            queue_s = shared_queue_s(view, node, steps, ahead)
+        ttft_s = queue_s + steps.prefill_s(prompt_tokens, chunk or topology.token_budget)
         ttft_s += topology.transfer_s(node, decode_node, prompt_tokens) + decode_s
         return _Prefill(ttft_s, queue_s, node, chunk)

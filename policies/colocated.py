@@ -10,7 +10,7 @@ one prompt a step. Its default is the paper's budget where the SLO is strict.
 
 from typing import Any, ClassVar
 
-from envs.cluster import RouterView, Placement, RequestView
+from envs.cluster import Placement, RequestView, RouterView
 from hardware_profiles import InputError
 
 

@@ -13,8 +13,8 @@ what is done here:
 from math import inf
 from typing import ClassVar
 
-from envs.cluster import RouterView, Placement, RequestView, prefill_then_decode
-from envs.predict import CHUNK_CANDIDATES, plan_chunks, prefill_execution_s, queue_wait_s
+from envs.cluster import Placement, RequestView, RouterView, prefill_then_decode
+from envs.prediction import CHUNK_CANDIDATES, plan_chunks, prefill_s, queue_wait_s
 from hardware_profiles import InputError
 
 
@@ -98,12 +98,13 @@ class Kairos:
         best_node = -1
         best_s = inf
         law = topology.laws[topology.prefill_nodes[0]]
-        execution_s = prefill_execution_s(law, prompt_tokens, chunk)
+        execution_s = prefill_s(law, prompt_tokens, chunk)
         for node in topology.prefill_nodes:
             if topology.laws[node] is not law:  # nodes that are alike share it
                 law = topology.laws[node]
-                execution_s = prefill_execution_s(law, prompt_tokens, chunk)
-            ttft_s = queue_wait_s(law, view.report(node).prefill_tokens_ahead, queue_chunk) + execution_s
+                execution_s = prefill_s(law, prompt_tokens, chunk)
+            ahead = view.report(node).prefill_tokens_ahead
+            ttft_s = queue_wait_s(law, ahead, queue_chunk, 0.5 * ahead) + execution_s
             if self._transfer:
                 ttft_s += topology.transfer_s(node, decode_node, prompt_tokens)
             if ttft_s < best_s:

@@ -4,7 +4,7 @@ from math import inf
 
 import policies
 from envs.candidates import candidates
-from envs.cluster import Cluster, RouterView, Placement, RequestView
+from envs.cluster import Cluster, Placement, RequestView, RouterView
 from envs.workload import Row
 from hardware_profiles import InputError
 from policies.rollout import placed_by, rollout_cost

@@ -7,7 +7,7 @@ the true arrivals and output lengths makes this a bound and a teacher, never a r
 
 from copy import deepcopy
 
-from envs.cluster import Cluster, RouterView, Placement, Policy, RequestView, Request
+from envs.cluster import Cluster, Placement, Policy, Request, RequestView, RouterView
 from envs.workload import Row
 from hardware_profiles import InputError
 

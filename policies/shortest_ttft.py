@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from envs.candidates import candidates
-from envs.cluster import RouterView, Placement, RequestView
+from envs.cluster import Placement, RequestView, RouterView
 from hardware_profiles import InputError
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from envs.actions import placement_for
-from envs.cluster import RouterView, Placement, RequestView
+from envs.cluster import Placement, RequestView, RouterView
 from hardware_profiles import InputError
 from policies.fixed import Static
 

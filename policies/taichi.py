@@ -28,9 +28,9 @@ What is adapted, and what is ours where the readings leave it open:
 from math import inf
 from typing import ClassVar
 
-from envs.cluster import RouterView, Placement, RequestView
+from envs.cluster import Placement, RequestView, RouterView
+from envs.prediction import NodeSteps, best_remote, join_s, planned_queue_s
 from hardware_profiles import InputError
-from policies.mixed import Mixed, best_remote, planned_queue_s
 
 
 class TaiChi:
@@ -88,10 +88,10 @@ class TaiChi:
             report = view.report(node)
             if report.kv_used_tokens + request.prompt_tokens > self._watermark * topology.kv_capacity_tokens[node]:
                 continue
-            mixed = Mixed.of(topology.laws[node], report)
-            chunk = max(1, min(self._chunk, topology.token_budget - mixed.batch))
-            ttft_s = planned_queue_s(view, node, mixed, report.prefill_tokens_ahead, chunk)
-            ttft_s += mixed.join_s + mixed.prefill_s(request.prompt_tokens, chunk)
+            steps = NodeSteps.of(topology.laws[node], report)
+            chunk = max(1, min(self._chunk, topology.token_budget - steps.batch))
+            ttft_s = planned_queue_s(view, node, steps, report.prefill_tokens_ahead, chunk)
+            ttft_s += join_s(steps.law, report) + steps.prefill_s(request.prompt_tokens, chunk)
             if ttft_s < best_s:
                 best_node = node
                 best_s = ttft_s

@@ -11,7 +11,7 @@ from agents.export import save_policy
 from agents.network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
 from envs import observation
-from envs.cluster import ClusterConfig, RouterView, Placement, RequestView, simulate
+from envs.cluster import ClusterConfig, Placement, RequestView, RouterView, simulate
 from envs.generators import generate
 from hardware_profiles import InputError, load_profile
 from tests.agents.observations import LAYOUT, make_network

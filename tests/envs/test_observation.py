@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from envs.actions import placement_for
 from envs.candidates import candidates
-from envs.cluster import ClusterConfig, RouterView, Placement, RequestView, simulate
+from envs.cluster import ClusterConfig, Placement, RequestView, RouterView, simulate
 from envs.observation import (
     GLOBAL_FEATURES,
     NODE_FEATURES,

@@ -4,7 +4,7 @@ from math import inf
 
 from hypothesis import strategies as st
 
-from envs.cluster import ClusterConfig, RouterView, RouterCounters, NodeReport, RequestView, Topology
+from envs.cluster import ClusterConfig, NodeReport, RequestView, RouterCounters, RouterView, Topology
 from tests.toy import toy_profile
 
 IDLE = NodeReport(0, 0, 0, 0, inf)

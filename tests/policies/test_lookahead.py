@@ -10,14 +10,14 @@ from envs.candidates import candidates
 from envs.cluster import (
     Cluster,
     ClusterConfig,
-    RouterView,
+    Disturbance,
     Placement,
+    Request,
     RequestRecord,
     RequestView,
-    Request,
+    RouterView,
     simulate,
 )
-from envs.cluster import Disturbance
 from envs.generators import generate
 from envs.workload import Row, Workload
 from hardware_profiles import InputError

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import policies
 from envs.actions import placement_for
 from envs.candidates import candidates
-from envs.cluster import ClusterConfig, RouterView, Placement, Policy, RequestRecord, RequestView, simulate
+from envs.cluster import ClusterConfig, Placement, Policy, RequestRecord, RequestView, RouterView, simulate
 from envs.generators import generate
 from envs.workload import Workload
 from tests.envs.shared_prefixes import conversations
