@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from envs.candidates import Candidate, candidates
 from envs.cluster import Cluster, ClusterConfig, Request, RequestRecord, RequestView, RouterView
 from envs.generators import families, generate
+from envs.objective import Costs, Objective
 from envs.observation import GLOBAL_FEATURES, NODE_FEATURES, REQUEST_FEATURES, Observation, encode_candidates
 from envs.render import draw_nodes, node_table
 from envs.workload import Workload
@@ -154,9 +155,6 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     ) -> None:
         if horizon_requests < 1:
             raise InputError(f"horizon_requests must be at least 1, not {horizon_requests}")
-        for name, weight in (("tbt_weight", tbt_weight), ("tail_weight", tail_weight)):
-            if not 0.0 <= weight < inf:
-                raise InputError(f"{name} must be a number from 0 on, not {weight}")
         # A pair comes back from an EnvSpec's JSON as a list.
         rates = tuple(rate_rps) if isinstance(rate_rps, tuple | list) else (rate_rps, rate_rps)
         if len(rates) != 2 or not 0.0 < rates[0] <= rates[1] < inf:
@@ -187,8 +185,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         self._rate_rps = rates
         self._slos_s = (ttft_slo_s, tbt_slo_s)
         self._horizon_requests = horizon_requests
-        self._tbt_weight = tbt_weight
-        self._tail_weight = tail_weight
+        self._objective = Objective(tbt_weight, tail_weight)
         self._strict_actions = strict_actions
 
         self._cluster = Cluster(self.config, self._keep_record)
@@ -222,9 +219,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         self.records = []
         self._cluster = Cluster(self.config, self._keep_record)
         self._next = 0
-        self._waiting_cost = 0.0
-        self._tbt_cost = 0.0
-        self._tail_cost = 0.0
+        self._costs = Costs(0.0, 0.0, 0.0)
         info = {"dt_s": 0.0, "waiting_cost": 0.0, "tail_cost": 0.0, "tbt_cost": 0.0, "invalid_action": False}
         return self._observe(), info
 
@@ -245,25 +240,16 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         before_s = cluster.clock.now
         now_s = self._requests[number + 1][0]
         cluster.clock.advance_to(now_s)
-        waiting_cost = cluster.waiting_cost()
-        tbt_cost = cluster.tbt_cost()
-        waited = waiting_cost - self._waiting_cost
-        exceeded = tbt_cost - self._tbt_cost
-        self._waiting_cost = waiting_cost
-        self._tbt_cost = tbt_cost
-        reward = -(waited + self._tbt_weight * exceeded)
-        tail = 0.0
-        if self._tail_weight:
-            tail_cost = cluster.tail_cost()
-            tail = tail_cost - self._tail_cost
-            self._tail_cost = tail_cost
-            reward -= self._tail_weight * tail
+        costs = self._objective.costs(cluster)
+        accrued = costs.since(self._costs)
+        self._costs = costs
+        reward = -self._objective.total(accrued)
         truncated = self._next == self._horizon_requests
         info = {
             "dt_s": now_s - before_s,
-            "waiting_cost": waited,
-            "tail_cost": tail,
-            "tbt_cost": exceeded,
+            "waiting_cost": accrued.waiting,
+            "tail_cost": accrued.tail,
+            "tbt_cost": accrued.tbt,
             "invalid_action": invalid,
         }
         return self._observe(), reward, False, truncated, info

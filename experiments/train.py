@@ -29,6 +29,7 @@ from agents.lookahead import LookaheadArguments, collect
 from agents.placement_policy import current_layout
 from envs.cluster import ClusterConfig
 from envs.generators import families, generate
+from envs.objective import TUNING_OBJECTIVE
 from envs.traces import formats, read_trace
 from envs.workload import TBT_SLO_S, TTFT_SLO_S
 from experiments.cells import Cell, run_cells
@@ -277,7 +278,7 @@ def _warm_start(
     from agents.network import PlacementNetwork
     from agents.pretrain import FitArguments, regress_costs
 
-    lookahead = LookaheadArguments(episodes=args.warm_episodes, tail_weight=TAIL_WEIGHT, seed=args.seed)
+    lookahead = LookaheadArguments(episodes=args.warm_episodes, objective=TUNING_OBJECTIVE, seed=args.seed)
     began_s = time.monotonic()
 
     def show(done: int) -> None:

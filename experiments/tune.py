@@ -22,6 +22,7 @@ import numpy as np
 import policies
 from envs.cluster import ClusterConfig, parse_shape
 from envs.generators import families
+from envs.objective import TUNING_OBJECTIVE, Objective
 from envs.workload import Workload
 from experiments.arguments import (
     add_cluster,
@@ -34,7 +35,7 @@ from experiments.arguments import (
     cluster,
 )
 from experiments.cells import Cell
-from experiments.cost import ATTAINMENT_MARGIN, TAIL_WEIGHT, Tried, best, measure
+from experiments.cost import ATTAINMENT_MARGIN, Tried, best, measure
 from experiments.digests import config_digest, digest, simulation_digest
 from experiments.executors import finished
 from experiments.knee import family_at_rate, knees
@@ -58,11 +59,11 @@ class _Trial:
     cell: Cell
     workload: Workload
     config: ClusterConfig
-    tail_weight: float
+    objective: Objective
 
 
 def _measure(trial: _Trial) -> Tried:
-    return measure(trial.cell.policy, trial.workload, trial.config, trial.tail_weight, trial.cell.seed)
+    return measure(trial.cell.policy, trial.workload, trial.config, trial.objective, trial.cell.seed)
 
 
 def tuned(
@@ -81,7 +82,7 @@ def tuned(
     """
     names = settings(rule, count)
     trials = [
-        _Trial(Cell(name, "", 0.0, i), workload, config, tail_weight)
+        _Trial(Cell(name, "", 0.0, i), workload, config, Objective(tail_weight=tail_weight))
         for name in names
         for i, workload in enumerate(workloads)
     ]
@@ -166,7 +167,7 @@ def tune(args: Namespace) -> None:
             if made != cell[1:]:
                 made = cell[1:]
                 workload = at_rate[cell.workload](rate_rps=cell.load * knee_rps[cell.workload], seed=cell.seed)
-            yield _Trial(cell, workload, config, TAIL_WEIGHT)
+            yield _Trial(cell, workload, config, TUNING_OBJECTIVE)
 
     path = kept / f"tried-{fingerprint}.jsonl"
     found = _read(path)
@@ -220,7 +221,7 @@ def _contents(
         "knees_rps": knee_rps,
         "seeds": seeds,
         "criterion": f"least mean cost among settings within {ATTAINMENT_MARGIN:g} of the best mean SLO attainment; "
-        f"cost of a request: TTFT / SLO + {TAIL_WEIGHT:g} (TTFT / SLO)^2 + TBT excess",
+        f"cost of a request: TTFT / SLO + {TUNING_OBJECTIVE.tail_weight:g} (TTFT / SLO)^2 + TBT excess",
         "policies": {
             rule: {"chosen": best(means), "tried": [{"policy": name, **one._asdict()} for name, one in means.items()]}
             for rule, means in tried.items()

@@ -19,6 +19,7 @@ from envs.cluster import (
     simulate,
 )
 from envs.generators import generate
+from envs.objective import Objective
 from envs.workload import Row, Workload
 from hardware_profiles import InputError
 from policies import registry
@@ -144,7 +145,13 @@ class Rolling:
 
     def cost(self, cluster: Cluster, placement: Placement, number: int) -> float:
         return rollout_cost(
-            cluster, placement, number, self.requests, self.base, horizon_requests=self.horizon, tail_weight=2.0
+            cluster,
+            placement,
+            number,
+            self.requests,
+            self.base,
+            horizon_requests=self.horizon,
+            objective=Objective(tail_weight=2.0),
         )
 
 
@@ -235,7 +242,15 @@ def test_the_chosen_placement_is_the_cheapest_of_the_candidates() -> None:
 
         def cost(self, placement: Placement, number: int) -> float:
             return min(
-                rollout_cost(self.cluster, placement, number, requests, base, horizon_requests=10, tail_weight=4.0)
+                rollout_cost(
+                    self.cluster,
+                    placement,
+                    number,
+                    requests,
+                    base,
+                    horizon_requests=10,
+                    objective=Objective(tail_weight=4.0),
+                )
                 for base in self.bases
             )
 
