@@ -1,14 +1,15 @@
 """What each node would mean for a request: predicted TTFT, TBT slack, and the placement itself.
 
 The environment's observation and its actions both read this; a prefill node stands for "prefill there, then decode on
-the least-loaded decode node", a decode node for "deflect there".
+the least-loaded decode node", a decode node for "deflect there". Under `step_budget="slo"` a deflection has no chunk
+plan: the engine chooses its chunks.
 """
 
 from math import inf
 from typing import NamedTuple
 
 from envs.cluster import NodeReport, Placement, RequestView, RouterView
-from envs.prediction import PLAN_BETA, first_token_s, join_s, plan_chunks, prefill_s, queue_wait_s
+from envs.prediction import first_token_s, join_s, local_prefill, local_queue_s, prefill_s, queue_wait_s
 
 
 class Candidate(NamedTuple):
@@ -16,11 +17,15 @@ class Candidate(NamedTuple):
 
     Attributes:
         placement: what choosing the node means.
-        feasible: whether every step of a deflection keeps the strictest resident TBT SLO; True for prefill nodes.
-        ttft_s: predicted TTFT: queue, execution, and for a prefill node the transfer and the first decode step.
+        feasible: whether the node may be chosen: a prefill node always, a decode node if every step of the deflection
+            keeps within what is promised to its decodes, a lost node never.
+        ttft_s: predicted TTFT: queue, execution, and for a prefill node the transfer and the first decode step; inf for
+            a lost node.
         execution_s: predicted execution alone.
-        slack_s: PLAN_BETA * TBT SLO less the longest step that the deflection makes; the TBT SLO itself for a prefill
-            node, which makes no decode wait.
+        slack_s: time that a step beside decodes is promised to last at most, less the longest step of the deflection:
+            PLAN_BETA of the TBT SLO if the router plans the chunks, `slo_share` of it if the engine chooses them. The
+            TBT SLO itself if no decode waits: for a prefill node and, under "slo", for a node without decodes.
+        chunks: chunks of a deflection; 0 for a prefill node.
         report: the node's report.
     """
 
@@ -29,11 +34,18 @@ class Candidate(NamedTuple):
     ttft_s: float
     execution_s: float
     slack_s: float
+    chunks: int
     report: NodeReport
+
+
+LOST = Candidate(Placement(-1, -1), False, inf, 0.0, 0.0, 0, NodeReport(0, 0, 0, 0, inf))
+"""A lost node; its placement is none."""
 
 
 def candidate(node: int, request: RequestView, view: RouterView) -> Candidate:
     """One node as a candidate for a request."""
+    if view.topology.is_lost(node):
+        return LOST
     if node < view.topology.first_decode_node:
         decode_node = view.least_loaded_decode_node()
         decode_s = first_token_s(view, decode_node, view.report(decode_node), request.prompt_tokens)
@@ -42,13 +54,15 @@ def candidate(node: int, request: RequestView, view: RouterView) -> Candidate:
 
 
 def candidates(request: RequestView, view: RouterView) -> list[Candidate]:
-    """Every node as a candidate, in order of index."""
+    """Every node of the cluster as a candidate, at its index; `LOST` for lost nodes."""
     topology = view.topology
     decode_node = view.least_loaded_decode_node()
-    reports = {node: view.report(node) for node in topology.decode_nodes}
-    decode_s = first_token_s(view, decode_node, reports[decode_node], request.prompt_tokens)
-    found = [_prefill_candidate(node, request, view, decode_node, decode_s) for node in topology.prefill_nodes]
-    found.extend([_decode_candidate(node, request, view, report) for node, report in reports.items()])
+    decode_s = first_token_s(view, decode_node, view.report(decode_node), request.prompt_tokens)
+    found = [LOST] * topology.nodes
+    for node in topology.prefill_nodes:
+        found[node] = _prefill_candidate(node, request, view, decode_node, decode_s)
+    for node in topology.decode_nodes:
+        found[node] = _decode_candidate(node, request, view, view.report(node))
     return found
 
 
@@ -66,25 +80,16 @@ def _prefill_candidate(
         counters = view.counters
         context = 0.5 * counters.queued_prompt_tokens[node] / max(1, counters.queued_prompts[node])
         ttft_s += queue_wait_s(law, ahead, topology.token_budget, context)
-    return Candidate(Placement(node, decode_node), True, ttft_s, execution_s, request.tbt_slo_s, report)
+    return Candidate(Placement(node, decode_node), True, ttft_s, execution_s, request.tbt_slo_s, 0, report)
 
 
 def _decode_candidate(node: int, request: RequestView, view: RouterView, report: NodeReport) -> Candidate:
-    tbt_slo_s = report.tbt_slo_s if report.tbt_slo_s < inf else request.tbt_slo_s
-    law = view.topology.laws[node]
-    plan = plan_chunks(
-        law,
-        request.prompt_tokens,
-        report.decode_batch,
-        report.decode_kv_tokens,
-        PLAN_BETA * tbt_slo_s,
-        view.topology.token_budget,
-        smallest_if_none=True,
-    )
-    assert plan is not None  # smallest_if_none always plans
-    # Deflected prompts already there go first, at about this prompt's pace.
-    ttft_s = plan.total_s * (1.0 + max(0, report.prefill_tokens_ahead) / request.prompt_tokens)
-    ttft_s += join_s(law, report)
-    return Candidate(
-        Placement(node, node, plan.chunks), plan.slack_s >= 0.0, ttft_s, plan.total_s, plan.slack_s, report
-    )
+    topology = view.topology
+    prompt_tokens = request.prompt_tokens
+    local = local_prefill(topology, node, report, prompt_tokens, request.tbt_slo_s, smallest_if_none=True)
+    assert local is not None  # smallest_if_none always gives one
+    chunks, steps, total_s, _, slack_s = local
+    ttft_s = total_s + local_queue_s(view, node, report, prompt_tokens, local) + join_s(topology.laws[node], report)
+    if slack_s == inf:
+        slack_s = request.tbt_slo_s
+    return Candidate(Placement(node, node, chunks), slack_s >= 0.0, ttft_s, total_s, slack_s, steps, report)

@@ -39,11 +39,13 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     | action | meaning |
     |---|---|
     | prefill node | prefill there, first come first served; decode on the decode node with fewest unfinished requests |
-    | decode node | deflect: prefill and decode there, in the largest TBT-safe chunks |
+    | decode node | deflect: prefill and decode there, in chunks that keep the TBT of what decodes there |
 
-    A chunk is TBT-safe when its step keeps within 0.9 (`envs.prediction.PLAN_BETA`) of the strictest TBT SLO among the
-    sequences decoding there, as far as the router knows. `action_mask` is 0 for a decode node on which no chunk is.
-    Choosing it all the same places the request on the prefill node with the fewest queued tokens and sets
+    Under `step_budget="slo"` (`cluster_options`) the engine chooses each chunk so that its step keeps within
+    `slo_share` of the strictest TBT SLO among the sequences decoding there; under "fixed" the router plans the chunks,
+    by its old report, within 0.9 (`envs.chunk_plan.PLAN_BETA`) of it. `action_mask` is 0 for a decode node where, as
+    far as the router knows, even the smallest chunk breaks that promise, and for a lost node.
+    Choosing such a node all the same places the request on the prefill node with the fewest queued tokens and sets
     `info["invalid_action"]`; with `strict_actions` it raises ValueError.
 
     ## Observation space
@@ -80,7 +82,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     | 2 | the same over the TTFT SLO | 0.25 |
     | 3 | the same less the smallest over the feasible nodes | 0.05 |
     | 4 | predicted execution alone | 0.1 |
-    | 5 | TBT slack: 0.9 of the SLO less the longest step made here; signed, 0.5 is none left | 0.02 |
+    | 5 | TBT slack: time promised to a step less the longest step made here; signed, 0.5 is none left | 0.02 |
     | 6 | queued prompt tokens (router's count) | 2048 |
     | 7 | queued prompts (router's count) | 1 |
     | 8 | prompt tokens ahead (report, and what was dispatched since) | 2048 |
@@ -89,9 +91,11 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     | 11 | decode batch (report) | 32 |
     | 12 | decode KV over KV capacity (report) | 0.1 |
     | 13 | deflected requests in flight (router's count) | 1 |
-    | 14 | chunks of the deflection's plan; 0 for prefill nodes | 2 |
+    | 14 | chunks of the deflection; 0 for prefill nodes | 2 |
 
-    `action_mask`, shape (N,), int8: 1 where the action is feasible.
+    The row of a lost node is all zeros; averages are over the nodes that are left.
+
+    `action_mask`, shape (N,), int8: 1 if the action is feasible.
 
     ## Reward
     The cost that accrued since the last decision, negated: the integral of (requests waiting for their first token,
@@ -231,7 +235,9 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         candidate = self._found[node]
         invalid = not candidate.feasible
         if invalid and self._strict_actions:
-            raise ValueError(f"action {action} breaks the TBT SLO of a running stream; see action_mask")
+            raise ValueError(
+                f"action {action} breaks the TBT SLO of a running stream, or is a lost node; see action_mask"
+            )
         placement = (self._found[self._view.shortest_prefill_queue()] if invalid else candidate).placement
         cluster = self._cluster
         number = self._next

@@ -1,29 +1,21 @@
 """What a router can compute of a request before it is placed: step times, queue waits and TTFT, from its old reports.
 
 Every step time is the step law's (`hardware_profiles.StepLaw`). Sums over the steps of a prompt are closed: chunk i of
-c tokens has i * c tokens of its prompt before it, and attention is linear in those, so that c full chunks take c times
-the step at their mean context.
+c tokens has i * c tokens of its prompt before it, and attention is linear in those, so that all full chunks together
+take as many times the step at their mean context.
 
-The greedy chunk schedule is that of Algorithm 1 in arXiv 2607.02043, as far as its public descriptions go; see
-`policies/kairos.py` for what is open.
+Under `step_budget="fixed"` prompts that are prefilled beside decodes have a chunk plan (`envs.chunk_plan`). Under "slo"
+the engine chooses each chunk, so that the step keeps within `slo_share` of the strictest TBT SLO in its batch; the same
+law is applied here to the router's report.
 """
 
 from collections.abc import Sequence
 from math import inf
 from typing import NamedTuple
 
-from envs.cluster import NodeReport, RequestView, RouterView
+from envs.chunk_plan import CHUNK_CANDIDATES, PLAN_BETA, LocalPrefill, plan_chunks
+from envs.cluster import NodeReport, RequestView, RouterView, Topology
 from hardware_profiles import StepLaw
-
-CHUNK_CANDIDATES = (2048, 1024, 512, 256, 128)
-"""Chunk sizes that a router's chunk plan may have, tokens (arXiv 2607.02043)."""
-
-PLAN_BETA = 0.9
-"""Share of the strictest TBT SLO among the decoding sequences that a step of a chunk plan may last.
-
-Not from a paper: reports are old and batches grow while a plan runs, so at 1.0 a few steps in a thousand exceed the SLO
-by a hair, and each is a miss for every sequence in its batch.
-"""
 
 # ---- prompts on one node --------------------------------------------------------------------------------------------
 
@@ -82,21 +74,32 @@ class NodeSteps(NamedTuple):
         batch: sequences decoding there; 0 on an ordinary prefill node.
         decode_s: D of these sequences, seconds; 0 without any.
         growth_s: what D grows by with each step, seconds.
+        room: prompt tokens that the token budget leaves a step.
+        limit_s: how long the engine lets a step with prompt tokens last, seconds; inf: the token budget alone decides.
+        grain: tokens that a chunk cut short by `limit_s` is a multiple of, and at least.
     """
 
     law: StepLaw
     batch: int
     decode_s: float
     growth_s: float
+    room: int
+    limit_s: float
+    grain: int
 
     @classmethod
-    def of(cls, law: StepLaw, report: NodeReport) -> "NodeSteps":
-        """A node by its law and its report."""
+    def of(cls, topology: Topology, node: int, report: NodeReport) -> "NodeSteps":
+        """A node by its report."""
+        law = topology.laws[node]
         batch = report.decode_batch
+        budget = topology.token_budget
+        grain = topology.chunk_grain_tokens
         if not batch:
-            return cls(law, 0, 0.0, 0.0)
+            return cls(law, 0, 0.0, 0.0, budget, inf, grain)
         base_s, kv_s, _ = law.decode_line(batch, report.decode_kv_tokens)
-        return cls(law, batch, base_s + kv_s * report.decode_kv_tokens, kv_s * batch)
+        decode_s = base_s + kv_s * report.decode_kv_tokens
+        limit_s = topology.slo_share * report.tbt_slo_s if topology.step_budget == "slo" else inf
+        return cls(law, batch, decode_s, kv_s * batch, budget - batch, limit_s, grain)
 
     def step_s(self, chunk_tokens: int, context_tokens: float) -> float:
         """Seconds for a step with one chunk and the decodes."""
@@ -106,16 +109,14 @@ class NodeSteps(NamedTuple):
         """`prefill_s` beside the decodes."""
         return prefill_s(self.law, tokens, chunk_tokens, done_tokens, self.batch, self.decode_s)
 
-    def safe_chunk(
-        self, prompt_tokens: int, step_s: float, token_budget: int, sizes: Sequence[int] = CHUNK_CANDIDATES
-    ) -> int:
+    def safe_chunk(self, prompt_tokens: int, step_s: float, sizes: Sequence[int] = CHUNK_CANDIDATES) -> int:
         """The largest chunk with which no step of a prompt lasts longer than `step_s` seconds; 0 if there is none.
 
         Full steps only grow longer, as the context and the decodes' KV do: the last of them and the rest decide.
         """
         for size in sizes:
             chunk = size if size < prompt_tokens else prompt_tokens
-            if chunk + self.batch > token_budget:
+            if chunk > self.room:
                 continue
             full, rest = divmod(prompt_tokens, chunk)
             if self.step_s(chunk, chunk * (full - 1)) + self.growth_s * (full - 1) > step_s:
@@ -123,6 +124,98 @@ class NodeSteps(NamedTuple):
             if not rest or self.step_s(rest, chunk * full) + self.growth_s * full <= step_s:
                 return chunk
         return 0
+
+    # ---- chunks that the engine chooses ---------------------------------------------------------------------------
+
+    def engine_chunk(self, most_tokens: int, context_tokens: float) -> tuple[int, bool]:
+        """The chunk that the engine gives a prompt, and whether its step keeps within the limit.
+
+        Args:
+            most_tokens: tokens that are left of the prompt.
+            context_tokens: its tokens computed before.
+        """
+        most = most_tokens if most_tokens < self.room else self.room
+        if self.limit_s == inf:
+            return most, True
+        law = self.law
+        limit_s = self.limit_s - law.chunk_const_s - self.decode_s
+        chunk = law.largest_chunk(limit_s, self.batch, int(context_tokens), most, self.grain)
+        return (chunk, True) if chunk else (min(self.grain, most), False)
+
+    def engine_prefill(self, tokens: int, done_tokens: int = 0) -> LocalPrefill:
+        """A prompt's last `tokens` tokens, after `done_tokens` others, in chunks that the engine chooses.
+
+        Chunks shrink as the context grows; all are taken to be as the one at half the prompt. The promise is kept if
+        the smallest chunk keeps it at the prompt's end.
+        """
+        first, keeps = self.engine_chunk(tokens, done_tokens)
+        if self.limit_s == inf:
+            full, rest = divmod(tokens, first)
+            longest_s = self.step_s(first, done_tokens + (full - 1) * first)
+            if rest:
+                longest_s = max(longest_s, self.step_s(rest, done_tokens + full * first))
+            return LocalPrefill((), full + (rest > 0), self.prefill_s(tokens, first, done_tokens), longest_s, inf)
+        if first == tokens:
+            total_s = longest_s = self.step_s(first, done_tokens)
+            steps = 1
+        else:
+            chunk, _ = self.engine_chunk(tokens, done_tokens + tokens // 2)
+            steps = -(-tokens // chunk)
+            total_s = self.prefill_s(tokens, chunk, done_tokens) + self.growth_s * (0.5 * steps * (steps - 1))
+            least = min(self.grain, tokens, self.room)
+            end_s = self.step_s(least, done_tokens + tokens - least) + self.growth_s * (steps - 1)
+            keeps = end_s <= self.limit_s
+            longest_s = max(end_s, self.step_s(first, done_tokens))
+        slack_s = self.limit_s - longest_s
+        return LocalPrefill((), steps, total_s, longest_s, max(0.0, slack_s) if keeps else slack_s)
+
+    def engine_prefill_s(self, tokens: int, done_tokens: int = 0) -> float:
+        """Seconds of `engine_prefill`."""
+        if self.limit_s == inf:
+            return self.prefill_s(tokens, self.room, done_tokens)
+        return self.engine_prefill(tokens, done_tokens).total_s
+
+
+def local_prefill(
+    topology: Topology,
+    node: int,
+    report: NodeReport,
+    prompt_tokens: int,
+    tbt_slo_s: float,
+    *,
+    share: float = PLAN_BETA,
+    sizes: Sequence[int] = CHUNK_CANDIDATES,
+    smallest_if_none: bool = False,
+) -> LocalPrefill | None:
+    """A prompt prefilled on a node beside its decodes, under either step budget.
+
+    Args:
+        topology: of the cluster.
+        node: the node.
+        report: the node's.
+        prompt_tokens: tokens to prefill.
+        tbt_slo_s: under "fixed", the TBT SLO that the plan keeps if nothing decodes there.
+        share: under "fixed", share of the TBT SLO that a step of the plan may last; under "slo" it is `slo_share`.
+        sizes: under "fixed", chunk sizes of the plan, falling.
+        smallest_if_none: prefill in the smallest chunks even if they break the promise.
+
+    Returns:
+        None if some step would break the promise.
+    """
+    if topology.step_budget == "fixed":
+        slo_s = report.tbt_slo_s if report.tbt_slo_s < inf else tbt_slo_s
+        return plan_chunks(
+            topology.laws[node],
+            prompt_tokens,
+            report.decode_batch,
+            report.decode_kv_tokens,
+            share * slo_s,
+            topology.token_budget,
+            candidates=sizes,
+            smallest_if_none=smallest_if_none,
+        )
+    local = NodeSteps.of(topology, node, report).engine_prefill(prompt_tokens)
+    return local if smallest_if_none or local.slack_s >= 0.0 else None
 
 
 def mean_queued_tokens(view: RouterView, node: int) -> int:
@@ -135,10 +228,12 @@ def mean_queued_tokens(view: RouterView, node: int) -> int:
 def shared_queue_s(view: RouterView, node: int, steps: NodeSteps, tokens_ahead: int) -> float:
     """Seconds until the prompt tokens ahead on a node are computed where prompts fill steps together.
 
-    The chunk is what the engine's token budget leaves, its context half the mean length of the prompts queued there.
+    The chunk is the engine's, its context half the mean length of the prompts queued there.
     """
-    chunk = view.topology.token_budget - steps.batch
+    if tokens_ahead <= 0:
+        return 0.0
     context = 0.5 * mean_queued_tokens(view, node)
+    chunk, _ = steps.engine_chunk(steps.room, context)
     return queue_wait_s(steps.law, tokens_ahead, chunk, context, steps.batch, steps.decode_s)
 
 
@@ -153,94 +248,17 @@ def planned_queue_s(view: RouterView, node: int, steps: NodeSteps, tokens_ahead:
     return tokens_ahead / mean_tokens * steps.prefill_s(mean_tokens, chunk_tokens)
 
 
-# ---- the greedy chunk schedule --------------------------------------------------------------------------------------
+def local_queue_s(view: RouterView, node: int, report: NodeReport, prompt_tokens: int, local: LocalPrefill) -> float:
+    """Seconds until the prompts ahead on a node are computed, for a prompt that is prefilled beside its decodes.
 
-
-class ChunkPlan(NamedTuple):
-    """Chunks for a prompt on a node that decodes.
-
-    Attributes:
-        chunks: tokens of each successive chunk.
-        total_s: sum of the steps that carry them, seconds.
-        slack_s: TBT budget left in the longest of them, seconds; negative if the budget is broken.
+    With plans they go one after the other, at about this prompt's pace; else they share steps.
     """
-
-    chunks: tuple[int, ...]
-    total_s: float
-    slack_s: float
-
-
-def plan_chunks(
-    law: StepLaw,
-    prompt_tokens: int,
-    decode_batch: int,
-    decode_kv_tokens: int,
-    budget_s: float,
-    token_budget: int,
-    *,
-    candidates: Sequence[int] = CHUNK_CANDIDATES,
-    smallest_if_none: bool = False,
-) -> ChunkPlan | None:
-    """The greedy schedule of Algorithm 1: at each step the largest candidate whose step keeps within `budget_s`.
-
-    Args:
-        law: the node's step law.
-        prompt_tokens: tokens to prefill.
-        decode_batch: sequences decoding beside it.
-        decode_kv_tokens: their summed context; it grows by `decode_batch` a step.
-        budget_s: how long a step may last, seconds (beta * tau).
-        token_budget: the engine's tokens a step; no candidate is larger than what it leaves.
-        candidates: chunk sizes, falling.
-        smallest_if_none: go on with the smallest candidate if none fits.
-
-    Returns:
-        The plan, or None if at some step no candidate fits.
-    """
-    chunks: list[int] = []
-    total_s = longest_s = decode_s = kv_s = step_s = 0.0
-    done = 0
-    pick = 0  # steps only grow longer, so a candidate that no longer fits does not fit later
-    last = len(candidates) - 1
-    room = token_budget - decode_batch
-    line_end = inf
-    while done < prompt_tokens:
-        if decode_batch:
-            base_s, kv_s, line_end = law.decode_line(decode_batch, decode_kv_tokens)
-            decode_s = base_s + kv_s * decode_kv_tokens
-        remaining = prompt_tokens - done
-        if pick and candidates[pick] < remaining < candidates[pick - 1]:
-            pick -= 1  # shortened to what remains it may fit
-        fits = False
-        while True:
-            n = candidates[pick] if candidates[pick] < remaining else remaining
-            if n <= room:
-                step_s = law.chunk_step_s(n, done, decode_batch, decode_s)
-                fits = step_s <= budget_s
-            if fits or pick == last:
-                break
-            pick += 1
-        if not fits:
-            if not smallest_if_none:
-                return None
-            n = min(n, room)
-            step_s = law.chunk_step_s(n, done, decode_batch, decode_s)
-        count = remaining // n
-        longest = step_s
-        if count > 1:  # equal chunks in a row
-            if pick:  # until the next size up exceeds what remains, and is tried again
-                count = min(count, max(1, (remaining - candidates[pick - 1]) // n + 1))
-            if line_end < inf:  # as long as D stays on its linear piece
-                count = min(count, max(1, int(-((decode_kv_tokens - line_end) // decode_batch))))
-            longer_s = law.attention_s(n, done + n) - law.attention_s(n, done) + kv_s * decode_batch
-            if fits and step_s + (count - 1) * longer_s > budget_s:  # and as long as they fit
-                count = int((budget_s - step_s) / longer_s) + 1
-            longest += (count - 1) * longer_s
-        chunks += [n] * count
-        total_s += count * 0.5 * (step_s + longest)
-        longest_s = max(longest_s, longest)
-        done += count * n
-        decode_kv_tokens += count * decode_batch
-    return ChunkPlan(tuple(chunks), total_s, budget_s - longest_s)
+    ahead = report.prefill_tokens_ahead
+    if ahead <= 0:
+        return 0.0
+    if local.chunks:
+        return local.total_s * ahead / prompt_tokens
+    return shared_queue_s(view, node, NodeSteps.of(view.topology, node, report), ahead)
 
 
 # ---- TTFT on a prefill node -----------------------------------------------------------------------------------------
@@ -288,9 +306,9 @@ def best_remote(request: RequestView, view: RouterView, decode_node: int) -> Rem
     best_s = inf
     for node in topology.prefill_nodes:
         report = view.report(node)
-        steps = NodeSteps.of(topology.laws[node], report)
+        steps = NodeSteps.of(topology, node, report)
         queue_s = shared_queue_s(view, node, steps, report.prefill_tokens_ahead)
-        ttft_s = queue_s + steps.prefill_s(prompt_tokens, topology.token_budget - steps.batch)
+        ttft_s = queue_s + steps.engine_prefill_s(prompt_tokens)
         ttft_s += topology.transfer_s(node, decode_node, prompt_tokens) + decode_s
         if ttft_s < best_s:
             best = Remote(node, steps, queue_s, ttft_s)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.prediction import CHUNK_CANDIDATES, plan_chunks, prefill_s, queue_wait_s
+from envs.chunk_plan import CHUNK_CANDIDATES, plan_chunks
+from envs.prediction import prefill_s, queue_wait_s
 from hardware_profiles import StepLaw, load_profile
 from tests.toy import TOY_LAW
 
@@ -113,6 +114,8 @@ def test_every_chunk_is_the_largest_candidate_that_fits(
     assert sum(plan.chunks) == prompt
     assert plan.total_s == pytest.approx(total_s, rel=1e-9)
     assert plan.slack_s == pytest.approx(budget_s - longest_s, abs=1e-9)
+    assert plan.longest_s == pytest.approx(longest_s, rel=1e-9)
+    assert plan.steps == len(chunks)
     assert plan.slack_s >= 0.0
 
 

@@ -28,7 +28,7 @@ from policies.rollout import SETTLE_S, rollout_cost, view_of
 from tests.policies.states import HandMade, asks
 from tests.toy import toy_profile
 
-TOY = ClusterConfig(toy_profile())
+TOY = ClusterConfig(toy_profile(), step_budget="fixed")
 
 
 def burst(requests: int, seed: int, rate_rps: float = 14.0) -> Workload:
@@ -72,7 +72,7 @@ def total_cost(workload: Workload, name: str) -> float:
         assert placed is not None
         cluster.submit(Request(number, *request), placed)
     cluster.clock.advance_to(requests[-1][0] + SETTLE_S)
-    assert not cluster.waiting.requests
+    assert not cluster.lifecycle.first_token_wait.requests
     return cluster.waiting_cost() + cluster.tbt_cost()
 
 
@@ -94,7 +94,7 @@ def test_what_arrives_next_makes_a_deflection_right_or_wrong(base: str) -> None:
     here, on_prefill = Placement(1, 1, (1000,)), Placement(0, 1)
     for follows, right in (([], here), ([URGENT], on_prefill), ([(5.0, *URGENT[1:])], here)):
         requests = arrivals(LONG, SHORT, *follows).rows()
-        cluster = Cluster(ClusterConfig(toy_profile(), shape="1P1D"), lambda _: None)
+        cluster = Cluster(ClusterConfig(toy_profile(), shape="1P1D", step_budget="fixed"), lambda _: None)
         cluster.submit(Request(0, *requests[0]), on_prefill)
         cluster.clock.advance_to(SHORT[0])
         asked = view_of(1, requests[1])
@@ -190,9 +190,9 @@ def test_placements_are_charged_to_the_same_end() -> None:
         cluster.submit(Request(number, *requests[number]), Placement(number, 2))
     cluster.clock.advance_to(1.0)
     assert cluster.tbt_cost() > 10.0
-    assert len(cluster.waiting.requests) == 2
+    assert len(cluster.lifecycle.first_token_wait.requests) == 2
     cluster.waiting_cost()  # the first tokens of both are out: nobody waits
-    assert not cluster.waiting.requests
+    assert not cluster.lifecycle.first_token_wait.requests
     # Node 3 is idle and its one token has no gap, so the two differ by the wait for it alone.
     costs, ttfts_s = [], []
     for placement in (Placement(0, 3), Placement(3, 3, (500,) * 8)):
