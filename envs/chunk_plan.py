@@ -115,4 +115,4 @@ def plan_chunks(
         longest_s = max(longest_s, longest)
         done += count * n
         decode_kv_tokens += count * decode_batch
-    return LocalPrefill(tuple(chunks), len(chunks), total_s, longest_s, budget_s - longest_s)
+    return tuple.__new__(LocalPrefill, (tuple(chunks), len(chunks), total_s, longest_s, budget_s - longest_s))

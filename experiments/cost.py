@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import policies
 from envs.cluster import ClusterConfig, simulate
-from envs.objective import TUNING_OBJECTIVE, Objective
+from envs.objective import DEFAULT_OBJECTIVE, TUNING_OBJECTIVE, Objective
 from envs.workload import Workload
 from experiments.metrics import Attainment, as_array
 
@@ -22,7 +22,7 @@ class Tried(NamedTuple):
 
 
 def measure(
-    policy: str, workload: Workload, config: ClusterConfig, objective: Objective = TUNING_OBJECTIVE, seed: int = 0
+    policy: str, workload: Workload, config: ClusterConfig, objective: Objective = DEFAULT_OBJECTIVE, seed: int = 0
 ) -> Tried:
     """SLO attainment and the objective's cost per request.
 

@@ -8,7 +8,7 @@ the true arrivals and output lengths makes this a bound and a teacher, never a r
 from copy import deepcopy
 
 from envs.cluster import Cluster, Placement, Policy, Request, RequestView, RouterView
-from envs.objective import Objective
+from envs.objective import DEFAULT_OBJECTIVE, Objective
 from envs.workload import Row
 from hardware_profiles import InputError
 
@@ -18,8 +18,6 @@ SETTLE_S = 30.0
 Long enough for every first token unless queues are longer than that; a request that still waits then has waited until
 then, whatever the placement. Once the cluster is empty nothing is left to simulate, so a long settling costs little.
 """
-
-_OBJECTIVE = Objective()
 
 
 def view_of(number: int, request: Row) -> RequestView:
@@ -48,7 +46,7 @@ def rollout_cost(
     base: Policy,
     *,
     horizon_requests: int,
-    objective: Objective = _OBJECTIVE,
+    objective: Objective = DEFAULT_OBJECTIVE,
 ) -> float:
     """Cost of placing request `number`, which arrives now: the environment's own, in units of SLOs.
 

@@ -121,7 +121,7 @@ def test_a_traces_parts_do_not_overlap_in_time() -> None:
 
 def test_the_tuning_cost_is_the_environments() -> None:
     workload = generate("burst", rate_rps=10.0, requests=200, seed=4, tbt_slo_s=0.02)
-    config = ClusterConfig(toy_profile())
+    config = ClusterConfig(toy_profile(), step_budget="fixed")
     policy = "always-local"
     result = simulate(workload, policies.make(policy), config)
     waits = np.array([r.first_token_s - r.arrival_s for r in result.records]) / 2.0
