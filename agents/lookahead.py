@@ -4,7 +4,7 @@ At each decision every feasible placement is played forward on copies of the clu
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import policies
 from agents.processes import finished
 from envs.candidates import candidates
 from envs.cluster import Cluster, ClusterConfig, Request
+from envs.objective import Objective
 from envs.observation import encode_candidates
 from envs.workload import Workload
 from hardware_profiles.files import replacing
@@ -33,8 +34,7 @@ class LookaheadArguments:
         episodes: workloads to play, one after another or in parallel; every request of each is an example.
         horizon_requests: arrivals that a placement is played over.
         base: policy that places them.
-        tbt_weight: weight of the TBT excess, as in the environment.
-        tail_weight: weight of the squared waits, likewise.
+        objective: weights of the cost, as in the environment.
         best_share: share of requests placed where it was cheapest; the examples then come from where the learner is
             going to be.
         random_share: share placed at random among the feasible nodes; the rest are placed by the base policy.
@@ -44,8 +44,7 @@ class LookaheadArguments:
     episodes: int = 80
     horizon_requests: int = 40
     base: str = "shortest-ttft"
-    tbt_weight: float = 1.0
-    tail_weight: float = 0.0
+    objective: Objective = field(default_factory=Objective)
     best_share: float = 0.35
     random_share: float = 0.15
     seed: int = 0
@@ -78,8 +77,7 @@ def play_episode(workload: Workload, config: ClusterConfig, arguments: Lookahead
                     requests,
                     base,
                     horizon_requests=arguments.horizon_requests,
-                    tbt_weight=arguments.tbt_weight,
-                    tail_weight=arguments.tail_weight,
+                    objective=arguments.objective,
                 )
         rows.append(
             {

@@ -5,7 +5,8 @@ from pathlib import Path
 from agents.export import load_policy
 from agents.layout import Layout
 from agents.numpy_policy import NumpyActor
-from envs import actions, observation
+from envs import observation
+from envs.candidates import candidates
 from envs.cluster import RouterView
 from envs.cluster.placement import Placement
 from envs.cluster.request import RequestView
@@ -46,4 +47,5 @@ class LearnedPolicy:
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Choose where `request` is prefilled, from what the router can see."""
-        return actions.placement_for(self._actor.act(observation.encode(request, view)), request, view)
+        found = candidates(request, view)
+        return found[self._actor.act(observation.encode_candidates(request, view, found))].placement

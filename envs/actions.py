@@ -8,6 +8,6 @@ def placement_for(action: int, request: RequestView, view: RouterView) -> Placem
     """The placement that choosing node `action` means.
 
     A prefill node: prefill there, decode on the least-loaded decode node. A decode node: deflect there, with the
-    largest TBT-safe chunks, or the smallest where none is safe.
+    largest TBT-safe chunks, or the smallest if none is safe; under `step_budget="slo"` in the engine's.
     """
     return candidate(action, request, view).placement

@@ -5,7 +5,7 @@ log(1 + x / ref) / (1 + log(1 + x / ref)), which never reaches 1. A queue ten ti
 longer; a ceiling would make the policy herd.
 """
 
-from math import exp
+from math import exp, inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,7 @@ _REQUEST_REFS = np.array(list(REQUEST_FEATURES.values()))
 _GLOBAL_REFS = np.array(list(GLOBAL_FEATURES.values()))
 _NODE_REFS = np.array(list(NODE_FEATURES.values()))
 _NODE_REFS[0] = 1.0
+_NO_ROW = (0.0,) * len(NODE_FEATURES)
 
 Observation = dict[str, NDArray[np.float32] | NDArray[np.int8]]
 
@@ -74,6 +75,7 @@ def encode(request: RequestView, view: RouterView) -> Observation:
 
     Returns:
         "request" (4,), "global" (8,), "nodes" (N, 15) float32 in [0, 1], "action_mask" (N,) int8; all fresh arrays.
+        The row of a lost node is all zeros.
     """
     return encode_candidates(request, view, candidates(request, view))
 
@@ -84,12 +86,16 @@ def encode_candidates(request: RequestView, view: RouterView, found: list[Candid
     counters = view.counters
     prefill_nodes = len(topology.prefill_nodes)
     decode_nodes = len(topology.decode_nodes)
+    first_decode_node = topology.first_decode_node
     best_s = min([c.ttft_s for c in found if c.feasible])
     least = min([counters.decode_requests[node] for node in topology.decode_nodes])
 
     rows = []
-    for node, (_, _, ttft_s, execution_s, slack_s, report) in enumerate(found):
-        is_decode = node >= prefill_nodes
+    for node, (_, _, ttft_s, execution_s, slack_s, chunks, report) in enumerate(found):
+        if ttft_s == inf:
+            rows.append(_NO_ROW)
+            continue
+        is_decode = node >= first_decode_node
         decode_requests = counters.decode_requests[node]
         rows.append(
             (
@@ -107,13 +113,15 @@ def encode_candidates(request: RequestView, view: RouterView, found: list[Candid
                 report.decode_batch,
                 report.decode_kv_tokens / topology.kv_capacity_tokens[node],
                 counters.deflected_requests[node],
-                len(found[node].placement.chunk_plan),
+                chunks,
             )
         )
     nodes = squash(np.array(rows, dtype=np.float64), _NODE_REFS)
     nodes[:, 0] = [row[0] for row in rows]
     signs = np.array([1.0 if c.slack_s >= 0.0 else -1.0 for c in found], dtype=np.float32)
     nodes[:, _SIGNED] = 0.5 + 0.5 * signs * nodes[:, _SIGNED]
+    if prefill_nodes + decode_nodes < len(found):
+        nodes[[c.ttft_s == inf for c in found]] = 0.0
 
     elapsed_s = view.now_s - counters.last_arrival_s
     fast = exp(-elapsed_s / RECENT_S[0])
@@ -123,10 +131,10 @@ def encode_candidates(request: RequestView, view: RouterView, found: list[Candid
         counters.recent_requests[1] * slow / prefill_nodes,
         counters.recent_prompt_tokens[0] * fast / prefill_nodes,
         counters.recent_prompt_tokens[1] * slow / prefill_nodes,
-        sum(counters.queued_prompt_tokens[:prefill_nodes]) / prefill_nodes,
+        sum(counters.queued_prompt_tokens[:first_decode_node]) / prefill_nodes,
         sum(counters.decode_requests) / decode_nodes,
         sum(counters.deflected_requests) / decode_nodes,
-        prefill_nodes / topology.nodes,
+        prefill_nodes / (prefill_nodes + decode_nodes),
     )
     request_values = (request.prompt_tokens, request.ttft_slo_s, request.tbt_slo_s, best_s)
     return {

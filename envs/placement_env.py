@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from envs.candidates import Candidate, candidates
 from envs.cluster import Cluster, ClusterConfig, Request, RequestRecord, RequestView, RouterView
 from envs.generators import families, generate
+from envs.objective import Costs, Objective
 from envs.observation import GLOBAL_FEATURES, NODE_FEATURES, REQUEST_FEATURES, Observation, encode_candidates
 from envs.render import draw_nodes, node_table
 from envs.workload import Workload
@@ -38,11 +39,13 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     | action | meaning |
     |---|---|
     | prefill node | prefill there, first come first served; decode on the decode node with fewest unfinished requests |
-    | decode node | deflect: prefill and decode there, in the largest TBT-safe chunks |
+    | decode node | deflect: prefill and decode there, in chunks that keep the TBT of what decodes there |
 
-    A chunk is TBT-safe when its step keeps within 0.9 (`envs.candidates.PLAN_BETA`) of the strictest TBT SLO among the
-    sequences decoding there, as far as the router knows. `action_mask` is 0 for a decode node on which no chunk is.
-    Choosing it all the same places the request on the prefill node with the fewest queued tokens and sets
+    Under `step_budget="slo"` (`cluster_options`) the engine chooses each chunk so that its step keeps within
+    `slo_share` of the strictest TBT SLO among the sequences decoding there; under "fixed" the router plans the chunks,
+    by its old report, within 0.9 (`envs.chunk_plan.PLAN_BETA`) of it. `action_mask` is 0 for a decode node where, as
+    far as the router knows, even the smallest chunk breaks that promise, and for a lost node.
+    Choosing such a node all the same places the request on the prefill node with the fewest queued tokens and sets
     `info["invalid_action"]`; with `strict_actions` it raises ValueError.
 
     ## Observation space
@@ -79,7 +82,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     | 2 | the same over the TTFT SLO | 0.25 |
     | 3 | the same less the smallest over the feasible nodes | 0.05 |
     | 4 | predicted execution alone | 0.1 |
-    | 5 | TBT slack: 0.9 of the SLO less the longest step made here; signed, 0.5 is none left | 0.02 |
+    | 5 | TBT slack: time promised to a step less the longest step made here; signed, 0.5 is none left | 0.02 |
     | 6 | queued prompt tokens (router's count) | 2048 |
     | 7 | queued prompts (router's count) | 1 |
     | 8 | prompt tokens ahead (report, and what was dispatched since) | 2048 |
@@ -88,9 +91,11 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     | 11 | decode batch (report) | 32 |
     | 12 | decode KV over KV capacity (report) | 0.1 |
     | 13 | deflected requests in flight (router's count) | 1 |
-    | 14 | chunks of the deflection's plan; 0 for prefill nodes | 2 |
+    | 14 | chunks of the deflection; 0 for prefill nodes | 2 |
 
-    `action_mask`, shape (N,), int8: 1 where the action is feasible.
+    The row of a lost node is all zeros; averages are over the nodes that are left.
+
+    `action_mask`, shape (N,), int8: 1 if the action is feasible.
 
     ## Reward
     The cost that accrued since the last decision, negated: the integral of (requests waiting for their first token,
@@ -154,9 +159,6 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     ) -> None:
         if horizon_requests < 1:
             raise InputError(f"horizon_requests must be at least 1, not {horizon_requests}")
-        for name, weight in (("tbt_weight", tbt_weight), ("tail_weight", tail_weight)):
-            if not 0.0 <= weight < inf:
-                raise InputError(f"{name} must be a number from 0 on, not {weight}")
         # A pair comes back from an EnvSpec's JSON as a list.
         rates = tuple(rate_rps) if isinstance(rate_rps, tuple | list) else (rate_rps, rate_rps)
         if len(rates) != 2 or not 0.0 < rates[0] <= rates[1] < inf:
@@ -187,8 +189,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         self._rate_rps = rates
         self._slos_s = (ttft_slo_s, tbt_slo_s)
         self._horizon_requests = horizon_requests
-        self._tbt_weight = tbt_weight
-        self._tail_weight = tail_weight
+        self._objective = Objective(tbt_weight, tail_weight)
         self._strict_actions = strict_actions
 
         self._cluster = Cluster(self.config, self._keep_record)
@@ -222,9 +223,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         self.records = []
         self._cluster = Cluster(self.config, self._keep_record)
         self._next = 0
-        self._waiting_cost = 0.0
-        self._tbt_cost = 0.0
-        self._tail_cost = 0.0
+        self._costs = Costs(0.0, 0.0, 0.0)
         info = {"dt_s": 0.0, "waiting_cost": 0.0, "tail_cost": 0.0, "tbt_cost": 0.0, "invalid_action": False}
         return self._observe(), info
 
@@ -236,7 +235,9 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         candidate = self._found[node]
         invalid = not candidate.feasible
         if invalid and self._strict_actions:
-            raise ValueError(f"action {action} breaks the TBT SLO of a running stream; see action_mask")
+            raise ValueError(
+                f"action {action} breaks the TBT SLO of a running stream, or is a lost node; see action_mask"
+            )
         placement = (self._found[self._view.shortest_prefill_queue()] if invalid else candidate).placement
         cluster = self._cluster
         number = self._next
@@ -245,25 +246,16 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         before_s = cluster.clock.now
         now_s = self._requests[number + 1][0]
         cluster.clock.advance_to(now_s)
-        waiting_cost = cluster.waiting_cost()
-        tbt_cost = cluster.tbt_cost()
-        waited = waiting_cost - self._waiting_cost
-        exceeded = tbt_cost - self._tbt_cost
-        self._waiting_cost = waiting_cost
-        self._tbt_cost = tbt_cost
-        reward = -(waited + self._tbt_weight * exceeded)
-        tail = 0.0
-        if self._tail_weight:
-            tail_cost = cluster.tail_cost()
-            tail = tail_cost - self._tail_cost
-            self._tail_cost = tail_cost
-            reward -= self._tail_weight * tail
+        costs = self._objective.costs(cluster)
+        accrued = costs.since(self._costs)
+        self._costs = costs
+        reward = -self._objective.total(accrued)
         truncated = self._next == self._horizon_requests
         info = {
             "dt_s": now_s - before_s,
-            "waiting_cost": waited,
-            "tail_cost": tail,
-            "tbt_cost": exceeded,
+            "waiting_cost": accrued.waiting,
+            "tail_cost": accrued.tail,
+            "tbt_cost": accrued.tbt,
             "invalid_action": invalid,
         }
         return self._observe(), reward, False, truncated, info

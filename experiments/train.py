@@ -29,11 +29,11 @@ from agents.lookahead import LookaheadArguments, collect
 from agents.placement_policy import current_layout
 from envs.cluster import ClusterConfig
 from envs.generators import families, generate
+from envs.objective import TUNING_OBJECTIVE
 from envs.traces import formats, read_trace
 from envs.workload import TBT_SLO_S, TTFT_SLO_S
 from experiments.arguments import add_step_budget
 from experiments.cells import Cell, run_cells
-from experiments.cost import TAIL_WEIGHT
 from experiments.digests import config_digest, digest, simulation_digest
 from experiments.knee import TARGET, knees
 from experiments.output import claim, commit, write_all
@@ -135,7 +135,10 @@ def train(args: Namespace) -> None:
     folder = args.out or Path("runs") / f"train-{digest(identity)}"
     fingerprint = digest(identity, config_digest(config), simulation_digest(), files=[args.trace] if args.trace else [])
     claim(folder, command)
-    _write_json(folder / "config.json", {**command, "tail_weight": TAIL_WEIGHT, "training_loads": TRAINING_LOADS})
+    _write_json(
+        folder / "config.json",
+        {**command, "tail_weight": TUNING_OBJECTIVE.tail_weight, "training_loads": TRAINING_LOADS},
+    )
     with replacing(folder / "command.txt") as path:
         path.write_text(f"python -m experiments.train {args.line}\n")
 
@@ -152,7 +155,7 @@ def train(args: Namespace) -> None:
 
     seeds = TUNING_SEEDS[:1] if trace is not None else TUNING_SEEDS
     tuning = [source.tuning(_TUNING_REQUESTS, load, seed) for load in args.loads for seed in seeds]
-    kairos, tried = tuned("kairos", tuning, config, tail_weight=TAIL_WEIGHT, jobs=args.jobs)
+    kairos, tried = tuned("kairos", tuning, config, objective=TUNING_OBJECTIVE, jobs=args.jobs)
     _write_json(
         folder / "tuning.json", {"chosen": kairos, "tried": {name: found._asdict() for name, found in tried.items()}}
     )
@@ -182,7 +185,7 @@ def train(args: Namespace) -> None:
             if trace
             else f"seeds {EVALUATION_SEED} to {EVALUATION_SEED + args.seeds - 1}, on which nothing was trained or tuned"
         ),
-        f"cost that was minimised: TTFT / SLO + {TAIL_WEIGHT:g} (TTFT / SLO)^2 + TBT excess; SLOs, our choice: TTFT "
+        f"cost that was minimised: TTFT / SLO + {TUNING_OBJECTIVE.tail_weight:g} (TTFT / SLO)^2 + TBT excess; SLOs, our choice: TTFT "
         f"{TTFT_SLO_S:g} s, TBT {TBT_SLO_S:g} s",
         f"`{kairos}` is kairos tuned on other requests: least cost within a point of the best attainment, of "
         f"{len(tried)} settings (tuning.json); `shortest-ttft` is ours",
@@ -255,7 +258,7 @@ def _learn(args: Namespace, source: Source, config: ClusterConfig, folder: Path)
             workload=arrivals,
             rate_rps=TRAINING_LOADS,
             horizon_requests=_EPISODE_REQUESTS,
-            tail_weight=TAIL_WEIGHT,
+            tail_weight=TUNING_OBJECTIVE.tail_weight,
             cluster_options={"step_budget": config.step_budget},
         )
 
@@ -282,7 +285,7 @@ def _warm_start(
     from agents.network import PlacementNetwork
     from agents.pretrain import FitArguments, regress_costs
 
-    lookahead = LookaheadArguments(episodes=args.warm_episodes, tail_weight=TAIL_WEIGHT, seed=args.seed)
+    lookahead = LookaheadArguments(episodes=args.warm_episodes, objective=TUNING_OBJECTIVE, seed=args.seed)
     began_s = time.monotonic()
 
     def show(done: int) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import policies
 from envs.cluster import ClusterConfig, parse_shape
 from envs.generators import families
+from envs.objective import TUNING_OBJECTIVE
 from experiments.arguments import (
     add_cluster,
     add_executor,
@@ -30,7 +31,7 @@ from experiments.arguments import (
     cluster,
 )
 from experiments.cells import Cell
-from experiments.cost import ATTAINMENT_MARGIN, TAIL_WEIGHT, Tried, best
+from experiments.cost import ATTAINMENT_MARGIN, Tried, best
 from experiments.digests import config_digest, digest, simulation_digest
 from experiments.executors import finished
 from experiments.knee import family_at_rate, knees
@@ -114,7 +115,7 @@ def tune(args: Namespace) -> None:
             if made != cell[1:]:
                 made = cell[1:]
                 workload = at_rate[cell.workload](rate_rps=cell.load * knee_rps[cell.workload], seed=cell.seed)
-            yield Trial(cell, workload, config, TAIL_WEIGHT)
+            yield Trial(cell, workload, config, TUNING_OBJECTIVE)
 
     path = kept / f"tried-{fingerprint}.jsonl"
     found = _read(path)
@@ -168,7 +169,7 @@ def _contents(
         "knees_rps": knee_rps,
         "seeds": seeds,
         "criterion": f"least mean cost among settings within {ATTAINMENT_MARGIN:g} of the best mean SLO attainment; "
-        f"cost of a request: TTFT / SLO + {TAIL_WEIGHT:g} (TTFT / SLO)^2 + TBT excess",
+        f"cost of a request: TTFT / SLO + {TUNING_OBJECTIVE.tail_weight:g} (TTFT / SLO)^2 + TBT excess",
         "policies": {
             rule: {"chosen": best(means), "tried": [{"policy": name, **one._asdict()} for name, one in means.items()]}
             for rule, means in tried.items()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.cluster import ClusterConfig
+from envs.objective import Objective
 from envs.workload import Workload
 from experiments.cells import Cell
 from experiments.cost import Tried, best, measure
@@ -24,18 +25,18 @@ class Trial:
         cell: identifies the run; its policy is the setting.
         workload: the requests.
         config: the cluster.
-        tail_weight: see `cost.measure`.
+        objective: the cost.
     """
 
     cell: Cell
     workload: Workload
     config: ClusterConfig
-    tail_weight: float
+    objective: Objective
 
 
 def run_trial(trial: Trial) -> Tried:
     """Run a setting and return its cost and attainment."""
-    return measure(trial.cell.policy, trial.workload, trial.config, trial.tail_weight, trial.cell.seed)
+    return measure(trial.cell.policy, trial.workload, trial.config, trial.objective, trial.cell.seed)
 
 
 def tuned(
@@ -43,7 +44,7 @@ def tuned(
     workloads: Sequence[Workload],
     config: ClusterConfig,
     *,
-    tail_weight: float = 0.0,
+    objective: Objective,
     count: int = SETTINGS,
     jobs: int | None = 1,
 ) -> tuple[str, dict[str, Tried]]:
@@ -54,7 +55,7 @@ def tuned(
     """
     names = settings(rule, count)
     trials = [
-        Trial(Cell(name, "", 0.0, i), workload, config, tail_weight)
+        Trial(Cell(name, "", 0.0, i), workload, config, objective)
         for name in names
         for i, workload in enumerate(workloads)
     ]

@@ -114,7 +114,9 @@ class StepLaw:
             decode_s: D(B, KV) of these sequences, seconds; 0 without any.
         """
         step_s = self.token_time_s[new_tokens + decode_batch] + self.chunk_const_s + decode_s
-        return step_s + self.attention_s(new_tokens, context_tokens)
+        # attention_s, written out: a router's decision makes dozens of these calls.
+        step_s += context_tokens * (self.chunk_context_s * new_tokens + self.chunk_reread_s)
+        return step_s + self.chunk_self_s * 0.5 * new_tokens * new_tokens
 
     def largest_chunk(
         self, limit_s: float, step_tokens: int, context_tokens: int, most_tokens: int, grain_tokens: int

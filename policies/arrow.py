@@ -8,7 +8,8 @@ other phase, so that one just flipped is taken last, then the predicted time.
 
 - Prefill on node n: TTFT = queue + execution + KV transfer + first decode step, against the request's TTFT SLO. Where n
   still decodes, its prompts are computed in the largest chunk that keeps the residents' TBT SLO (the smallest if none
-  does): the source's local scheduler puts decodes first and prefills in chunks.
+  does): the source's local scheduler puts decodes first and prefills in chunks. Under `step_budget="slo"` the engine
+  chooses the chunks (as DynaServe's local scheduler does, arXiv 2504.09285) and prompts share its steps.
 - Decode on node n: the step that n would take with the request beside what decodes there, against its TBT SLO; and its
   KV must fit beside what is held there, and the sequences the engine's limit. Among those that meet it, the one with
   the fewest unfinished requests, those still on their way included, as reports are old and steps grow with each.
@@ -32,11 +33,16 @@ What is adapted, and what is ours where the sources leave it open:
 from math import inf
 from typing import ClassVar, NamedTuple
 
-from envs.candidates import PLAN_BETA, decode_step_s, first_token_s
+from envs.chunk_plan import CHUNK_CANDIDATES, PLAN_BETA
 from envs.cluster import Placement, RequestView, RouterView
-from envs.predict import CHUNK_CANDIDATES
+from envs.prediction import (
+    NodeSteps,
+    decode_step_s,
+    first_token_s,
+    planned_queue_s,
+    shared_queue_s,
+)
 from hardware_profiles import InputError
-from policies.mixed import Mixed, planned_queue_s, shared_queue_s
 
 
 class _Prefill(NamedTuple):
@@ -46,7 +52,7 @@ class _Prefill(NamedTuple):
         ttft_s: predicted TTFT: queue, execution, KV transfer, first decode step.
         queue_s: of it the wait for the queue.
         node: the node.
-        chunk: the chunk that its residents ask for, tokens; 0: it has none, and the engine's budget decides.
+        chunk: the chunk that its decodes ask for, tokens; 0: the engine decides.
     """
 
     ttft_s: float
@@ -212,16 +218,16 @@ class Arrow:
         topology = view.topology
         prompt_tokens = request.prompt_tokens
         report = view.report(node)
-        mixed = Mixed.of(topology.laws[node], report)
+        steps = NodeSteps.of(topology, node, report)
         ahead = report.prefill_tokens_ahead
-        if mixed.batch:
-            budget = topology.token_budget
-            chunk = mixed.safe_chunk(prompt_tokens, PLAN_BETA * report.tbt_slo_s, budget)
-            chunk = chunk or min(CHUNK_CANDIDATES[-1], budget - mixed.batch)
-            queue_s = planned_queue_s(view, node, mixed, ahead, chunk)
+        if steps.batch and topology.step_budget == "fixed":
+            chunk = steps.safe_chunk(prompt_tokens, PLAN_BETA * report.tbt_slo_s)
+            chunk = chunk or min(CHUNK_CANDIDATES[-1], steps.room)
+            queue_s = planned_queue_s(view, node, steps, ahead, chunk)
+            ttft_s = queue_s + steps.prefill_s(prompt_tokens, chunk)
         else:
             chunk = 0
-            queue_s = shared_queue_s(view, node, mixed, ahead)
-        ttft_s = queue_s + mixed.prefill_s(prompt_tokens, chunk or topology.token_budget)
+            queue_s = shared_queue_s(view, node, steps, ahead)
+            ttft_s = queue_s + steps.engine_prefill_s(prompt_tokens)
         ttft_s += topology.transfer_s(node, decode_node, prompt_tokens) + decode_s
         return _Prefill(ttft_s, queue_s, node, chunk)

@@ -3,9 +3,10 @@
 The engine is the paper's already: decodes first, then chunks of the waiting prompts within a token budget. What is left
 to a policy is which node, which the paper does not settle; what "least load" means is ours.
 
-Adapted: Sarathi-Serve fits the token budget of a step to the TBT SLO. Here the budget is the cluster's
-(`ClusterConfig.token_budget`), the same under every policy, and `chunk` bounds the prompt tokens of a step instead, of
-one prompt a step. Its default is the paper's budget where the SLO is strict.
+Adapted: Sarathi-Serve fits the token budget of a step to the TBT SLO. So does the engine under `step_budget="slo"`,
+step by step, and `chunk` has no effect there. Under "fixed" the budget is the cluster's (`ClusterConfig.token_budget`),
+the same under every policy, and `chunk` bounds the prompt tokens of a step instead, of one prompt per step. Its default
+is the paper's budget for a strict SLO.
 """
 
 from typing import Any, ClassVar
@@ -20,7 +21,8 @@ class Colocated:
     Args:
         load: "prefill": fewest prompt tokens still to be prefilled, then fewest unfinished requests; "requests": fewest
             unfinished requests; "tokens": fewest prompt tokens of unfinished requests.
-        chunk: prompt tokens of a step at most; 0: what the engine's token budget leaves, of several prompts.
+        chunk: prompt tokens of a step at most, under "fixed" only; 0: what the engine's token budget leaves, of several
+            prompts.
     """
 
     name = "colocated"
@@ -47,4 +49,4 @@ class Colocated:
             node = min(nodes, key=counters.decode_requests.__getitem__)
         else:
             node = min(nodes, key=counters.decode_prompt_tokens.__getitem__)
-        return Placement(node, node, self._chunk_plan)
+        return Placement(node, node, self._chunk_plan if view.topology.step_budget == "fixed" else ())

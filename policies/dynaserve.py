@@ -26,15 +26,16 @@ What is adapted, and what is ours where the readings leave it open:
   least-loaded decode node; otherwise each is tried.
 - KV moves once all of the first segment is computed; the source sends it chunk by chunk while it is, so that a cut
   costs less there.
-- The chunk is fixed when the request is placed; the source's local schedulers adjust each batch.
+- The chunk is fixed when the request is placed under `step_budget="fixed"`. Under "slo" the engine adjusts each batch,
+  as the source's local schedulers do, the prompts on a node share its steps, and `beta` is the engine's `slo_share`.
 """
 
 from math import inf
 from typing import ClassVar
 
 from envs.cluster import Placement, RequestView, RouterView
+from envs.prediction import NodeSteps, best_remote, join_s, planned_queue_s, shared_queue_s
 from hardware_profiles import InputError
-from policies.mixed import Mixed, best_remote, planned_queue_s
 
 
 class DynaServe:
@@ -63,34 +64,44 @@ class DynaServe:
         """Place one request."""
         topology = view.topology
         prompt_tokens = request.prompt_tokens
-        budget = topology.token_budget
+        planned = topology.step_budget == "fixed"
         least = view.least_loaded_decode_node()
-        source, mixed, queue_s, best_s = best_remote(request, view, least)
+        source, steps, queue_s, best_s = best_remote(request, view, least)
         best = Placement(source, least)
         # s, when the first s tokens are computed, and the bytes to send of them; s = 0 comes first and has none.
         cuts = [(0, 0.0, 0)]
         for number in range(1, self._splits + 1):
             cut = topology.whole_blocks(prompt_tokens * number // (self._splits + 1))
             if cut > cuts[-1][0]:
-                computed_s = queue_s + mixed.prefill_s(cut, budget - mixed.batch)
+                computed_s = queue_s + steps.engine_prefill_s(cut)
                 cuts.append((cut, computed_s, topology.kv_bytes(cut)))
         for node in topology.decode_nodes:
             report = view.report(node)
-            mixed = Mixed.of(topology.laws[node], report)
-            tbt_slo_s = report.tbt_slo_s if report.tbt_slo_s < inf else request.tbt_slo_s
-            chunk = mixed.safe_chunk(prompt_tokens, self._beta * tbt_slo_s, budget)
-            if not chunk:
-                continue
-            free_s = planned_queue_s(view, node, mixed, report.prefill_tokens_ahead, chunk)
-            join_s = mixed.join_s
+            steps = NodeSteps.of(topology, node, report)
+            ahead = report.prefill_tokens_ahead
+            if planned:
+                tbt_slo_s = report.tbt_slo_s if report.tbt_slo_s < inf else request.tbt_slo_s
+                chunk = steps.safe_chunk(prompt_tokens, self._beta * tbt_slo_s)
+                if not chunk:
+                    continue
+                plan: tuple[int, ...] = (chunk,)
+                free_s = planned_queue_s(view, node, steps, ahead, chunk)
+            else:
+                if not steps.engine_prefill(prompt_tokens).keeps:
+                    continue
+                chunk = 0
+                plan = ()
+                free_s = shared_queue_s(view, node, steps, ahead)
+            joined_s = join_s(steps.law, report)
             link = topology.link(source, node)
             for cut, computed_s, kv_bytes in cuts:
                 ready_s = computed_s + link.latency_s + kv_bytes / link.bandwidth_bytes_per_s if cut else 0.0
-                ttft_s = (ready_s if ready_s > free_s else free_s) + join_s
+                ttft_s = (ready_s if ready_s > free_s else free_s) + joined_s
                 if ttft_s >= best_s:
                     continue
-                ttft_s += mixed.prefill_s(prompt_tokens - cut, chunk, cut)
+                rest = prompt_tokens - cut
+                ttft_s += steps.prefill_s(rest, chunk, cut) if chunk else steps.engine_prefill_s(rest, cut)
                 if ttft_s < best_s:
                     best_s = ttft_s
-                    best = Placement(source if cut else node, node, (chunk,), cut)
+                    best = Placement(source if cut else node, node, plan, cut)
         return best

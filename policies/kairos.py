@@ -8,13 +8,18 @@ what is done here:
 - chi, the chunk of the queue-wait estimate, "the engine's chunk budget (at most the prompt)": read as the budget,
   shortened to the prompt in hand, by default; `queue_chunk=budget` leaves it at the engine's budget.
 - Prompt tokens ahead: the node's report plus what the router has dispatched to it since.
+
+Under `step_budget="slo"` (not in the paper; chunks chosen anew for each step, as in Niyama, arXiv 2503.22562) the
+engine chooses the chunks, so a deflection has no plan; it is feasible, as in Algorithm 1, if no step is predicted to
+break the promise to what decodes there, `slo_share` of its TBT SLO. `beta` and `chunk` are for "fixed" only.
 """
 
 from math import inf
 from typing import ClassVar
 
+from envs.chunk_plan import CHUNK_CANDIDATES
 from envs.cluster import Placement, RequestView, RouterView, prefill_then_decode
-from envs.predict import CHUNK_CANDIDATES, plan_chunks, prefill_execution_s, queue_wait_s
+from envs.prediction import local_prefill, prefill_s, queue_wait_s
 from hardware_profiles import InputError
 
 
@@ -23,11 +28,11 @@ class Kairos:
 
     Args:
         alpha: deflect iff TTFT there <= alpha * TTFT on the best prefill node; >= 1.
-        beta: share of the strictest resident TBT SLO that a step may last; in (0, 1].
+        beta: share of the strictest TBT SLO among a node's decodes that a step may last, under "fixed"; in (0, 1].
         cap: deflected prompts in flight allowed per decode node.
         transfer: count the KV transfer on the prefill path.
         queue_chunk: "prompt" or "budget"; see the module's text.
-        chunk: tokens of every chunk, in place of the greedy schedule, for ablations; 0: the greedy schedule.
+        chunk: tokens of every chunk instead of the greedy schedule, for ablations under "fixed"; 0: the schedule.
     """
 
     name = "kairos"
@@ -61,7 +66,7 @@ class Kairos:
         self._cap = cap
         self._transfer = transfer
         self._queue_chunk = queue_chunk
-        self._candidates = (chunk,) if chunk else CHUNK_CANDIDATES
+        self._sizes = (chunk,) if chunk else CHUNK_CANDIDATES
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
@@ -73,20 +78,18 @@ class Kairos:
         for node in topology.decode_nodes:
             if view.counters.deflected_requests[node] >= self._cap:
                 continue
-            report = view.report(node)
-            tbt_slo_s = report.tbt_slo_s if report.tbt_slo_s < inf else request.tbt_slo_s
-            plan = plan_chunks(
-                topology.laws[node],
+            local = local_prefill(
+                topology,
+                node,
+                view.report(node),
                 request.prompt_tokens,
-                report.decode_batch,
-                report.decode_kv_tokens,
-                self._beta * tbt_slo_s,
-                topology.token_budget,
-                candidates=self._candidates,
+                request.tbt_slo_s,
+                share=self._beta,
+                sizes=self._sizes,
             )
-            if plan is not None and plan.total_s <= limit_s:
-                limit_s = plan.total_s
-                best = Placement(node, node, plan.chunks)
+            if local is not None and local.total_s <= limit_s:
+                limit_s = local.total_s
+                best = Placement(node, node, local.chunks)
         return best if best is not None else prefill_then_decode(prefill_node, decode_node)
 
     def _prefill_path(self, request: RequestView, view: RouterView, decode_node: int) -> tuple[int, float]:
@@ -98,12 +101,13 @@ class Kairos:
         best_node = -1
         best_s = inf
         law = topology.laws[topology.prefill_nodes[0]]
-        execution_s = prefill_execution_s(law, prompt_tokens, chunk)
+        execution_s = prefill_s(law, prompt_tokens, chunk)
         for node in topology.prefill_nodes:
             if topology.laws[node] is not law:  # nodes that are alike share it
                 law = topology.laws[node]
-                execution_s = prefill_execution_s(law, prompt_tokens, chunk)
-            ttft_s = queue_wait_s(law, view.report(node).prefill_tokens_ahead, queue_chunk) + execution_s
+                execution_s = prefill_s(law, prompt_tokens, chunk)
+            ahead = view.report(node).prefill_tokens_ahead
+            ttft_s = queue_wait_s(law, ahead, queue_chunk, 0.5 * ahead) + execution_s
             if self._transfer:
                 ttft_s += topology.transfer_s(node, decode_node, prompt_tokens)
             if ttft_s < best_s:

@@ -5,6 +5,7 @@ from math import inf
 import policies
 from envs.candidates import candidates
 from envs.cluster import Cluster, Placement, RequestView, RouterView
+from envs.objective import Objective
 from envs.workload import Row
 from hardware_profiles import InputError
 from policies.rollout import placed_by, rollout_cost
@@ -42,8 +43,6 @@ class Lookahead:
     ) -> None:
         if horizon < 1:
             raise InputError(f"lookahead: horizon must be at least 1 request, not {horizon}")
-        if not 0.0 <= tail_weight < inf:
-            raise InputError(f"lookahead: tail_weight must be a number from 0 on, not {tail_weight}")
         names = base.split("+")
         for name in names:
             if name.partition(":")[0] not in policies.names():
@@ -53,7 +52,7 @@ class Lookahead:
                 )
         self._bases = [policies.make(name, seed=seed) for name in names]
         self._horizon = horizon
-        self._tail_weight = tail_weight
+        self._objective = Objective(tail_weight=tail_weight)
         self._cluster: Cluster | None = None
         self._requests: list[Row] = []
 
@@ -86,7 +85,7 @@ class Lookahead:
                     self._requests,
                     base,
                     horizon_requests=self._horizon,
-                    tail_weight=self._tail_weight,
+                    objective=self._objective,
                 )
                 for base in self._bases
             ]

@@ -17,9 +17,8 @@ Adapted:
 
 from math import inf
 
-from envs.candidates import decode_step_s
 from envs.cluster import Placement, RequestView, RouterView
-from envs.predict import prefill_execution_s, queue_wait_s
+from envs.prediction import decode_step_s, prefill_s, queue_wait_s
 
 
 class Mooncake:
@@ -46,11 +45,9 @@ class Mooncake:
         for node in topology.prefill_nodes:
             law = topology.laws[node]
             cached = view.prefix_hit_tokens(request, node)
-            to_compute = prompt_tokens - cached
-            ttft_s = queue_wait_s(law, view.report(node).prefill_tokens_ahead, budget)
-            # Every chunk has the cached prefix for context as well.
-            ttft_s += prefill_execution_s(law, to_compute, budget)
-            ttft_s += cached * (law.chunk_context_s * to_compute + law.chunk_reread_s * -(-to_compute // budget))
+            ahead = view.report(node).prefill_tokens_ahead
+            ttft_s = queue_wait_s(law, ahead, budget, 0.5 * ahead)
+            ttft_s += prefill_s(law, prompt_tokens - cached, budget, cached)
             ttft_s += topology.transfer_s(node, decode_node, to_send)
             if ttft_s < best_s:
                 best_node = node

@@ -8,6 +8,7 @@ the true arrivals and output lengths makes this a bound and a teacher, never a r
 from copy import deepcopy
 
 from envs.cluster import Cluster, Placement, Policy, Request, RequestView, RouterView
+from envs.objective import DEFAULT_OBJECTIVE, Objective
 from envs.workload import Row
 from hardware_profiles import InputError
 
@@ -45,8 +46,7 @@ def rollout_cost(
     base: Policy,
     *,
     horizon_requests: int,
-    tbt_weight: float = 1.0,
-    tail_weight: float = 0.0,
+    objective: Objective = DEFAULT_OBJECTIVE,
 ) -> float:
     """Cost of placing request `number`, which arrives now: the environment's own, in units of SLOs.
 
@@ -61,8 +61,7 @@ def rollout_cost(
         requests: all of them.
         base: places those that follow.
         horizon_requests: how many of them are played.
-        tbt_weight: weight of the TBT excess, as in the environment.
-        tail_weight: weight of the squared waits, likewise.
+        objective: weights of the cost.
 
     Raises:
         InputError: the base policy rejects a request.
@@ -77,4 +76,4 @@ def rollout_cost(
         clock.advance_to(request[0])
         twin.submit(Request(later, *request), placed_by(decider, view_of(later, request), view))
     clock.advance_to(clock.now + SETTLE_S)
-    return twin.waiting_cost() + tbt_weight * twin.tbt_cost() + tail_weight * twin.tail_cost()
+    return objective.of(twin)

@@ -10,7 +10,9 @@ from hardware_profiles import InputError
 class ShortestTTFT:
     """Prefill where the predicted TTFT is smallest, among the nodes that break no running stream's TBT SLO.
 
-    What a learned policy must beat to have learned anything beyond its features.
+    A learned policy must beat it to have learned anything beyond its features. Under `step_budget="slo"` the engine
+    chooses the chunks of a deflection (Sarathi-Serve's stall-free batching, arXiv 2403.02310, with a budget for each
+    step), and a node is left out if even the smallest chunk would break the SLO.
 
     Args:
         alpha: a deflection is taken when its TTFT is at most alpha times the best prefill node's.
@@ -31,10 +33,10 @@ class ShortestTTFT:
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
-        prefill_nodes = len(view.topology.prefill_nodes)
+        first_decode_node = view.topology.first_decode_node
         found = candidates(request, view)
-        best = min(found[:prefill_nodes], key=lambda choice: choice.ttft_s)
-        deflections = [choice for choice in found[prefill_nodes:] if choice.feasible]
+        best = min(found[:first_decode_node], key=lambda choice: choice.ttft_s)
+        deflections = [choice for choice in found[first_decode_node:] if choice.feasible]
         if deflections:
             deflection = min(deflections, key=lambda choice: choice.ttft_s)
             if deflection.ttft_s <= self._alpha * best.ttft_s:

@@ -13,7 +13,8 @@ from policies.fixed import Static
 class StaticShare:
     """Deflect each prompt with a fixed probability, to the least-loaded decode node; `static` sends the others.
 
-    What deflection gives without deciding which prompt and when. Chunks are those of `always-local`.
+    What deflection gives without deciding which prompt and when. Chunks are those of `always-local`,
+    also under `step_budget="slo"`.
 
     Args:
         share: of the prompts that are deflected, in [0, 1].

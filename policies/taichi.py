@@ -11,7 +11,8 @@ What is adapted, and what is ours where the readings leave it open:
 - R_PD is the cluster's shape: prefill nodes are P-heavy, decode nodes D-heavy. S_P is the engine's token budget, as
   for every rule here. S_D (`chunk`) stays the same whatever decodes beside it: it is a slider set offline, and no
   guard on a single step. The readings name 128 to 512 tokens as examples. Prompts with a chunk plan do not share steps
-  here, so a prompt shorter than S_D has a step to itself, which the projection counts.
+  here, so a prompt shorter than S_D has a step to itself, which the projection counts. Under `step_budget="slo"` S_D is
+  instead the engine's bound, which follows the TBT SLO of what decodes (as in Sarathi-Serve, arXiv 2403.02310).
 - Shortest first: the source orders the requests that wait at the scheduler by length. Here each is placed alone when
   it arrives, so "short" is a length of at most `short` times the mean prompt of those that arrived lately
   (the router's slower fading sums, this request included).
@@ -29,15 +30,15 @@ from math import inf
 from typing import ClassVar
 
 from envs.cluster import Placement, RequestView, RouterView
+from envs.prediction import NodeSteps, best_remote, join_s, planned_queue_s, shared_queue_s
 from hardware_profiles import InputError
-from policies.mixed import Mixed, best_remote, planned_queue_s
 
 
 class TaiChi:
     """Short requests to decode nodes where that still meets the TTFT SLO, the others to prefill nodes.
 
     Args:
-        chunk: S_D, tokens that a prompt on a decode node is prefilled by; >= 1.
+        chunk: S_D, tokens that a prompt on a decode node is prefilled by, under "fixed" only; >= 1.
         short: what counts as short, in mean prompts of late; > 0, and inf takes every request for short.
         share: share of the TTFT SLO that a projected TTFT on a decode node may take; > 0.
         watermark: share of a decode node's KV capacity that a prompt prefilled there may fill it to; in (0, 1].
@@ -67,31 +68,38 @@ class TaiChi:
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         counters = view.counters
+        plan = (self._chunk,) if view.topology.step_budget == "fixed" else ()
         prompt_tokens = request.prompt_tokens
         mean_tokens = (counters.tokens_slow + prompt_tokens) / (counters.requests_slow + 1.0)
         local_node, local_s = self._on_decode_node(request, view)
         fits_there = local_s <= self._share * request.ttft_slo_s
         if fits_there and prompt_tokens <= self._short * mean_tokens:
-            return Placement(local_node, local_node, (self._chunk,))
+            return Placement(local_node, local_node, plan)
         decode_node = view.least_loaded_decode_node()
         remote = best_remote(request, view, decode_node)
         if fits_there and remote.ttft_s > request.ttft_slo_s:
-            return Placement(local_node, local_node, (self._chunk,))
+            return Placement(local_node, local_node, plan)
         return Placement(remote.node, decode_node)
 
     def _on_decode_node(self, request: RequestView, view: RouterView) -> tuple[int, float]:
         """The decode node with the least projected TTFT, and that in seconds."""
         topology = view.topology
+        planned = topology.step_budget == "fixed"
         best_node = -1
         best_s = inf
         for node in topology.decode_nodes:
             report = view.report(node)
             if report.kv_used_tokens + request.prompt_tokens > self._watermark * topology.kv_capacity_tokens[node]:
                 continue
-            mixed = Mixed.of(topology.laws[node], report)
-            chunk = max(1, min(self._chunk, topology.token_budget - mixed.batch))
-            ttft_s = planned_queue_s(view, node, mixed, report.prefill_tokens_ahead, chunk)
-            ttft_s += mixed.join_s + mixed.prefill_s(request.prompt_tokens, chunk)
+            steps = NodeSteps.of(topology, node, report)
+            ahead = report.prefill_tokens_ahead
+            if planned:
+                chunk = max(1, min(self._chunk, steps.room))
+                ttft_s = planned_queue_s(view, node, steps, ahead, chunk)
+                ttft_s += steps.prefill_s(request.prompt_tokens, chunk)
+            else:
+                ttft_s = shared_queue_s(view, node, steps, ahead) + steps.engine_prefill_s(request.prompt_tokens)
+            ttft_s += join_s(steps.law, report)
             if ttft_s < best_s:
                 best_node = node
                 best_s = ttft_s

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from envs.predict import CHUNK_CANDIDATES
+from envs.chunk_plan import CHUNK_CANDIDATES
 from experiments.markdown import code, table
 from experiments.printed import change_of, percent, share_of, signed, time_of, with_interval
 from experiments.reproduce.evidence import Evidence, Place, cut, points

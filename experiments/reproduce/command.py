@@ -18,6 +18,7 @@ from itertools import product
 from pathlib import Path
 
 import policies
+from envs.objective import TUNING_OBJECTIVE
 from envs.workload import Workload
 from experiments.arguments import (
     add_executor,
@@ -28,7 +29,6 @@ from experiments.arguments import (
     check_positive,
 )
 from experiments.cells import Cell, Outcome, run_cells
-from experiments.cost import TAIL_WEIGHT
 from experiments.digests import config_digest, digest, policy_files, simulation_digest
 from experiments.estimates import Runs
 from experiments.groups import BASE, grouped
@@ -149,7 +149,7 @@ class _Runs:
                 for family, rate_rps in knee_rps.items()
             ]
             print(f"tuning on {setting}", file=sys.stderr)
-            name, _ = tuned(KAIROS, workloads, setting.config, tail_weight=TAIL_WEIGHT, jobs=self._args.jobs)
+            name, _ = tuned(KAIROS, workloads, setting.config, objective=TUNING_OBJECTIVE, jobs=self._args.jobs)
             with replacing(note) as path:
                 path.write_text(json.dumps(f"kairos-tuned={name}"))
         return str(json.loads(note.read_text()))

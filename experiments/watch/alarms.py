@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 
 from envs.cluster import Samples, Topology
-from envs.predict import chunk_step_s
 from experiments.metrics import Records
 from experiments.watch.early_warning import Floats, running_p95
 
@@ -43,7 +42,7 @@ class Signals(NamedTuple):
 def prefill_rate(topology: Topology, node: int) -> float:
     """Prompt tokens a second that a node computes in full steps of prompts without context."""
     budget = topology.token_budget
-    return budget / chunk_step_s(topology.laws[node], budget, 0)
+    return budget / topology.laws[node].chunk_step_s(budget, 0)
 
 
 def queue_wait_s(samples: Samples, topology: Topology) -> Floats:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from agents.export import save_policy
 from agents.network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
 from envs import observation
-from envs.cluster import ClusterConfig, Placement, RequestView, RouterView, simulate
+from envs.cluster import ClusterConfig, Disturbance, Placement, RequestView, RouterView, simulate
 from envs.generators import generate
 from hardware_profiles import InputError, load_profile
 from tests.agents.observations import LAYOUT, make_network
@@ -54,6 +55,17 @@ def test_the_same_file_serves_clusters_of_other_sizes(tmp_path: Path) -> None:
     for shape in ("1P3D", "3P5D"):
         result = simulate(WORKLOAD, policy, ClusterConfig(load_profile("a100-qwen3-8b"), shape))
         assert len({record.prefill_node for record in result.records}) > 1
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2, 3])
+def test_it_places_nothing_on_a_lost_node(tmp_path: Path, lost: int) -> None:
+    policy = LearnedPolicy(shortest_predicted_ttft(tmp_path / "policy.npz"))
+    config = replace(CONFIG, disturbances=(Disturbance(1.0, "loss", lost),))
+    records = simulate(WORKLOAD, policy, config).records
+    late = [record for record in records if record.arrival_s >= 1.0]
+    assert len(late) > 20
+    assert not any(lost in (record.prefill_node, record.decode_node) for record in late)
+    assert not any(np.isnan(record.last_token_s) for record in records)
 
 
 def test_a_file_for_other_observations_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from envs.actions import placement_for
 from envs.candidates import candidates
-from envs.cluster import ClusterConfig, Placement, RequestView, RouterView, simulate
+from envs.cluster import ClusterConfig, Placement, Request, RequestView, RouterView, simulate
 from envs.observation import (
     GLOBAL_FEATURES,
     NODE_FEATURES,
@@ -95,7 +95,7 @@ def test_every_feature_is_what_its_name_says(
 ) -> None:
     counters, topology = view.counters, view.topology
     for arrival_s, prompt_tokens in sorted(arrivals):
-        counters.arrived(Request(0, arrival_s, prompt_tokens, 1, 2.0, 0.1))
+        counters.arrived(Request(0, arrival_s, prompt_tokens, 1, 1.0, 0.1))
     observation = encode(request, view)
     found = candidates(request, view)
     prefill, decode = len(topology.prefill_nodes), len(topology.decode_nodes)
@@ -118,7 +118,7 @@ def test_every_feature_is_what_its_name_says(
             "decode_batch": report.decode_batch,
             "decode_kv_share": report.decode_kv_tokens / 400_000,
             "deflected_requests": counters.deflected_requests[node],
-            "chunks": len(candidate.placement.chunk_plan),
+            "chunks": candidate.chunks,
         }
         assert row == pytest.approx(scaled(expected, NODE_FEATURES), abs=2e-7)
         assert row[PREDICTED_TTFT_COLUMN] == pytest.approx(scaled(expected, NODE_FEATURES)[1], abs=2e-7)

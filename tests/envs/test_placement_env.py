@@ -15,7 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from envs.cluster import Cluster, Placement, Request
+from envs.cluster import Cluster, Disturbance, Placement, Request
 from envs.generators import families, generate
 from envs.observation import NODE_FEATURES, PREDICTED_TTFT_COLUMN, Observation
 from envs.placement_env import PrefillPlacementEnv
@@ -29,6 +29,7 @@ ID = "envs:PrefillPlacement-v0"
 INFO_KEYS = {"dt_s", "waiting_cost", "tbt_cost", "tail_cost", "invalid_action"}
 COLUMN = {name: index for index, name in enumerate(NODE_FEATURES)}
 
+FIXED = {"step_budget": "fixed"}
 Rule = Callable[[Observation], int]
 Step = tuple[Observation, float, bool, bool, dict[str, Any]]
 
@@ -310,7 +311,7 @@ def test_an_action_is_the_node_that_prefills() -> None:
 
 
 def test_a_masked_action_falls_back_to_the_shortest_prefill_queue_and_says_so() -> None:
-    env = toy(tbt_slo_s=0.005, rate_rps=30.0)  # no step is as short: decode nodes are always masked
+    env = toy(tbt_slo_s=0.005, rate_rps=30.0, cluster_options=FIXED)  # no step is as short: always masked
     rng = np.random.default_rng(1)
     with submitted() as (_, placements):
         observation, _ = env.reset(seed=2)
@@ -328,7 +329,7 @@ def test_a_masked_action_falls_back_to_the_shortest_prefill_queue_and_says_so() 
 
 
 def test_strict_actions_raise_and_leave_the_episode_as_it_was() -> None:
-    strict, free = (toy(tbt_slo_s=0.005, strict_actions=strict) for strict in (True, False))
+    strict, free = (toy(tbt_slo_s=0.005, strict_actions=strict, cluster_options=FIXED) for strict in (True, False))
     strict.reset(seed=2)
     free.reset(seed=2)
     for _ in range(5):
@@ -430,7 +431,7 @@ def replayed(env: PrefillPlacementEnv, sequences: list[Request], placements: lis
 
 @pytest.mark.parametrize("rule", RULES)
 def test_rewards_sum_to_what_every_token_of_two_slo_classes_says(rule: Rule) -> None:
-    env = toy(workload=with_quiet_tail, rate_rps=20.0, tbt_weight=2.0, tail_weight=0.5)
+    env = toy(workload=with_quiet_tail, rate_rps=20.0, tbt_weight=2.0, tail_weight=0.5, cluster_options=FIXED)
     with submitted() as (sequences, placements):
         steps = play(env, rule, seed=8)
     ttft = squared = exceeded = 0.0
@@ -451,7 +452,7 @@ def test_rewards_sum_to_what_every_token_of_two_slo_classes_says(rule: Rule) -> 
 
 def accrued(rule: Rule) -> Iterator[tuple[float, float, float, float]]:
     """At every decision: cost of waiting so far, as paid and as tokens say, and cost of TBT so far, likewise."""
-    env = toy(workload="burst", ttft_slo_s=0.5, tbt_slo_s=0.0105, rate_rps=20.0)
+    env = toy(workload="burst", ttft_slo_s=0.5, tbt_slo_s=0.0105, rate_rps=20.0, cluster_options=FIXED)
     with submitted() as (sequences, placements):
         steps = play(env, rule, seed=8)
     jobs = replayed(env, sequences, placements).jobs
@@ -532,3 +533,35 @@ def test_prompts_that_share_blocks_hit_the_cache_in_the_environment() -> None:
         env.step(0)
     times_s = [record.prefill_end_s - record.prefill_start_s for record in sorted(env.records)]
     assert max(times_s[1:]) < 0.5 * times_s[0]
+
+
+# ---- lost nodes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step_budget", ["slo", "fixed"])
+@pytest.mark.parametrize("nodes", [(0,), (1,), (2,), (3,), (0, 3), (1, 2)])
+def test_nothing_is_placed_on_a_lost_node_a_masked_row_of_zeros(nodes: tuple[int, ...], step_budget: str) -> None:
+    losses = tuple(Disturbance(1.0, "loss", node) for node in nodes)
+    env = toy(horizon_requests=150, cluster_options={"disturbances": losses, "step_budget": step_budget})
+    lost_rows = 0
+    with submitted() as (requests, placements):
+        observation, _ = env.reset(seed=4)
+        rng = np.random.default_rng(5)
+        truncated = False
+        while not truncated:
+            assert env.observation_space.contains(observation)
+            lost = env._requests[env._next][0] >= 1.0
+            for node in range(4):
+                gone = lost and node in nodes
+                assert gone == (not observation["nodes"][node].any())
+                assert not (gone and observation["action_mask"][node])
+                lost_rows += gone
+            action = int(rng.integers(4)) if rng.random() < 0.3 else at_random(int(rng.integers(99)))(observation)
+            observation, *_, truncated, info = env.step(action)
+            if lost and action in nodes:
+                assert info["invalid_action"]
+        assert env.observation_space.contains(observation)
+    assert lost_rows > 20
+    late = [p for request, p in zip(requests, placements, strict=True) if request.arrival_s >= 1.0]
+    assert late
+    assert not {node for p in late for node in p[:2]} & set(nodes)

@@ -13,6 +13,7 @@ import agents  # noqa: F401 - makes policy files known
 import policies
 from envs.cluster import ClusterConfig, simulate
 from envs.generators import generate
+from envs.objective import Objective
 from envs.workload import Workload
 from experiments.cost import measure
 from experiments.sources import EVALUATION_SEED, TUNING_SEEDS, Arrivals, Episodes, Family, Trace
@@ -126,7 +127,7 @@ def test_a_traces_parts_do_not_overlap_in_time() -> None:
 
 def test_the_tuning_cost_is_the_environments() -> None:
     workload = generate("burst", rate_rps=10.0, requests=200, seed=4, tbt_slo_s=0.02)
-    config = ClusterConfig(toy_profile())
+    config = ClusterConfig(toy_profile(), step_budget="fixed")
     policy = "always-local"
     result = simulate(workload, policies.make(policy), config)
     waits = np.array([r.first_token_s - r.arrival_s for r in result.records]) / 2.0
@@ -134,7 +135,7 @@ def test_the_tuning_cost_is_the_environments() -> None:
     gaps_s = np.concatenate([np.repeat(f + g * np.arange(int(k)), int(w)) for _, k, f, g, w in columns])
     excess = np.maximum(0.0, gaps_s / 0.02 - 1.0).sum() / 200
     assert excess > 0
-    tried = measure(policy, workload, config, tail_weight=3.0)
+    tried = measure(policy, workload, config, Objective(tail_weight=3.0))
     assert tried.cost == pytest.approx((waits + 3.0 * waits**2).mean() + excess)
     met = [r.first_token_s - r.arrival_s <= 2.0 and r.tbt_max_s <= 0.02 for r in result.records]
     assert tried.attainment == pytest.approx(np.mean(met))

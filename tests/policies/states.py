@@ -1,10 +1,12 @@
 """Cluster states set by hand or at random, for what reads a view."""
 
+from copy import deepcopy
 from math import inf
 
 from hypothesis import strategies as st
 
 from envs.cluster import ClusterConfig, NodeReport, RequestView, RouterCounters, RouterView, Topology
+from envs.cluster.config import StepBudget
 from tests.toy import toy_profile
 
 IDLE = NodeReport(0, 0, 0, 0, inf)
@@ -31,9 +33,14 @@ class HandMade(RouterView):
     """A view whose reports, counters and prefix hits are what a test says they are; there is no cluster behind it."""
 
     def __init__(
-        self, shape: str, *reports: NodeReport, hosts: tuple[int, ...] | None = None, at_s: float = 0.0
+        self,
+        shape: str,
+        *reports: NodeReport,
+        hosts: tuple[int, ...] | None = None,
+        at_s: float = 0.0,
+        step_budget: StepBudget = "fixed",
     ) -> None:
-        self.topology = Topology(ClusterConfig(toy_profile(), shape=shape, hosts=hosts))
+        self.topology = Topology(ClusterConfig(toy_profile(), shape=shape, hosts=hosts, step_budget=step_budget))
         self.counters = RouterCounters(self.topology.nodes)
         self.reports = list(reports) or [IDLE] * self.topology.nodes
         self.hits = [0] * self.topology.nodes
@@ -55,7 +62,7 @@ class HandMade(RouterView):
         """What a router sees now, and nothing else: no way leads from it to the cluster."""
         seen = cls.__new__(cls)
         seen.topology = view.topology
-        seen.counters = view.counters.copy()
+        seen.counters = deepcopy(view.counters)
         seen.reports = [view.report(node) for node in range(view.topology.nodes)]
         seen.hits = [view.prefix_hit_tokens(request, node) for node in range(view.topology.nodes)]
         seen.at_s = view.now_s
@@ -66,7 +73,7 @@ _COUNTS = st.integers(0, 40)
 
 
 @st.composite
-def views(draw: st.DrawFn, shape: str | None = None) -> HandMade:
+def views(draw: st.DrawFn, shape: str | None = None, step_budget: StepBudget = "fixed") -> HandMade:
     """A view with everything that a router could see, at random; no two decode nodes are equally loaded."""
     shape = shape or draw(st.sampled_from(["1P1D", "2P2D", "1P3D", "3P1D"]))
     prefill, decode = int(shape[0]), int(shape[2])
@@ -82,7 +89,7 @@ def views(draw: st.DrawFn, shape: str | None = None) -> HandMade:
                 draw(st.floats(0.012, 0.2)) if batch else float("inf"),
             )
         )
-    view = HandMade(shape, *reports, at_s=draw(st.floats(5.0, 20.0)))
+    view = HandMade(shape, *reports, at_s=draw(st.floats(5.0, 20.0)), step_budget=step_budget)
     counters = view.counters
     nodes = prefill + decode
     counters.queued_prompts[:] = draw(st.lists(_COUNTS, min_size=nodes, max_size=nodes))

@@ -19,6 +19,7 @@ from envs.cluster import (
     simulate,
 )
 from envs.generators import generate
+from envs.objective import Objective
 from envs.workload import Row, Workload
 from hardware_profiles import InputError
 from policies import registry
@@ -27,7 +28,7 @@ from policies.rollout import SETTLE_S, rollout_cost, view_of
 from tests.policies.states import HandMade, asks
 from tests.toy import toy_profile
 
-TOY = ClusterConfig(toy_profile())
+TOY = ClusterConfig(toy_profile(), step_budget="fixed")
 
 
 def burst(requests: int, seed: int, rate_rps: float = 14.0) -> Workload:
@@ -93,7 +94,7 @@ def test_what_arrives_next_makes_a_deflection_right_or_wrong(base: str) -> None:
     here, on_prefill = Placement(1, 1, (1000,)), Placement(0, 1)
     for follows, right in (([], here), ([URGENT], on_prefill), ([(5.0, *URGENT[1:])], here)):
         requests = arrivals(LONG, SHORT, *follows).rows()
-        cluster = Cluster(ClusterConfig(toy_profile(), shape="1P1D"), lambda _: None)
+        cluster = Cluster(ClusterConfig(toy_profile(), shape="1P1D", step_budget="fixed"), lambda _: None)
         cluster.submit(Request(0, *requests[0]), on_prefill)
         cluster.clock.advance_to(SHORT[0])
         asked = view_of(1, requests[1])
@@ -144,7 +145,13 @@ class Rolling:
 
     def cost(self, cluster: Cluster, placement: Placement, number: int) -> float:
         return rollout_cost(
-            cluster, placement, number, self.requests, self.base, horizon_requests=self.horizon, tail_weight=2.0
+            cluster,
+            placement,
+            number,
+            self.requests,
+            self.base,
+            horizon_requests=self.horizon,
+            objective=Objective(tail_weight=2.0),
         )
 
 
@@ -235,7 +242,15 @@ def test_the_chosen_placement_is_the_cheapest_of_the_candidates() -> None:
 
         def cost(self, placement: Placement, number: int) -> float:
             return min(
-                rollout_cost(self.cluster, placement, number, requests, base, horizon_requests=10, tail_weight=4.0)
+                rollout_cost(
+                    self.cluster,
+                    placement,
+                    number,
+                    requests,
+                    base,
+                    horizon_requests=10,
+                    objective=Objective(tail_weight=4.0),
+                )
                 for base in self.bases
             )
 

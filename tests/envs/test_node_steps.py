@@ -4,12 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from envs.chunk_plan import CHUNK_CANDIDATES
 from envs.cluster import ClusterConfig, NodeReport, Placement, RequestView, RouterView, simulate
-from envs.predict import CHUNK_CANDIDATES, prefill_execution_s
+from envs.prediction import NodeSteps, best_remote, planned_queue_s, prefill_s, shared_queue_s
 from envs.workload import Workload
-from policies.mixed import Mixed, best_remote, planned_queue_s, shared_queue_s
 from tests.policies.states import IDLE, HandMade, asks, behind, decoding
 from tests.toy import TOY_LAW, toy_profile
+
+FIXED = HandMade("1P1D").topology
 
 residents = st.one_of(st.just(IDLE), st.builds(decoding, st.integers(1, 256), st.integers(1, 300_000)))
 
@@ -27,14 +29,14 @@ def steps_s(report: NodeReport, tokens: int, chunk: int, done: int) -> list[floa
 
 @given(report=residents, tokens=st.integers(1, 20_000), chunk=st.integers(1, 1700), done=st.integers(0, 20_000))
 def test_a_prefill_takes_the_sum_of_its_steps(report: NodeReport, tokens: int, chunk: int, done: int) -> None:
-    closed_s = Mixed.of(TOY_LAW, report).prefill_s(tokens, chunk, done)
+    closed_s = NodeSteps.of(FIXED, 0, report).prefill_s(tokens, chunk, done)
     assert closed_s == pytest.approx(sum(steps_s(report, tokens, chunk, done)), rel=1e-9)
 
 
 @given(tokens=st.integers(1, 20_000), chunk=st.integers(1, 2048))
 def test_without_residents_it_is_the_prefill_nodes_execution_time(tokens: int, chunk: int) -> None:
-    assert Mixed.of(TOY_LAW, IDLE).prefill_s(tokens, chunk) == pytest.approx(
-        prefill_execution_s(TOY_LAW, tokens, chunk), rel=1e-12
+    assert NodeSteps.of(FIXED, 0, IDLE).prefill_s(tokens, chunk) == pytest.approx(
+        prefill_s(TOY_LAW, tokens, chunk), rel=1e-12
     )
 
 
@@ -50,7 +52,7 @@ def test_a_safe_chunk_keeps_every_step_and_is_the_largest_that_does(
         grown_s = TOY_LAW.decode_kv_s[report.decode_batch] * report.decode_batch if report.decode_batch else 0.0
         return max(step + i * grown_s for i, step in enumerate(steps))
 
-    chunk = Mixed.of(TOY_LAW, report).safe_chunk(tokens, step_s, budget)
+    chunk = NodeSteps.of(FIXED, 0, report).safe_chunk(tokens, step_s)
     fitting = [size for size in CHUNK_CANDIDATES if min(size, tokens) + report.decode_batch <= budget]
     if chunk:
         assert chunk in [min(size, tokens) for size in fitting]
@@ -63,7 +65,7 @@ def test_queues_of_prompts_that_share_steps_and_of_prompts_that_do_not() -> None
     view = HandMade("1P1D", behind(4096), behind(600))
     view.counters.queued_prompts[:] = [8, 3]
     view.counters.queued_prompt_tokens[:] = [4096, 600]
-    node = Mixed.of(TOY_LAW, IDLE)
+    node = NodeSteps.of(FIXED, 0, IDLE)
     # Two full steps, each with half a prompt of 512 for context.
     assert shared_queue_s(view, 0, node, 4096) == pytest.approx(2 * node.step_s(2048, 256))
     # Three prompts of 200 tokens, each in a step of 128 and one of 72.
@@ -83,7 +85,7 @@ class Fixed:
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         if self.local:
-            self.ttft_s = Mixed.of(view.topology.laws[1], view.report(1)).prefill_s(request.prompt_tokens, 256)
+            self.ttft_s = NodeSteps.of(view.topology, 1, view.report(1)).prefill_s(request.prompt_tokens, 256)
             return Placement(1, 1, (256,))
         self.ttft_s = best_remote(request, view, 1).ttft_s
         return Placement(0, 1)
@@ -94,7 +96,7 @@ class Fixed:
 def test_on_an_idle_cluster_the_prediction_comes_true(prompt: int, local: bool) -> None:
     policy = Fixed(local)
     workload = Workload.of([0.0], [prompt], [4], label="one request")
-    (record,) = simulate(workload, policy, ClusterConfig(toy_profile(), shape="1P1D")).records
+    (record,) = simulate(workload, policy, ClusterConfig(toy_profile(), shape="1P1D", step_budget="fixed")).records
     assert record.first_token_s == pytest.approx(policy.ttft_s, rel=1e-9)
 
 

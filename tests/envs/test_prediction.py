@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.predict import CHUNK_CANDIDATES, chunk_step_s, plan_chunks, prefill_execution_s, queue_wait_s
+from envs.chunk_plan import CHUNK_CANDIDATES, plan_chunks
+from envs.prediction import prefill_s, queue_wait_s
 from hardware_profiles import StepLaw, load_profile
 from tests.toy import TOY_LAW
 
@@ -34,13 +35,13 @@ laws = st.sampled_from([Named(name) for name in LAWS])
 
 @given(on=laws, chunk=st.integers(1, 2048), context=st.integers(0, 100_000))
 def test_a_lone_chunk_takes_the_step_laws_time(on: Named, chunk: int, context: int) -> None:
-    assert chunk_step_s(on.law, chunk, context) == pytest.approx(on.law.time_s([(chunk, context)], 0, 0), rel=1e-12)
+    assert on.law.chunk_step_s(chunk, context) == pytest.approx(on.law.time_s([(chunk, context)], 0, 0), rel=1e-12)
 
 
 @given(on=laws, prompt=st.integers(1, 60_000), chunk=st.integers(1, 2048))
 def test_prefill_execution_is_the_sum_over_its_chunks(on: Named, prompt: int, chunk: int) -> None:
     total_s = sum(on.law.time_s([(min(chunk, prompt - done), done)], 0, 0) for done in range(0, prompt, chunk))
-    assert prefill_execution_s(on.law, prompt, chunk) == pytest.approx(total_s, rel=1e-9)
+    assert prefill_s(on.law, prompt, chunk) == pytest.approx(total_s, rel=1e-9)
 
 
 @given(on=laws, ahead=st.integers(0, 100_000), chunk=st.integers(1, 2048))
@@ -49,13 +50,13 @@ def test_the_queue_wait_is_fractional_chunks_of_half_the_queues_context(on: Name
     law = on.law
     step_s = law.token_time_s[chunk] + law.chunk_const_s
     step_s += (law.chunk_context_s * chunk + law.chunk_reread_s) * ahead / 2 + law.chunk_self_s * chunk * chunk / 2
-    assert queue_wait_s(on.law, ahead, chunk) == pytest.approx(ahead / chunk * step_s, rel=1e-9)
+    assert queue_wait_s(on.law, ahead, chunk, ahead / 2) == pytest.approx(ahead / chunk * step_s, rel=1e-9)
 
 
 @given(on=laws, ahead=st.integers(1, 100_000), chunk=st.integers(1, 2048))
 def test_more_ahead_waits_longer_and_nothing_ahead_not_at_all(on: Named, ahead: int, chunk: int) -> None:
-    assert queue_wait_s(on.law, 0, chunk) == 0.0
-    assert queue_wait_s(on.law, ahead + 1, chunk) > queue_wait_s(on.law, ahead, chunk) > 0.0
+    assert queue_wait_s(on.law, 0, chunk, 0.0) == 0.0
+    assert queue_wait_s(on.law, ahead + 1, chunk, ahead / 2) > queue_wait_s(on.law, ahead, chunk, ahead / 2) > 0.0
 
 
 # ---- the greedy schedule --------------------------------------------------------------------------------------------
@@ -109,6 +110,8 @@ def test_every_chunk_is_the_largest_candidate_that_fits(
     assert sum(plan.chunks) == prompt
     assert plan.total_s == pytest.approx(total_s, rel=1e-9)
     assert plan.slack_s == pytest.approx(budget_s - longest_s, abs=1e-9)
+    assert plan.longest_s == pytest.approx(longest_s, rel=1e-9)
+    assert plan.steps == len(chunks)
     assert plan.slack_s >= 0.0
 
 

@@ -1,0 +1,118 @@
+"""A router's chunk plan for a prompt that is prefilled beside decodes (`step_budget="fixed"`).
+
+The greedy schedule is that of Algorithm 1 in arXiv 2607.02043, as far as its public descriptions go; see
+`policies/kairos.py` for what is open.
+"""
+
+from collections.abc import Sequence
+from math import inf
+from typing import NamedTuple
+
+from hardware_profiles import StepLaw
+
+CHUNK_CANDIDATES = (2048, 1024, 512, 256, 128)
+"""Chunk sizes that a router's chunk plan may have, tokens (arXiv 2607.02043)."""
+
+PLAN_BETA = 0.9
+"""Share of the strictest TBT SLO among the decoding sequences that a step of a chunk plan may last.
+
+Not from a paper: reports are old and batches grow while a plan runs, so at 1.0 a few steps in a thousand exceed the SLO
+by a hair, and each is a miss for every sequence in its batch.
+"""
+
+
+class LocalPrefill(NamedTuple):
+    """A prompt prefilled on a node beside the sequences that decode there.
+
+    Attributes:
+        chunks: the router's plan, tokens of each successive chunk; empty if the engine chooses the chunks.
+        steps: number of chunks.
+        total_s: sum of the steps that carry them, seconds.
+        longest_s: the longest of them, seconds.
+        slack_s: what it leaves of the time that a step is promised to last at most; negative if the promise is broken,
+            inf if there is none.
+    """
+
+    chunks: tuple[int, ...]
+    steps: int
+    total_s: float
+    longest_s: float
+    slack_s: float
+
+    @property
+    def keeps(self) -> bool:
+        """Whether every step keeps within the promise."""
+        return self.slack_s >= 0.0
+
+
+def plan_chunks(
+    law: StepLaw,
+    prompt_tokens: int,
+    decode_batch: int,
+    decode_kv_tokens: int,
+    budget_s: float,
+    token_budget: int,
+    *,
+    candidates: Sequence[int] = CHUNK_CANDIDATES,
+    smallest_if_none: bool = False,
+) -> LocalPrefill | None:
+    """The greedy schedule of Algorithm 1: at each step the largest candidate whose step keeps within `budget_s`.
+
+    Args:
+        law: the node's step law.
+        prompt_tokens: tokens to prefill.
+        decode_batch: sequences decoding beside it.
+        decode_kv_tokens: their summed context; it grows by `decode_batch` a step.
+        budget_s: how long a step may last, seconds (beta * tau).
+        token_budget: the engine's tokens a step; no candidate is larger than what it leaves.
+        candidates: chunk sizes, falling.
+        smallest_if_none: go on with the smallest candidate if none fits.
+
+    Returns:
+        The plan, or None if at some step no candidate fits.
+    """
+    chunks: list[int] = []
+    total_s = longest_s = decode_s = kv_s = step_s = 0.0
+    done = 0
+    pick = 0  # steps only grow longer, so a candidate that no longer fits does not fit later
+    last = len(candidates) - 1
+    room = token_budget - decode_batch
+    line_end = inf
+    while done < prompt_tokens:
+        if decode_batch:
+            base_s, kv_s, line_end = law.decode_line(decode_batch, decode_kv_tokens)
+            decode_s = base_s + kv_s * decode_kv_tokens
+        remaining = prompt_tokens - done
+        if pick and candidates[pick] < remaining < candidates[pick - 1]:
+            pick -= 1  # shortened to what remains it may fit
+        fits = False
+        while True:
+            n = candidates[pick] if candidates[pick] < remaining else remaining
+            if n <= room:
+                step_s = law.chunk_step_s(n, done, decode_batch, decode_s)
+                fits = step_s <= budget_s
+            if fits or pick == last:
+                break
+            pick += 1
+        if not fits:
+            if not smallest_if_none:
+                return None
+            n = min(n, room)
+            step_s = law.chunk_step_s(n, done, decode_batch, decode_s)
+        count = remaining // n
+        longest = step_s
+        if count > 1:  # equal chunks in a row
+            if pick:  # until the next size up exceeds what remains, and is tried again
+                count = min(count, max(1, (remaining - candidates[pick - 1]) // n + 1))
+            if line_end < inf:  # as long as D stays on its linear piece
+                count = min(count, max(1, int(-((decode_kv_tokens - line_end) // decode_batch))))
+            longer_s = law.attention_s(n, done + n) - law.attention_s(n, done) + kv_s * decode_batch
+            if fits and step_s + (count - 1) * longer_s > budget_s:  # and as long as they fit
+                count = int((budget_s - step_s) / longer_s) + 1
+            longest += (count - 1) * longer_s
+        chunks += [n] * count
+        total_s += count * 0.5 * (step_s + longest)
+        longest_s = max(longest_s, longest)
+        done += count * n
+        decode_kv_tokens += count * decode_batch
+    return tuple.__new__(LocalPrefill, (tuple(chunks), len(chunks), total_s, longest_s, budget_s - longest_s))

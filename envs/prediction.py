@@ -1,0 +1,317 @@
+"""What a router can compute of a request before it is placed: step times, queue waits and TTFT, from its old reports.
+
+Every step time is the step law's (`hardware_profiles.StepLaw`). Sums over the steps of a prompt are closed: chunk i of
+c tokens has i * c tokens of its prompt before it, and attention is linear in those, so that all full chunks together
+take as many times the step at their mean context.
+
+Under `step_budget="fixed"` prompts that are prefilled beside decodes have a chunk plan (`envs.chunk_plan`). Under "slo"
+the engine chooses each chunk, so that the step keeps within `slo_share` of the strictest TBT SLO in its batch; the same
+law is applied here to the router's report.
+"""
+
+from collections.abc import Sequence
+from math import inf
+from typing import NamedTuple
+
+from envs.chunk_plan import CHUNK_CANDIDATES, PLAN_BETA, LocalPrefill, plan_chunks
+from envs.cluster import NodeReport, RequestView, RouterView, Topology
+from hardware_profiles import StepLaw
+
+# ---- prompts on one node --------------------------------------------------------------------------------------------
+
+
+def prefill_s(
+    law: StepLaw,
+    tokens: int,
+    chunk_tokens: int,
+    done_tokens: int = 0,
+    decode_batch: int = 0,
+    decode_s: float = 0.0,
+) -> float:
+    """Seconds to prefill `tokens` tokens, `chunk_tokens` a step, the last chunk shortened.
+
+    Args:
+        law: the node's step law.
+        tokens: tokens to prefill.
+        chunk_tokens: of them in a step.
+        done_tokens: tokens of the same prompt that were computed before.
+        decode_batch: sequences that decode in each step.
+        decode_s: D of these sequences, seconds; it is taken to stay the same.
+    """
+    full, rest = divmod(tokens, chunk_tokens)
+    total_s = 0.0
+    if full:
+        mean_context = done_tokens + chunk_tokens * (full - 1) * 0.5
+        total_s = full * law.chunk_step_s(chunk_tokens, mean_context, decode_batch, decode_s)
+    if rest:
+        total_s += law.chunk_step_s(rest, done_tokens + full * chunk_tokens, decode_batch, decode_s)
+    return total_s
+
+
+def queue_wait_s(
+    law: StepLaw,
+    tokens_ahead: int,
+    chunk_tokens: int,
+    context_tokens: float,
+    decode_batch: int = 0,
+    decode_s: float = 0.0,
+) -> float:
+    """Seconds until the prompt tokens ahead are computed, where prompts fill steps together.
+
+    L / c * T(c, k) with L tokens ahead, a fractional number of steps, each with a chunk of c tokens that has k tokens
+    of context.
+    """
+    if tokens_ahead <= 0:
+        return 0.0
+    return tokens_ahead / chunk_tokens * law.chunk_step_s(chunk_tokens, context_tokens, decode_batch, decode_s)
+
+
+class NodeSteps(NamedTuple):
+    """A node's steps, as far as its report tells; prompts share them with the sequences that decode there.
+
+    Attributes:
+        law: the node's step law.
+        batch: sequences decoding there; 0 on an ordinary prefill node.
+        decode_s: D of these sequences, seconds; 0 without any.
+        growth_s: what D grows by with each step, seconds.
+        room: prompt tokens that the token budget leaves a step.
+        limit_s: how long the engine lets a step with prompt tokens last, seconds; inf: the token budget alone decides.
+        grain: tokens that a chunk cut short by `limit_s` is a multiple of, and at least.
+    """
+
+    law: StepLaw
+    batch: int
+    decode_s: float
+    growth_s: float
+    room: int
+    limit_s: float
+    grain: int
+
+    @classmethod
+    def of(cls, topology: Topology, node: int, report: NodeReport) -> "NodeSteps":
+        """A node by its report; made as a plain tuple, which takes a third of the time."""
+        law = topology.laws[node]
+        batch = report.decode_batch
+        budget = topology.token_budget
+        grain = topology.chunk_grain_tokens
+        if not batch:
+            return tuple.__new__(cls, (law, 0, 0.0, 0.0, budget, inf, grain))
+        base_s, kv_s, _ = law.decode_line(batch, report.decode_kv_tokens)
+        decode_s = base_s + kv_s * report.decode_kv_tokens
+        limit_s = topology.slo_share * report.tbt_slo_s if topology.step_budget == "slo" else inf
+        return tuple.__new__(cls, (law, batch, decode_s, kv_s * batch, budget - batch, limit_s, grain))
+
+    def step_s(self, chunk_tokens: int, context_tokens: float) -> float:
+        """Seconds for a step with one chunk and the decodes."""
+        return self.law.chunk_step_s(chunk_tokens, context_tokens, self.batch, self.decode_s)
+
+    def prefill_s(self, tokens: int, chunk_tokens: int, done_tokens: int = 0) -> float:
+        """`prefill_s` beside the decodes."""
+        return prefill_s(self.law, tokens, chunk_tokens, done_tokens, self.batch, self.decode_s)
+
+    def safe_chunk(self, prompt_tokens: int, step_s: float, sizes: Sequence[int] = CHUNK_CANDIDATES) -> int:
+        """The largest chunk with which no step of a prompt lasts longer than `step_s` seconds; 0 if there is none.
+
+        Full steps only grow longer, as the context and the decodes' KV do: the last of them and the rest decide.
+        """
+        for size in sizes:
+            chunk = size if size < prompt_tokens else prompt_tokens
+            if chunk > self.room:
+                continue
+            full, rest = divmod(prompt_tokens, chunk)
+            if self.step_s(chunk, chunk * (full - 1)) + self.growth_s * (full - 1) > step_s:
+                continue
+            if not rest or self.step_s(rest, chunk * full) + self.growth_s * full <= step_s:
+                return chunk
+        return 0
+
+    # ---- chunks that the engine chooses ---------------------------------------------------------------------------
+
+    def engine_chunk(self, most_tokens: int, context_tokens: float) -> tuple[int, bool]:
+        """The chunk that the engine gives a prompt, and whether its step keeps within the limit.
+
+        Args:
+            most_tokens: tokens that are left of the prompt.
+            context_tokens: its tokens computed before.
+        """
+        most = most_tokens if most_tokens < self.room else self.room
+        if self.limit_s == inf:
+            return most, True
+        law = self.law
+        limit_s = self.limit_s - law.chunk_const_s - self.decode_s
+        chunk = law.largest_chunk(limit_s, self.batch, int(context_tokens), most, self.grain)
+        return (chunk, True) if chunk else (min(self.grain, most), False)
+
+    def engine_prefill(self, tokens: int, done_tokens: int = 0) -> LocalPrefill:
+        """A prompt's last `tokens` tokens, after `done_tokens` others, in chunks that the engine chooses.
+
+        Chunks shrink as the context grows; all are taken to be as the one at half the prompt. The promise is kept if
+        the smallest chunk keeps it at the prompt's end.
+        """
+        first, keeps = self.engine_chunk(tokens, done_tokens)
+        if self.limit_s == inf:
+            full, rest = divmod(tokens, first)
+            longest_s = self.step_s(first, done_tokens + (full - 1) * first)
+            if rest:
+                longest_s = max(longest_s, self.step_s(rest, done_tokens + full * first))
+            return LocalPrefill((), full + (rest > 0), self.prefill_s(tokens, first, done_tokens), longest_s, inf)
+        if first == tokens:
+            total_s = longest_s = self.step_s(first, done_tokens)
+            steps = 1
+        else:
+            chunk, _ = self.engine_chunk(tokens, done_tokens + tokens // 2)
+            steps = -(-tokens // chunk)
+            total_s = self.prefill_s(tokens, chunk, done_tokens) + self.growth_s * (0.5 * steps * (steps - 1))
+            least = min(self.grain, tokens, self.room)
+            end_s = self.step_s(least, done_tokens + tokens - least) + self.growth_s * (steps - 1)
+            keeps = end_s <= self.limit_s
+            longest_s = max(end_s, self.step_s(first, done_tokens))
+        slack_s = self.limit_s - longest_s
+        return LocalPrefill((), steps, total_s, longest_s, max(0.0, slack_s) if keeps else slack_s)
+
+    def engine_prefill_s(self, tokens: int, done_tokens: int = 0) -> float:
+        """Seconds of `engine_prefill`."""
+        if self.limit_s == inf:
+            return self.prefill_s(tokens, self.room, done_tokens)
+        return self.engine_prefill(tokens, done_tokens).total_s
+
+
+def local_prefill(
+    topology: Topology,
+    node: int,
+    report: NodeReport,
+    prompt_tokens: int,
+    tbt_slo_s: float,
+    *,
+    share: float = PLAN_BETA,
+    sizes: Sequence[int] = CHUNK_CANDIDATES,
+    smallest_if_none: bool = False,
+) -> LocalPrefill | None:
+    """A prompt prefilled on a node beside its decodes, under either step budget.
+
+    Args:
+        topology: of the cluster.
+        node: the node.
+        report: the node's.
+        prompt_tokens: tokens to prefill.
+        tbt_slo_s: under "fixed", the TBT SLO that the plan keeps if nothing decodes there.
+        share: under "fixed", share of the TBT SLO that a step of the plan may last; under "slo" it is `slo_share`.
+        sizes: under "fixed", chunk sizes of the plan, falling.
+        smallest_if_none: prefill in the smallest chunks even if they break the promise.
+
+    Returns:
+        None if some step would break the promise.
+    """
+    if topology.step_budget == "fixed":
+        slo_s = report.tbt_slo_s if report.tbt_slo_s < inf else tbt_slo_s
+        return plan_chunks(
+            topology.laws[node],
+            prompt_tokens,
+            report.decode_batch,
+            report.decode_kv_tokens,
+            share * slo_s,
+            topology.token_budget,
+            candidates=sizes,
+            smallest_if_none=smallest_if_none,
+        )
+    local = NodeSteps.of(topology, node, report).engine_prefill(prompt_tokens)
+    return local if smallest_if_none or local.slack_s >= 0.0 else None
+
+
+def mean_queued_tokens(view: RouterView, node: int) -> int:
+    """Mean length of the prompts queued on a node, tokens; 0 if there are none."""
+    counters = view.counters
+    queued = counters.queued_prompts[node]
+    return counters.queued_prompt_tokens[node] // queued if queued else 0
+
+
+def shared_queue_s(view: RouterView, node: int, steps: NodeSteps, tokens_ahead: int) -> float:
+    """Seconds until the prompt tokens ahead on a node are computed where prompts fill steps together.
+
+    The chunk is the engine's, its context half the mean length of the prompts queued there.
+    """
+    if tokens_ahead <= 0:
+        return 0.0
+    context = 0.5 * mean_queued_tokens(view, node)
+    chunk, _ = steps.engine_chunk(steps.room, context)
+    return queue_wait_s(steps.law, tokens_ahead, chunk, context, steps.batch, steps.decode_s)
+
+
+def planned_queue_s(view: RouterView, node: int, steps: NodeSteps, tokens_ahead: int, chunk_tokens: int) -> float:
+    """Seconds until the prompt tokens ahead on a node are computed where each prompt has a plan, `chunk_tokens` a step.
+
+    Prompts with a plan do not share steps: as many prompts of their mean length, one after the other.
+    """
+    if tokens_ahead <= 0:
+        return 0.0
+    mean_tokens = mean_queued_tokens(view, node) or tokens_ahead
+    return tokens_ahead / mean_tokens * steps.prefill_s(mean_tokens, chunk_tokens)
+
+
+def local_queue_s(view: RouterView, node: int, report: NodeReport, prompt_tokens: int, local: LocalPrefill) -> float:
+    """Seconds until the prompts ahead on a node are computed, for a prompt that is prefilled beside its decodes.
+
+    With plans they go one after the other, at about this prompt's pace; else they share steps.
+    """
+    ahead = report.prefill_tokens_ahead
+    if ahead <= 0:
+        return 0.0
+    if local.chunks:
+        return local.total_s * ahead / prompt_tokens
+    return shared_queue_s(view, node, NodeSteps.of(view.topology, node, report), ahead)
+
+
+# ---- TTFT on a prefill node -----------------------------------------------------------------------------------------
+
+
+def decode_step_s(law: StepLaw, batch: int, kv_tokens: int) -> float:
+    """Seconds for a plain decode step of `batch` >= 1 sequences."""
+    return law.token_time_s[batch] + law.decode_s(batch, kv_tokens)
+
+
+def join_s(law: StepLaw, report: NodeReport) -> float:
+    """Expected wait for a node's next step boundary, seconds: half a step if sequences decode there."""
+    return 0.5 * decode_step_s(law, report.decode_batch, report.decode_kv_tokens) if report.decode_batch else 0.0
+
+
+def first_token_s(view: RouterView, node: int, report: NodeReport, prompt_tokens: int) -> float:
+    """Predicted time from the end of a transfer to the first token, seconds: join at a boundary, take one step."""
+    law = view.topology.laws[node]
+    batch = min(report.decode_batch + 1, view.topology.max_seqs)
+    return join_s(law, report) + decode_step_s(law, batch, report.decode_kv_tokens + prompt_tokens)
+
+
+class Remote(NamedTuple):
+    """A prefill node as the place for a whole prompt that decodes elsewhere.
+
+    Attributes:
+        node: the prefill node.
+        steps: its steps.
+        queue_s: predicted wait for its queue, seconds.
+        ttft_s: predicted TTFT: queue, execution, KV transfer, and the first decode step.
+    """
+
+    node: int
+    steps: NodeSteps
+    queue_s: float
+    ttft_s: float
+
+
+def best_remote(request: RequestView, view: RouterView, decode_node: int) -> Remote:
+    """The prefill node with the least predicted TTFT for a request that decodes on `decode_node`."""
+    topology = view.topology
+    prompt_tokens = request.prompt_tokens
+    decode_s = first_token_s(view, decode_node, view.report(decode_node), prompt_tokens)
+    best: Remote | None = None
+    best_s = inf
+    for node in topology.prefill_nodes:
+        report = view.report(node)
+        steps = NodeSteps.of(topology, node, report)
+        queue_s = shared_queue_s(view, node, steps, report.prefill_tokens_ahead)
+        ttft_s = queue_s + steps.engine_prefill_s(prompt_tokens)
+        ttft_s += topology.transfer_s(node, decode_node, prompt_tokens) + decode_s
+        if ttft_s < best_s:
+            best = Remote(node, steps, queue_s, ttft_s)
+            best_s = ttft_s
+    assert best is not None  # a cluster has a prefill node
+    return best

@@ -1,0 +1,90 @@
+"""The cost of a running cluster and of a finished run are the same."""
+
+from math import isnan
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import policies
+from envs.cluster import Cluster, ClusterConfig, Disturbance, Request, RequestRecord, RequestView, simulate
+from envs.generators import generate
+from envs.objective import Costs, Objective
+from envs.workload import Workload
+from hardware_profiles import InputError
+from tests.toy import toy_profile
+
+weights = st.floats(0.0, 20.0)
+
+
+def drained(workload: Workload, policy_name: str, config: ClusterConfig) -> Cluster:
+    """A cluster that has served all of a workload, driven as the environment drives it."""
+    policy = policies.make(policy_name)
+    records: list[RequestRecord] = []
+    cluster = Cluster(config, records.append)
+    view = cluster.view()
+    for number, (arrival_s, prompt, output, ttft_slo_s, tbt_slo_s, hashes) in enumerate(workload.rows()):
+        cluster.clock.advance_to(arrival_s)
+        placement = policy.place(RequestView(number, arrival_s, prompt, ttft_slo_s, tbt_slo_s, hashes), view)
+        assert placement is not None
+        cluster.submit(Request(number, arrival_s, prompt, output, ttft_slo_s, tbt_slo_s, hashes), placement)
+    cluster.clock.advance_to(cluster.clock.now_s + 10_000.0)
+    assert len(records) == len(workload)
+    return cluster
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rate_rps=st.floats(4.0, 30.0),
+    policy=st.sampled_from(["static", "colocated:chunk=0", "dynamo-load:prefill_busy=0.5"]),
+    tbt_slo_s=st.floats(0.02, 0.1),
+    capacity=st.sampled_from([30_000, 400_000]),
+    objective=st.builds(Objective, weights, weights),
+    seed=st.integers(0, 99),
+)
+def test_a_drained_cluster_costs_what_its_result_does(
+    rate_rps: float,
+    policy: str,
+    tbt_slo_s: float,
+    capacity: int,
+    objective: Objective,
+    seed: int,
+) -> None:
+    workload = generate("burst", rate_rps=rate_rps, requests=60, seed=seed, tbt_slo_s=tbt_slo_s)
+    config = ClusterConfig(toy_profile(kv_capacity_tokens=capacity), step_budget="fixed")  # small: preemptions
+    running = objective.of(drained(workload, policy, config))
+    result = simulate(workload, policies.make(policy), config)
+    assert objective.of_result(result, workload) == pytest.approx(running, rel=1e-9)
+
+
+def test_the_loss_of_a_node_costs_the_same_in_both_forms() -> None:
+    workload = generate("burst", rate_rps=16.0, requests=80, seed=2, tbt_slo_s=0.02)
+    config = ClusterConfig(toy_profile(), disturbances=(Disturbance(2.0, "loss", 3),))
+    objective = Objective(1.0, 8.0)
+    result = simulate(workload, policies.make("static"), config)
+    assert result.counters.displaced
+    assert objective.of_result(result, workload) == pytest.approx(
+        objective.of(drained(workload, "static", config)), rel=1e-9
+    )
+
+
+def test_who_never_got_a_first_token_has_waited_until_the_end() -> None:
+    workload = Workload.of([0.0, 1.0], [500, 60_000], [4, 4], label="one is cut off", ttft_slo_s=[2.0, 0.5])
+    result = simulate(workload, policies.make("static"), ClusterConfig(toy_profile()), drain_s=0.25)
+    served, cut_off = result.records
+    assert isnan(cut_off.first_token_s)
+    waits = served.first_token_s / 2.0, (result.end_s - 1.0) / 0.5
+    assert Objective(0.0, 3.0).of_result(result, workload) == pytest.approx(sum(w + 3.0 * w * w for w in waits))
+
+
+def test_parts_add_up_and_accrue() -> None:
+    later = Costs(3.0, 2.0, 10.0).since(Costs(1.0, 2.0, 4.0))
+    assert later == Costs(2.0, 0.0, 6.0)
+    assert Objective(tbt_weight=5.0, tail_weight=0.5).total(Costs(1.0, 2.0, 4.0)) == 1.0 + 10.0 + 2.0
+
+
+@pytest.mark.parametrize("name", ["tbt_weight", "tail_weight"])
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_a_weight_out_of_range_is_an_input_error(name: str, weight: float) -> None:
+    with pytest.raises(InputError, match=f"{name} must be a number from 0 on"):
+        Objective(**{name: weight})
