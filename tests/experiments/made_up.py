@@ -68,7 +68,7 @@ def many_records(draw: st.DrawFn, least: int = 1) -> list[RequestRecord]:
     part = st.floats(0, 5)
     rows = []
     arrival_s = 0.0
-    for request in range(draw(st.integers(least, 30))):
+    for request in range(draw(st.integers(least, 20))):
         arrival_s += draw(st.floats(0, 2))
         reached = draw(st.sampled_from([4, 4, 4, 4, 0, 1, 2, 3]))
         rows.append(
