@@ -14,7 +14,7 @@ from envs.generators import generate
 from envs.workload import Workload
 from hardware_profiles import Link, Profile
 from tests.envs.shared_prefixes import Given, Watched, assert_sound, conversations, rows, without_hashes
-from tests.toy import TOY_LAW, enough_kv, toy_profile
+from tests.toy import TOY_LAW, toy_profile
 
 KV_BYTES = 100_000
 LATENCY_S = 1e-4
@@ -154,7 +154,7 @@ def test_nobody_starves_and_kv_is_never_over_capacity(
     workload = without_hashes(conversations(seed, gap_s=0.02))
     max_seqs, max_prompts = limits
     config = ClusterConfig(
-        profile(bandwidth, enough_kv(capacity, rule)),
+        profile(bandwidth, capacity),
         shape=shape,
         kv_streaming=True,
         max_seqs=max_seqs,

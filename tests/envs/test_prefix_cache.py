@@ -15,7 +15,7 @@ from envs.traces import read_trace, write_native
 from envs.workload import HASH_BLOCK_TOKENS, Workload
 from hardware_profiles import InputError
 from tests.envs.shared_prefixes import Given, Watched, assert_sound, blocks_of, conversations, rows, without_hashes
-from tests.toy import TOY_LAW, enough_kv, toy_profile
+from tests.toy import TOY_LAW, toy_profile
 
 TRACES = Path(__file__).parents[3] / "shared" / "data" / "traces"
 
@@ -182,7 +182,7 @@ def test_nothing_is_lost_left_or_over_its_bound(
 ) -> None:
     workload = conversations(seed, gap_s=0.02)
     config = ClusterConfig(
-        toy_profile(enough_kv(capacity, rule)),
+        toy_profile(capacity),
         prefix_cache=True,
         prefix_cache_share=share,
         kv_streaming=streaming,
@@ -282,7 +282,7 @@ def test_a_lost_node_takes_its_cache_with_it_and_nobody_else(
 ) -> None:
     workload = conversations(seed, gap_s=0.03)
     loss = Disturbance(at_s, "loss", node)
-    kv_tokens = enough_kv(capacity, rule)
+    kv_tokens = capacity
     config = ClusterConfig(toy_profile(kv_tokens), prefix_cache=cache, kv_streaming=streaming, disturbances=(loss,))
     watched = Watched(config, rule)
     watched.play(rows(workload), 0, len(workload))
