@@ -311,9 +311,7 @@ def test_an_action_is_the_node_that_prefills() -> None:
 
 
 def test_a_masked_action_falls_back_to_the_shortest_prefill_queue_and_says_so() -> None:
-    env = toy(
-        tbt_slo_s=0.005, rate_rps=30.0, cluster_options=FIXED
-    )  # no step is as short: always masked
+    env = toy(tbt_slo_s=0.005, rate_rps=30.0, cluster_options=FIXED)  # no step is as short: always masked
     rng = np.random.default_rng(1)
     with submitted() as (_, placements):
         observation, _ = env.reset(seed=2)
@@ -542,9 +540,7 @@ def test_prompts_that_share_blocks_hit_the_cache_in_the_environment() -> None:
 
 @pytest.mark.parametrize("step_budget", ["slo", "fixed"])
 @pytest.mark.parametrize("nodes", [(0,), (1,), (2,), (3,), (0, 3), (1, 2)])
-def test_nothing_is_placed_on_a_lost_node_a_masked_row_of_zeros(
-    nodes: tuple[int, ...], step_budget: str
-) -> None:
+def test_nothing_is_placed_on_a_lost_node_a_masked_row_of_zeros(nodes: tuple[int, ...], step_budget: str) -> None:
     losses = tuple(Disturbance(1.0, "loss", node) for node in nodes)
     env = toy(horizon_requests=150, cluster_options={"disturbances": losses, "step_budget": step_budget})
     lost_rows = 0

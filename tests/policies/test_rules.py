@@ -120,7 +120,7 @@ class Peeking:
     name = "peeking"
 
     def place(self, request: RequestView, view: RouterView) -> Placement:  # noqa: ARG002
-        return Placement(min(view.topology.prefill_nodes, key=lambda node: view._engines[node].scheduler.kv.free_tokens), 2)
+        return Placement(min(view.topology.prefill_nodes, key=lambda n: view._engines[n].scheduler.kv.free_tokens), 2)
 
 
 def test_a_rule_that_looks_past_the_reports_is_caught() -> None:
