@@ -177,8 +177,9 @@ class KvTransfers:
         self._arrived(request)
 
     def _arrived(self, request: Request) -> None:
+        sent_tokens = request.target_tokens
         self._lifecycle.arrived(request, self._clock.now_s)
-        self.engines[request.prefill_node].release(request.target_tokens)
+        self.engines[request.prefill_node].release(sent_tokens)
         self.engines[request.decode_node].take_arrived(request)
 
     # ---- KV that finds no room --------------------------------------------------------------------------------------
