@@ -86,8 +86,8 @@ class Reference:
             if self.lost & set(placement[:2]):
                 placement = self.place_again(job.number, set(self.lost))
             self.place(job, placement)
-        for job in self.jobs:
-            if job.hold_end_s == at_s:
+        for node in self.nodes:
+            for job in [job for job, asks in node.waiting if asks and job.hold_end_s == at_s]:
                 self.expire(job)
         for node in self.nodes:
             if node.end_s == inf and not node.lost:
