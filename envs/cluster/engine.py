@@ -176,8 +176,11 @@ class Engine:
         """Free KV that was transferred away or dropped."""
         scheduler = self.scheduler
         self._kv.release(tokens)
-        if self._span.steps == 0 or scheduler.prompts or scheduler.awaiting:
+        if scheduler.prompts or scheduler.awaiting:
             self.attend()
+        elif self._span.steps == 0 and not self._at_boundary:
+            # An idle engine has nothing to plan with the room (-2 % of a run).
+            self.telemetry.idle(self._clock.now_s, scheduler.computed_tokens, self._kv.used_tokens)
 
     def forget(self, request: Request) -> None:
         """A request does not come here after all."""
@@ -226,11 +229,14 @@ class Engine:
         span = self._span
         scheduler.plan(self._law, span, now_s)
         steps = span.steps
-        if steps:
-            wakes = self._wakes  # _wake_by, inlined
-            if not wakes or span.end_s < wakes[-1]:
-                wakes.append(span.end_s)
-                self._clock.call_at(span.end_s, self._wake_call)
+        if not steps:
+            self.telemetry.idle(now_s, scheduler.computed_tokens, self._kv.used_tokens)
+            return
+        wakes = self._wakes  # _wake_by, inlined
+        end_s = span.end_s
+        if not wakes or end_s < wakes[-1]:
+            wakes.append(end_s)
+            self._clock.call_at(end_s, self._wake_call)
         snapshots = self._snapshots
         if snapshots[-1][0] >= now_s:
             snapshots.pop()  # planned again for the same instant

