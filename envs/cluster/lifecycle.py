@@ -84,7 +84,7 @@ class Lifecycle:
         self.counters.taken_back(request)
         request.rest_tokens = 0
         request.target_tokens = request.prompt_tokens + request.generated_tokens
-        request.computed_tokens = request.hit_tokens = request.kv_tokens = request.reserved_tokens = 0
+        request.computed_tokens = request.kv_tokens = request.reserved_tokens = 0
         if isnan(request.first_token_s):
             request.prefill_start_s = request.prefill_end_s = request.kv_ready_s = nan
         self.displaced += 1
@@ -152,7 +152,7 @@ class Lifecycle:
             self.counters.rest_done(request)
             request.rest_tokens = 0
         request.target_tokens = request.prompt_tokens + request.generated_tokens
-        request.computed_tokens = request.hit_tokens = request.kv_tokens = 0
+        request.computed_tokens = request.kv_tokens = 0
         self.kv_expired += 1
 
     # ---- decode ---------------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ class Lifecycle:
         request.phase = PREEMPTED
         request.preemptions += 1
         request.chunk_plan = ()
-        request.computed_tokens = request.hit_tokens = 0
+        request.computed_tokens = 0
         request.target_tokens = request.prompt_tokens + request.generated_tokens
 
     def finished(self, request: Request, now_s: float) -> None:

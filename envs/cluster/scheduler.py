@@ -288,9 +288,9 @@ class Scheduler:
         joined = 0
         ready = self.ready
         while ready and joined < free:
-            self.kv.release(1)  # the token that was reserved for it is the step's to take
             batch.join(ready.popleft(), fresh=True)
             joined += 1
+        self.kv.release(joined)  # the token that was reserved for each is the step's to take
         return joined
 
     def _begin_only_prompt(self, preempted: bool) -> bool:
@@ -344,7 +344,7 @@ class Scheduler:
         if not preempted:
             if self.ready and not bounded and self._budget > 0:
                 self._budget -= self._join_ready(self._budget)
-            if self.prompts or self.awaiting:
+            if (self.prompts or self.awaiting) and (bounded or self._budget > 0):
                 self._let_in(law)
         if self.awaiting:
             self._source.wait(self._node)
@@ -397,9 +397,10 @@ class Scheduler:
         if not self._give_chunk(law, request, cached):
             self.kv.release(request.target_tokens)
             return False
-        request.hit_tokens = request.computed_tokens = cached
-        self.computed_tokens += cached
-        self.prefix_hit_tokens += cached
+        if cached:
+            request.computed_tokens = cached
+            self.computed_tokens += cached
+            self.prefix_hit_tokens += cached
         request.kv_tokens = request.target_tokens
         self.prefilling.append(request)
         self._lifecycle.began(request)
