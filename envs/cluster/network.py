@@ -187,27 +187,27 @@ class Network:
         sharing = self._sharing
         factors = self._factors
         for transfer in self.active:
-            if transfer.sender == sender or transfer.receiver == receiver:
-                if transfer.updated_s != now:
-                    transfer.remaining_bytes -= transfer.rate * (now - transfer.updated_s)
-                    transfer.updated_s = now
-                end = transfer.sender
-                a = factors[end] / sharing[end]
-                end = transfer.receiver
-                b = factors[end] / sharing[end]
-                transfer.rate = rate = transfer.bandwidth * (a if a < b else b)
+            its_sender = transfer.sender
+            its_receiver = transfer.receiver
+            if its_sender == sender or its_receiver == receiver:
                 left = transfer.remaining_bytes
+                if transfer.updated_s != now:
+                    transfer.remaining_bytes = left = left - transfer.rate * (now - transfer.updated_s)
+                    transfer.updated_s = now
+                a = factors[its_sender] / sharing[its_sender]
+                b = factors[its_receiver] / sharing[its_receiver]
+                transfer.rate = rate = transfer.bandwidth * (a if a < b else b)
                 transfer.done_s = now + left / rate if left > 0.0 else now
 
     def _arm(self) -> None:
-        soonest = inf
+        wake_s = soonest = self._wake_s
         for transfer in self.active:
             if transfer.done_s < soonest:
                 soonest = transfer.done_s
         for transfer in self._later:
             if transfer.updated_s < soonest:
                 soonest = transfer.updated_s
-        if soonest < self._wake_s:
+        if soonest < wake_s:
             self._wake_s = soonest
             self._clock.call_at(soonest, self._wake_call)
 
@@ -222,11 +222,14 @@ class Network:
             self._sharing[transfer.sender] = self._sharing[transfer.receiver] = 0
             self._on_done(transfer.request)
             return
-        done = [transfer for transfer in active if transfer.done_s <= now]
+        sharing = self._sharing
+        done = []
+        for transfer in active[:]:
+            if transfer.done_s <= now:
+                self._drop(transfer)
+                done.append(transfer)
         for transfer in done:
-            self._drop(transfer)
-        if active:
-            for transfer in done:
+            if sharing[transfer.sender] or sharing[transfer.receiver]:
                 self._share(transfer.sender, transfer.receiver, now)
         if self._later:
             for transfer in [transfer for transfer in self._later if transfer.updated_s <= now]:

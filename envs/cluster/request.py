@@ -31,6 +31,8 @@ class Phase(IntEnum):
     """Its last token is out."""
 
 
+NEW = Phase.NEW  # a module's global is found faster than an enum's member
+
 TRANSITIONS: dict[Phase, tuple[Phase, ...]] = {
     Phase.NEW: (Phase.QUEUED,),
     Phase.QUEUED: (Phase.PREFILLING, Phase.QUEUED),
@@ -160,7 +162,7 @@ class Request:
         self.ttft_slo_s = ttft_slo_s
         self.tbt_slo_s = tbt_slo_s
         self.block_hashes = block_hashes
-        self.phase = Phase.NEW
+        self.phase = NEW
         self.prefill_node = -1
         self.decode_node = -1
         self.at_node = -1
