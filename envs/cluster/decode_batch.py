@@ -153,15 +153,16 @@ class DecodeBatch:
 
     # ---- steps and tokens ---------------------------------------------------------------------------------------
 
-    def advance(self, start_s: float, steps: int, first_s: float, growth_s: float) -> None:
-        """Let `steps` steps pass; each gives every member a token."""
+    def advance(self, start_s: float, steps: int, first_s: float, growth_s: float) -> int:
+        """Let `steps` steps pass; each gives every member a token. Returns how many tokens."""
         batch = len(self.members)
         fresh = self.fresh
         last_s = first_s + (steps - 1) * growth_s
         if not fresh:
             self._log_gaps(segment(start_s, steps, first_s, growth_s, batch))
         else:
-            self.stamp_first_tokens(start_s + first_s)
+            if not self._stamped:
+                self.stamp_first_tokens(start_s + first_s)
             if batch > len(fresh):
                 self._log_gaps(segment(start_s, 1.0, first_s, 0.0, batch - len(fresh)))
             if steps > 1:
@@ -173,8 +174,10 @@ class DecodeBatch:
             self._stamped = False
         # Steps never grow shorter within a span, and no member leaves it early: its last one speaks for it.
         self.step = step = self.step + steps
-        self.kv_tokens += steps * batch
         self._longest.push(step, last_s)
+        tokens = steps * batch
+        self.kv_tokens += tokens
+        return tokens
 
     def stamp_first_tokens(self, now_s: float) -> None:
         """The fresh members' first tokens are out at `now_s`; once for each."""

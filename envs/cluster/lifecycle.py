@@ -118,13 +118,13 @@ class Lifecycle:
     def reserved(self, request: Request, tokens: int) -> None:
         """The decode node has made room; the KV may be on its way while later chunks are computed."""
         request.reserved_tokens = tokens
-        if request.phase == WAITING_FOR_KV:
+        if request.phase is WAITING_FOR_KV:
             request.phase = TRANSFERRING
 
     def unreserved(self, request: Request) -> None:
         """The decode node is lost: the request asks another one."""
         request.reserved_tokens = 0
-        if request.phase == TRANSFERRING:
+        if request.phase is TRANSFERRING:
             request.phase = WAITING_FOR_KV
 
     def arrived(self, request: Request, now_s: float) -> None:

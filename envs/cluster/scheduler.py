@@ -222,16 +222,18 @@ class Scheduler:
             room = kv.capacity_tokens - kv.used_tokens
         preempted = self._preempted_s == now_s
         ready = self.ready
-        prompts = self.prefilling or self.prompts or self.awaiting
-        if ready and not preempted and (self._bounded or not prompts):
-            self._join_ready(self._token_budget - decoding)
-            decoding = len(members)
-        chunk_steps = 0
-        tokens = decoding
-        if prompts:
+        if self.prefilling or self.prompts or self.awaiting:
+            if ready and self._bounded and not preempted:
+                self._join_ready(self._token_budget - decoding)
             chunk_steps = self._begin_only_prompt(preempted) or self._choose_chunks(law, preempted)
             decoding = len(members)
             tokens = decoding + self.chunk_tokens
+        else:
+            chunk_steps = 0
+            if ready and not preempted:
+                self._join_ready(self._token_budget - decoding)
+                decoding = len(members)
+            tokens = decoding
         if not tokens:
             if preempted:  # nothing runs: the preempted requests may begin again
                 self._preempted_s = -1.0
@@ -240,8 +242,6 @@ class Scheduler:
                 span.idle(now_s)
             return
         first_s = law.token_time_s[tokens]
-        growth_s = 0.0
-        steps = chunk_steps
         if decoding:
             steps = members[0][0] - batch.step
             if chunk_steps and chunk_steps < steps:
@@ -255,6 +255,9 @@ class Scheduler:
             room = kv.capacity_tokens - kv.used_tokens
             if steps * decoding > room:
                 steps = room // decoding
+        else:
+            steps = chunk_steps
+            growth_s = 0.0
         if chunk_steps:
             first_s += law.chunk_const_s
             for request, n in self.chunks:
