@@ -50,8 +50,12 @@ class Clock(simpy.Environment):
     def _now(self, time_s: float) -> None:
         self.now_s = time_s
 
-    def call_at(self, time_s: float, call: Call) -> int:
-        """Have `call` call its function at `time_s` (seconds; not before now). Returns a number for `cancel`."""
+    def call_at(self, time_s: float, call: Call) -> None:
+        """Have `call` call its function at `time_s` (seconds; not before now)."""
+        heappush(self._queue, (time_s, NORMAL, next(self._eid), call))
+
+    def call_unless_cancelled(self, time_s: float, call: Call) -> int:
+        """The same; returns a number for `cancel`."""
         number = next(self._eid)
         heappush(self._queue, (time_s, NORMAL, number, call))
         return number

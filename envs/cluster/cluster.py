@@ -45,6 +45,7 @@ class Cluster:
         "_least_capacity_tokens",
         "_nodes",
         "_on_displaced",
+        "_plans_refused",
         "_view",
         "clock",
         "config",
@@ -65,6 +66,7 @@ class Cluster:
         self.config = config
         self.topology = topology = topology if topology is not None else Topology(config)
         self._nodes = topology.nodes
+        self._plans_refused = topology.step_budget != "fixed"
         self._least_capacity_tokens = min(topology.kv_capacity_tokens)
         self.clock = clock = Clock()
         self.gaps = GapLog()
@@ -132,7 +134,7 @@ class Cluster:
         nodes = self._nodes
         if (  # not plainly valid, which nearly all placements are (-1 % of a run)
             not (0 <= prefill_node < nodes and 0 <= decode_node < nodes)
-            or chunk_plan
+            or (chunk_plan and (self._plans_refused or min(chunk_plan) < 1))
             or split_tokens
             or request.prompt_tokens + request.output_tokens >= self._least_capacity_tokens
             or self.topology.lost

@@ -92,14 +92,17 @@ class DecodeBatch:
             self.fresh.append(request)
         else:
             request.first_gap_step = step
-        self._joined += 1
-        heappush(self.members, (finish_step, self._joined, request))
+        self._joined = order = self._joined + 1
+        heappush(self.members, (finish_step, order, request))
         self.kv_tokens += request.kv_tokens
         slo = request.tbt_slo_s
         classes = self._classes
-        classes[slo] = classes.get(slo, 0) + 1
-        if slo < self.tbt_slo_s:
-            self.tbt_slo_s = slo
+        if slo in classes:
+            classes[slo] += 1
+        else:
+            classes[slo] = 1
+            if slo < self.tbt_slo_s:
+                self.tbt_slo_s = slo
 
     def take_youngest(self, now_s: float) -> tuple[Request, int]:
         """Take out the member that joined last; returns it with the KV it held."""
@@ -133,9 +136,10 @@ class DecodeBatch:
         kv_tokens = request.kv_tokens + request.output_tokens - request.generated_tokens - (request.finish_step - step)
         self.kv_tokens -= kv_tokens
         request.kv_tokens = 0
-        if step > request.first_gap_step:
+        first_gap_step = request.first_gap_step
+        if step > first_gap_step:
             longest = self._longest
-            gap_s = longest.since(request.first_gap_step)
+            gap_s = longest.since(first_gap_step)
             if gap_s > request.tbt_max_s:
                 request.tbt_max_s = gap_s
             if len(longest.ends) > _FORGET_EVERY:

@@ -13,6 +13,9 @@ from envs.cluster.clock import Call, Clock
 from envs.cluster.request import Request
 from hardware_profiles import Link
 
+Route = tuple[int, int, float, float]
+"""From one node to another: sending end, receiving end, bandwidth, and the set-up latency in bytes."""
+
 
 class Transfer:
     """One KV transfer in flight, or about to begin: then `updated_s` is when it does."""
@@ -54,6 +57,7 @@ class Network:
         "_nics",
         "_nvlinks",
         "_on_done",
+        "_routes",
         "_sharing",
         "_wake_call",
         "_wake_s",
@@ -83,6 +87,7 @@ class Network:
         ends = self._nvlinks + 2 * len(hosts)
         self._sharing = [0] * ends
         self._factors = [1.0] * ends  # of the undisturbed bandwidth
+        self._routes: dict[tuple[int, int], Route] = {}  # those taken so far, by source and target
         self._wake_s = inf
         self._wake_call = Call(self._wake)
 
@@ -107,22 +112,18 @@ class Network:
 
     def start(self, request: Request, source: int, target: int, kv_bytes: float, at_s: float) -> None:
         """Send `kv_bytes` of a request's KV from one node to another, from `at_s` (now or later) on."""
-        if self._hosts[source] == self._hosts[target]:
-            link = self._intra_node
-            sender = self._nvlinks + 2 * source
-            receiver = self._nvlinks + 2 * target + 1
-        else:
-            link = self._inter_node
-            sender = 2 * self._nics[source]
-            receiver = 2 * self._nics[target] + 1
-        bandwidth = link.bandwidth_bytes_per_s
-        transfer = Transfer(request, sender, receiver, kv_bytes + link.latency_s * bandwidth, bandwidth, at_s)
+        route = self._routes.get((source, target))
+        if route is None:
+            route = self._routes[source, target] = self._route(source, target)
+        sender, receiver, bandwidth, latency_bytes = route
+        transfer = Transfer(request, sender, receiver, kv_bytes + latency_bytes, bandwidth, at_s)
         sharing = self._sharing
         if not (sharing[sender] or sharing[receiver] or self._later):  # nobody to share with, which is the rule
             self.active.append(transfer)
             sharing[sender] = sharing[receiver] = 1
-            a = self._factors[sender]
-            b = self._factors[receiver]
+            factors = self._factors
+            a = factors[sender]
+            b = factors[receiver]
             transfer.rate = rate = bandwidth * (a if a < b else b)
             transfer.done_s = done_s = at_s + transfer.remaining_bytes / rate
             if done_s < self._wake_s:
@@ -136,6 +137,18 @@ class Network:
         else:
             self._begin(transfer, now)
         self._arm()
+
+    def _route(self, source: int, target: int) -> Route:
+        if self._hosts[source] == self._hosts[target]:
+            link = self._intra_node
+            sender = self._nvlinks + 2 * source
+            receiver = self._nvlinks + 2 * target + 1
+        else:
+            link = self._inter_node
+            sender = 2 * self._nics[source]
+            receiver = 2 * self._nics[target] + 1
+        bandwidth = link.bandwidth_bytes_per_s
+        return sender, receiver, bandwidth, link.latency_s * bandwidth
 
     def _give_way(self, sender: int, receiver: int, now: float) -> None:
         """Let those that hold an end and have yet to begin share it when they do: they were counted on to be alone."""

@@ -66,7 +66,7 @@ class Telemetry:
         if known > 1:
             del snapshots[: known - 1]
 
-    def at(self, time_s: float) -> Snapshot:
+    def _before(self, time_s: float) -> Snapshot:
         """The snapshot that holds at `time_s`, which may lie `history_s` back."""
         snapshots = self.snapshots
         i = len(snapshots) - 1
@@ -81,7 +81,10 @@ class Telemetry:
             at_s: time of the report, which may lie `history_s` back.
             enqueued_tokens: prompt tokens sent to the node by now.
         """
-        start_s, steps, first_s, growth_s, batch, kv_tokens, chunk, computed, kv_used, tbt_slo_s = self.at(at_s)
+        snapshot = self.snapshots[-1]
+        if snapshot[0] > at_s:
+            snapshot = self._before(at_s)
+        start_s, steps, first_s, growth_s, batch, kv_tokens, chunk, computed, kv_used, tbt_slo_s = snapshot
         if steps and at_s > start_s:
             done = whole_steps_within(at_s - start_s, steps, first_s, growth_s)
             grown = done * batch
