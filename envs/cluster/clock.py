@@ -22,6 +22,7 @@ class Call(Event):
 
     def __init__(self, callback: Callable[[Any], None]) -> None:
         self.callbacks = [callback]
+        self.function = callback
 
 
 class Clock(simpy.Environment):
@@ -49,8 +50,12 @@ class Clock(simpy.Environment):
     def _now(self, time_s: float) -> None:
         self.now_s = time_s
 
-    def call_at(self, time_s: float, call: Call) -> int:
-        """Have `call` call its function at `time_s` (seconds; not before now). Returns a number for `cancel`."""
+    def call_at(self, time_s: float, call: Call) -> None:
+        """Have `call` call its function at `time_s` (seconds; not before now)."""
+        heappush(self._queue, (time_s, NORMAL, next(self._eid), call))
+
+    def call_unless_cancelled(self, time_s: float, call: Call) -> int:
+        """The same; returns a number for `cancel`."""
         number = next(self._eid)
         heappush(self._queue, (time_s, NORMAL, number, call))
         return number
@@ -84,11 +89,13 @@ class Clock(simpy.Environment):
 
     def step(self) -> None:
         """Process the next event; a call without what only failing events and waiting processes need."""
-        if self._queue and self._queue[0][3].__class__ is Call:
-            self.now_s, _, _, event = heappop(self._queue)
-            event.callbacks[0](event)
-        else:
-            super().step()
+        if self._queue:
+            event = self._queue[0][3]
+            if event.__class__ is Call:
+                self.now_s = heappop(self._queue)[0]
+                event.function(event)
+                return
+        super().step()
 
     def advance_to(self, time_s: float) -> int:
         """Process every event before `time_s`, then stand at `time_s`; returns how many there were.
@@ -98,13 +105,11 @@ class Clock(simpy.Environment):
         queue = self._queue
         events = 0
         while queue and queue[0][0] < time_s:
-            entry = heappop(queue)
-            event = entry[3]
+            self.now_s, priority, number, event = heappop(queue)
             if event.__class__ is Call:  # `step`, inlined: one function less for every event
-                self.now_s = entry[0]
-                event.callbacks[0](event)
+                event.function(event)
             else:
-                heappush(queue, entry)
+                heappush(queue, (self.now_s, priority, number, event))
                 self.step()
             events += 1
         self.now_s = time_s

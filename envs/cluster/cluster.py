@@ -42,7 +42,10 @@ class Cluster:
 
     __slots__ = (
         "_failures",
+        "_least_capacity_tokens",
+        "_nodes",
         "_on_displaced",
+        "_plans_refused",
         "_view",
         "clock",
         "config",
@@ -62,6 +65,9 @@ class Cluster:
     ) -> None:
         self.config = config
         self.topology = topology = topology if topology is not None else Topology(config)
+        self._nodes = topology.nodes
+        self._plans_refused = topology.step_budget != "fixed"
+        self._least_capacity_tokens = min(topology.kv_capacity_tokens)
         self.clock = clock = Clock()
         self.gaps = GapLog()
         self.lifecycle = Lifecycle(topology.nodes, on_record)
@@ -124,20 +130,32 @@ class Cluster:
             InputError: a node that does not exist, is lost, or cannot ever hold the request's KV; a chunk plan that the
                 step budget does not allow or that has an empty chunk; a split that leaves a node nothing.
         """
-        self._check(request, placement)
+        prefill_node, decode_node, chunk_plan, split_tokens = placement
+        nodes = self._nodes
+        if (  # not plainly valid, which nearly all placements are (-1 % of a run)
+            not (0 <= prefill_node < nodes and 0 <= decode_node < nodes)
+            or (chunk_plan and (self._plans_refused or min(chunk_plan) < 1))
+            or split_tokens
+            or request.prompt_tokens + request.output_tokens >= self._least_capacity_tokens
+            or self.topology.lost
+        ):
+            self._check(request, placement)
         self.lifecycle.submitted(request, placement)
-        self._queue(request)
+        if split_tokens:
+            self._count_rest(request)
+        self.engines[prefill_node].add_prompt(request)
 
     def _place_again(self, request: Request) -> None:
         placement = self._on_displaced(request)
         self._check(request, placement)
         self.lifecycle.placed(request, placement)
-        self._queue(request)
-
-    def _queue(self, request: Request) -> None:
-        if request.rest_tokens:  # they count on their decode node from now on
-            self.engines[request.decode_node].scheduler.enqueued_tokens += request.rest_tokens
+        if request.rest_tokens:
+            self._count_rest(request)
         self.engines[request.prefill_node].add_prompt(request)
+
+    def _count_rest(self, request: Request) -> None:
+        """The rest of a split prompt counts on its decode node from now on."""
+        self.engines[request.decode_node].scheduler.enqueued_tokens += request.rest_tokens
 
     def _check(self, request: Request, placement: Placement) -> None:
         prefill_node, decode_node, chunk_plan, split_tokens = placement

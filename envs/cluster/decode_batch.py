@@ -92,14 +92,17 @@ class DecodeBatch:
             self.fresh.append(request)
         else:
             request.first_gap_step = step
-        self._joined += 1
-        heappush(self.members, (finish_step, self._joined, request))
+        self._joined = order = self._joined + 1
+        heappush(self.members, (finish_step, order, request))
         self.kv_tokens += request.kv_tokens
         slo = request.tbt_slo_s
         classes = self._classes
-        classes[slo] = classes.get(slo, 0) + 1
-        if slo < self.tbt_slo_s:
-            self.tbt_slo_s = slo
+        if slo in classes:
+            classes[slo] += 1
+        else:
+            classes[slo] = 1
+            if slo < self.tbt_slo_s:
+                self.tbt_slo_s = slo
 
     def take_youngest(self, now_s: float) -> tuple[Request, int]:
         """Take out the member that joined last; returns it with the KV it held."""
@@ -133,17 +136,20 @@ class DecodeBatch:
         kv_tokens = request.kv_tokens + request.output_tokens - request.generated_tokens - (request.finish_step - step)
         self.kv_tokens -= kv_tokens
         request.kv_tokens = 0
-        if step > request.first_gap_step:
+        first_gap_step = request.first_gap_step
+        if step > first_gap_step:
             longest = self._longest
-            gap_s = longest.since(request.first_gap_step)
+            gap_s = longest.since(first_gap_step)
             if gap_s > request.tbt_max_s:
                 request.tbt_max_s = gap_s
-            if len(longest) > _FORGET_EVERY:
+            if len(longest.ends) > _FORGET_EVERY:
                 longest.forget_before(min([member.first_gap_step for _, _, member in self.members], default=step))
         slo = request.tbt_slo_s
         classes = self._classes
-        classes[slo] -= 1
-        if not classes[slo]:
+        others = classes[slo] - 1
+        if others:
+            classes[slo] = others
+        else:
             del classes[slo]
             if slo == self.tbt_slo_s:
                 self.tbt_slo_s = min(classes, default=inf)
@@ -151,15 +157,16 @@ class DecodeBatch:
 
     # ---- steps and tokens ---------------------------------------------------------------------------------------
 
-    def advance(self, start_s: float, steps: int, first_s: float, growth_s: float) -> None:
-        """Let `steps` steps pass; each gives every member a token."""
+    def advance(self, start_s: float, steps: int, first_s: float, growth_s: float) -> int:
+        """Let `steps` steps pass; each gives every member a token. Returns how many tokens."""
         batch = len(self.members)
         fresh = self.fresh
         last_s = first_s + (steps - 1) * growth_s
         if not fresh:
             self._log_gaps(segment(start_s, steps, first_s, growth_s, batch))
         else:
-            self.stamp_first_tokens(start_s + first_s)
+            if not self._stamped:
+                self.stamp_first_tokens(start_s + first_s)
             if batch > len(fresh):
                 self._log_gaps(segment(start_s, 1.0, first_s, 0.0, batch - len(fresh)))
             if steps > 1:
@@ -171,15 +178,20 @@ class DecodeBatch:
             self._stamped = False
         # Steps never grow shorter within a span, and no member leaves it early: its last one speaks for it.
         self.step = step = self.step + steps
-        self.kv_tokens += steps * batch
         self._longest.push(step, last_s)
+        tokens = steps * batch
+        self.kv_tokens += tokens
+        return tokens
 
     def stamp_first_tokens(self, now_s: float) -> None:
         """The fresh members' first tokens are out at `now_s`; once for each."""
         if not self._stamped:
             self._stamped = True
             for request in self.fresh:
-                self.token(request, now_s)
+                if request.first_token_s != request.first_token_s:  # nan: `token`, inlined (-1 % of a run)
+                    self._first_token_wait.end(request, now_s)
+                else:
+                    self.token(request, now_s)
 
     def token(self, request: Request, now_s: float) -> None:
         """A request's first token, or its next one after a pause (a preemption, the loss of a node)."""

@@ -157,17 +157,18 @@ class Engine:
         if scheduler.prefilling or scheduler.prompts or scheduler.awaiting:
             return -1.0
         span = self._span
+        steps = span.steps
         decoding = len(self._batch.members)
         max_seqs = self._max_seqs
         if decoding + len(scheduler.ready) + scheduler.inbound >= max_seqs:
             return -1.0
         tokens = request.target_tokens + (request.rest_tokens or 1)
-        if not self._kv.take_surely(tokens, span.steps * decoding + max_seqs):
+        if not self._kv.take_surely(tokens, steps * decoding + max_seqs):
             return -1.0
         scheduler.inbound += 1
         self._lifecycle.reserved(request, tokens)
         now_s = self._clock.now_s
-        return span.boundary(now_s)[1] if span.steps else now_s
+        return span.boundary(now_s)[1] if steps else now_s
 
     def take_arrived(self, request: Request) -> None:
         """Take over a request all of whose KV has arrived."""
@@ -178,8 +179,11 @@ class Engine:
         """Free KV that was transferred away or dropped."""
         scheduler = self.scheduler
         self._kv.release(tokens)
-        if self._span.steps == 0 or scheduler.prompts or scheduler.awaiting:
+        if scheduler.prompts or scheduler.awaiting:
             self.attend()
+        elif self._span.steps == 0 and not self._at_boundary:
+            # An idle engine has nothing to plan with the room (-2 % of a run).
+            self.telemetry.idle(self._clock.now_s, scheduler.computed_tokens, self._kv.used_tokens)
 
     def forget(self, request: Request) -> None:
         """A request does not come here after all."""
@@ -223,11 +227,12 @@ class Engine:
             return  # it is about to run
         now_s = self._clock.now_s
         span = self._span
-        if span.steps == 0 or now_s <= span.start_s:
+        planned = span.steps
+        if planned == 0 or now_s <= span.start_s:
             self._compose(now_s)
-        elif span.steps > 1:
+        elif planned > 1:
             steps, end_s = span.boundary(now_s)
-            if steps < span.steps:
+            if steps < planned:
                 span.steps = steps
                 span.end_s = end_s
                 self._wake_by(end_s)
@@ -239,11 +244,14 @@ class Engine:
         law = self._law = self._next_law
         scheduler.plan(law, span, now_s)
         steps = span.steps
-        if steps:
-            wakes = self._wakes  # _wake_by, inlined
-            if not wakes or span.end_s < wakes[-1]:
-                wakes.append(span.end_s)
-                self._clock.call_at(span.end_s, self._wake_call)
+        if not steps:
+            self.telemetry.idle(now_s, scheduler.computed_tokens, self._kv.used_tokens)
+            return
+        wakes = self._wakes  # _wake_by, inlined
+        end_s = span.end_s
+        if not wakes or end_s < wakes[-1]:
+            wakes.append(end_s)
+            self._clock.call_at(end_s, self._wake_call)
         snapshots = self._snapshots
         if snapshots[-1][0] >= now_s:
             snapshots.pop()  # planned again for the same instant
@@ -306,12 +314,11 @@ class Engine:
                 if request.prefill_start_s != request.prefill_start_s:  # nan
                     request.prefill_start_s = start_s
                 request.computed_tokens += steps * n
-                plan = request.chunk_plan
-                if len(plan) > 1:
+                if request.chunk_plan:
+                    plan = request.chunk_plan
                     request.chunk_plan = plan[min(steps, len(plan) - 1) :]
         if members:
-            kv_tokens = steps * len(members)
-            batch.advance(start_s, steps, span.first_s, span.growth_s)
+            kv_tokens = batch.advance(start_s, steps, span.first_s, span.growth_s)
             step = batch.step
             while members and members[0][0] == step:
                 request = heappop(members)[2]
@@ -324,19 +331,21 @@ class Engine:
             scheduler.chunk_tokens = 0
             prefilling = scheduler.prefilling
             # Prompts are given chunks in order, so those that are complete come first.
-            while prefilling and prefilling[0].computed_tokens == prefilling[0].target_tokens:
-                self._prompt_done(prefilling.pop(0), now_s)
-            if self._streams and prefilling and prefilling[0].computed_tokens:
-                head = prefilling[0]
-                if head.decode_node != self.index:
-                    self._hand_over.chunk_computed(head)
+            while prefilling:
+                request = prefilling[0]
+                if request.computed_tokens != request.target_tokens:
+                    if self._streams and request.computed_tokens and request.decode_node != self.index:
+                        self._hand_over.chunk_computed(request)
+                    return
+                del prefilling[0]
+                if request.decode_node == self.index:
+                    self._decode_here(request, now_s)
+                else:
+                    self._lifecycle.computed(request, now_s)
+                    self._hand_over.prefilled(request)
 
-    def _prompt_done(self, request: Request, now_s: float) -> None:
-        """A prompt is computed: hand it over, or give its next token here."""
-        if request.decode_node != self.index:
-            self._lifecycle.computed(request, now_s)
-            self._hand_over.prefilled(request)
-            return
+    def _decode_here(self, request: Request, now_s: float) -> None:
+        """A prompt is computed on the node that decodes it: give its next token."""
         self._lifecycle.computed_here(request, now_s)
         self._hand_over.prefilled_here(request)
         request.generated_tokens += 1

@@ -59,6 +59,10 @@ class SuffixMax:
 
     Only values that no later value exceeds are kept (a monotone stack), so a push is O(1) amortised and a query one
     bisection, however many steps a sequence lived through.
+
+    Attributes:
+        ends: for each value kept, before which step its run of steps ends.
+        values: those values.
     """
 
     __slots__ = ("ends", "values")
@@ -86,9 +90,6 @@ class SuffixMax:
     def since(self, step: int) -> float:
         """The longest step, seconds, among those from `step` on; there must be one."""
         return self.values[bisect_right(self.ends, step)]
-
-    def __len__(self) -> int:
-        return len(self.ends)
 
     def forget_before(self, step: int) -> None:
         """Drop what no sequence that lives since `step` can ask for."""

@@ -192,7 +192,7 @@ class KvTransfers:
         if until_s < inf:
             call = Call(self._end_hold)
             call._value = node
-            self._hold_numbers[node] = self._clock.call_at(until_s, call)
+            self._hold_numbers[node] = self._clock.call_unless_cancelled(until_s, call)
 
     def _end_hold(self, event: Event) -> None:
         """Drop the KV of requests that have waited too long for room, on this node and on others at this instant."""

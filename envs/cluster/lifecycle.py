@@ -84,7 +84,7 @@ class Lifecycle:
         self.counters.taken_back(request)
         request.rest_tokens = 0
         request.target_tokens = request.prompt_tokens + request.generated_tokens
-        request.computed_tokens = request.hit_tokens = request.kv_tokens = request.reserved_tokens = 0
+        request.computed_tokens = request.kv_tokens = request.reserved_tokens = 0
         request.hold_until_s = inf
         if isnan(request.first_token_s):
             request.prefill_start_s = request.prefill_end_s = request.kv_ready_s = nan
@@ -119,13 +119,13 @@ class Lifecycle:
     def reserved(self, request: Request, tokens: int) -> None:
         """The decode node has made room; the KV may be on its way while later chunks are computed."""
         request.reserved_tokens = tokens
-        if request.phase == WAITING_FOR_KV:
+        if request.phase is WAITING_FOR_KV:
             request.phase = TRANSFERRING
 
     def unreserved(self, request: Request) -> None:
         """The decode node is lost: the request asks another one."""
         request.reserved_tokens = 0
-        if request.phase == TRANSFERRING:
+        if request.phase is TRANSFERRING:
             request.phase = WAITING_FOR_KV
 
     def arrived(self, request: Request, now_s: float) -> None:
@@ -152,7 +152,7 @@ class Lifecycle:
             self.counters.rest_done(request)
             request.rest_tokens = 0
         request.target_tokens = request.prompt_tokens + request.generated_tokens
-        request.computed_tokens = request.hit_tokens = request.kv_tokens = 0
+        request.computed_tokens = request.kv_tokens = 0
         self.kv_expired += 1
 
     # ---- decode ---------------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ class Lifecycle:
         request.phase = PREEMPTED
         request.preemptions += 1
         request.chunk_plan = ()
-        request.computed_tokens = request.hit_tokens = 0
+        request.computed_tokens = 0
         request.target_tokens = request.prompt_tokens + request.generated_tokens
 
     def finished(self, request: Request, now_s: float) -> None:

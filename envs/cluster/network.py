@@ -13,6 +13,9 @@ from envs.cluster.clock import Call, Clock
 from envs.cluster.request import Request
 from hardware_profiles import Link
 
+Route = tuple[int, int, float, float]
+"""From one node to another: sending end, receiving end, bandwidth, and the set-up latency in bytes."""
+
 
 class Transfer:
     """One KV transfer in flight, or about to begin: then `updated_s` is when it does."""
@@ -54,6 +57,7 @@ class Network:
         "_nics",
         "_nvlinks",
         "_on_done",
+        "_routes",
         "_sharing",
         "_wake_call",
         "_wake_s",
@@ -83,6 +87,7 @@ class Network:
         ends = self._nvlinks + 2 * len(hosts)
         self._sharing = [0] * ends
         self._factors = [1.0] * ends  # of the undisturbed bandwidth
+        self._routes: dict[tuple[int, int], Route] = {}  # those taken so far, by source and target
         self._wake_s = inf
         self._wake_call = Call(self._wake)
 
@@ -107,22 +112,18 @@ class Network:
 
     def start(self, request: Request, source: int, target: int, kv_bytes: float, at_s: float) -> None:
         """Send `kv_bytes` of a request's KV from one node to another, from `at_s` (now or later) on."""
-        if self._hosts[source] == self._hosts[target]:
-            link = self._intra_node
-            sender = self._nvlinks + 2 * source
-            receiver = self._nvlinks + 2 * target + 1
-        else:
-            link = self._inter_node
-            sender = 2 * self._nics[source]
-            receiver = 2 * self._nics[target] + 1
-        bandwidth = link.bandwidth_bytes_per_s
-        transfer = Transfer(request, sender, receiver, kv_bytes + link.latency_s * bandwidth, bandwidth, at_s)
+        route = self._routes.get((source, target))
+        if route is None:
+            route = self._routes[source, target] = self._route(source, target)
+        sender, receiver, bandwidth, latency_bytes = route
+        transfer = Transfer(request, sender, receiver, kv_bytes + latency_bytes, bandwidth, at_s)
         sharing = self._sharing
         if not (sharing[sender] or sharing[receiver] or self._later):  # nobody to share with, which is the rule
             self.active.append(transfer)
             sharing[sender] = sharing[receiver] = 1
-            a = self._factors[sender]
-            b = self._factors[receiver]
+            factors = self._factors
+            a = factors[sender]
+            b = factors[receiver]
             transfer.rate = rate = bandwidth * (a if a < b else b)
             transfer.done_s = done_s = at_s + transfer.remaining_bytes / rate
             if done_s < self._wake_s:
@@ -136,6 +137,18 @@ class Network:
         else:
             self._begin(transfer, now)
         self._arm()
+
+    def _route(self, source: int, target: int) -> Route:
+        if self._hosts[source] == self._hosts[target]:
+            link = self._intra_node
+            sender = self._nvlinks + 2 * source
+            receiver = self._nvlinks + 2 * target + 1
+        else:
+            link = self._inter_node
+            sender = 2 * self._nics[source]
+            receiver = 2 * self._nics[target] + 1
+        bandwidth = link.bandwidth_bytes_per_s
+        return sender, receiver, bandwidth, link.latency_s * bandwidth
 
     def _give_way(self, sender: int, receiver: int, now: float) -> None:
         """Let those that hold an end and have yet to begin share it when they do: they were counted on to be alone."""
@@ -188,27 +201,27 @@ class Network:
         sharing = self._sharing
         factors = self._factors
         for transfer in self.active:
-            if transfer.sender == sender or transfer.receiver == receiver:
-                if transfer.updated_s != now:
-                    transfer.remaining_bytes -= transfer.rate * (now - transfer.updated_s)
-                    transfer.updated_s = now
-                end = transfer.sender
-                a = factors[end] / sharing[end]
-                end = transfer.receiver
-                b = factors[end] / sharing[end]
-                transfer.rate = rate = transfer.bandwidth * (a if a < b else b)
+            its_sender = transfer.sender
+            its_receiver = transfer.receiver
+            if its_sender == sender or its_receiver == receiver:
                 left = transfer.remaining_bytes
+                if transfer.updated_s != now:
+                    transfer.remaining_bytes = left = left - transfer.rate * (now - transfer.updated_s)
+                    transfer.updated_s = now
+                a = factors[its_sender] / sharing[its_sender]
+                b = factors[its_receiver] / sharing[its_receiver]
+                transfer.rate = rate = transfer.bandwidth * (a if a < b else b)
                 transfer.done_s = now + left / rate if left > 0.0 else now
 
     def _arm(self) -> None:
-        soonest = inf
+        wake_s = soonest = self._wake_s
         for transfer in self.active:
             if transfer.done_s < soonest:
                 soonest = transfer.done_s
         for transfer in self._later:
             if transfer.updated_s < soonest:
                 soonest = transfer.updated_s
-        if soonest < self._wake_s:
+        if soonest < wake_s:
             self._wake_s = soonest
             self._clock.call_at(soonest, self._wake_call)
 
@@ -223,11 +236,14 @@ class Network:
             self._sharing[transfer.sender] = self._sharing[transfer.receiver] = 0
             self._on_done(transfer.request)
             return
-        done = [transfer for transfer in active if transfer.done_s <= now]
+        sharing = self._sharing
+        done = []
+        for transfer in active[:]:
+            if transfer.done_s <= now:
+                self._drop(transfer)
+                done.append(transfer)
         for transfer in done:
-            self._drop(transfer)
-        if active:
-            for transfer in done:
+            if sharing[transfer.sender] or sharing[transfer.receiver]:
                 self._share(transfer.sender, transfer.receiver, now)
         if self._later:
             for transfer in [transfer for transfer in self._later if transfer.updated_s <= now]:

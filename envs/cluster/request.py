@@ -31,6 +31,8 @@ class Phase(IntEnum):
     """Its last token is out."""
 
 
+NEW = Phase.NEW  # a module's global is found faster than an enum's member
+
 TRANSITIONS: dict[Phase, tuple[Phase, ...]] = {
     Phase.NEW: (Phase.QUEUED,),
     Phase.QUEUED: (Phase.PREFILLING, Phase.QUEUED),
@@ -101,7 +103,6 @@ _FIELDS = (
     "first_gap_step",
     "first_token_s",
     "generated_tokens",
-    "hit_tokens",
     "hold_until_s",
     "index",
     "kv_ready_s",
@@ -132,7 +133,6 @@ class Request:
         at_node: the node that has it or its KV: the prefill node until all KV has arrived, then the decode node.
         target_tokens: tokens to prefill on `at_node`; after a preemption the output so far is among them.
         computed_tokens: of them, those whose KV is computed.
-        hit_tokens: of them, those that came out of the node's prefix cache.
         rest_tokens: of a split prompt, what the decode node is to prefill once it has the KV of the first part.
         chunk_plan: chunks that the router chose for the present prefill; `rest_plan`: for that rest.
         counted_as_queued: the router counts it among the queued prompts of its prefill node.
@@ -162,14 +162,13 @@ class Request:
         self.ttft_slo_s = ttft_slo_s
         self.tbt_slo_s = tbt_slo_s
         self.block_hashes = block_hashes
-        self.phase = Phase.NEW
+        self.phase = NEW
         self.prefill_node = -1
         self.decode_node = -1
         self.at_node = -1
         self.chunk_plan: tuple[int, ...] = ()
         self.target_tokens = prompt_tokens
         self.computed_tokens = 0
-        self.hit_tokens = 0
         self.rest_tokens = 0
         self.rest_plan: tuple[int, ...] = ()
         self.counted_as_queued = False

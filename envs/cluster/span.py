@@ -62,6 +62,11 @@ class Span:
         self.growth_s = growth_s
         self.end_s = start_s + (steps * first_s + growth_s * (steps * (steps - 1) // 2))  # run_s, inlined
 
+    def idle(self, start_s: float) -> None:
+        """Become no steps at all."""
+        self.start_s = start_s
+        self.steps = 0
+
     def copy(self) -> "Span":
         """An independent copy."""
         twin = Span()
@@ -81,13 +86,15 @@ class Span:
         growth_s = self.growth_s
         elapsed_s = now_s - start_s
         if growth_s == 0.0:
-            steps = int(elapsed_s / first_s)
+            passed = elapsed_s / first_s
         else:
             linear = first_s - 0.5 * growth_s
-            steps = int(2.0 * elapsed_s / (linear + sqrt(linear * linear + 2.0 * growth_s * elapsed_s)))
-        # Rounding may leave it one off either way; a boundary at now is the one.
-        while steps and start_s + (steps * first_s + growth_s * (steps * (steps - 1) // 2)) >= now_s:
-            steps -= 1
+            passed = 2.0 * elapsed_s / (linear + sqrt(linear * linear + 2.0 * growth_s * elapsed_s))
+        steps = int(passed)
+        # Near a boundary rounding may leave it one off either way; a boundary at now is the one.
+        if passed - steps < 1e-6:
+            while steps and start_s + (steps * first_s + growth_s * (steps * (steps - 1) // 2)) >= now_s:
+                steps -= 1
         while True:
             steps += 1
             time_s = start_s + (steps * first_s + growth_s * (steps * (steps - 1) // 2))

@@ -1,6 +1,7 @@
 """What a node tells of itself: a snapshot for every span, and the report that a router reads from them."""
 
-from collections import deque
+from bisect import bisect_right
+from math import inf
 from typing import NamedTuple
 
 from envs.cluster.span import whole_steps_within
@@ -49,16 +50,23 @@ class Telemetry:
 
     def __init__(self, history_s: float) -> None:
         self._history_s = history_s
-        self.snapshots: deque[Snapshot] = deque([(0.0, 0, 0.0, 0.0, 0, 0, 0, 0, 0, float("inf"))])
+        self.snapshots: list[Snapshot] = [(0.0, 0, 0.0, 0.0, 0, 0, 0, 0, 0, inf)]
+
+    def idle(self, now_s: float, computed_tokens: int, kv_used_tokens: int) -> None:
+        """The engine has nothing to do from `now_s` on."""
+        snapshots = self.snapshots
+        if snapshots[-1][0] >= now_s:
+            snapshots.pop()  # planned again for the same instant
+        snapshots.append((now_s, 0, 0.0, 0.0, 0, 0, 0, computed_tokens, kv_used_tokens, inf))
 
     def prune(self, now_s: float) -> None:
         """Drop the snapshots that no report can ask for any more."""
         snapshots = self.snapshots
-        horizon_s = now_s - self._history_s
-        while len(snapshots) > 1 and snapshots[1][0] <= horizon_s:
-            snapshots.popleft()
+        known = bisect_right(snapshots, (now_s - self._history_s, inf))  # not later than the oldest report
+        if known > 1:
+            del snapshots[: known - 1]
 
-    def at(self, time_s: float) -> Snapshot:
+    def _before(self, time_s: float) -> Snapshot:
         """The snapshot that holds at `time_s`, which may lie `history_s` back."""
         snapshots = self.snapshots
         i = len(snapshots) - 1
@@ -73,7 +81,10 @@ class Telemetry:
             at_s: time of the report, which may lie `history_s` back.
             enqueued_tokens: prompt tokens sent to the node by now.
         """
-        start_s, steps, first_s, growth_s, batch, kv_tokens, chunk, computed, kv_used, tbt_slo_s = self.at(at_s)
+        snapshot = self.snapshots[-1]
+        if snapshot[0] > at_s:
+            snapshot = self._before(at_s)
+        start_s, steps, first_s, growth_s, batch, kv_tokens, chunk, computed, kv_used, tbt_slo_s = snapshot
         if steps and at_s > start_s:
             done = whole_steps_within(at_s - start_s, steps, first_s, growth_s)
             grown = done * batch
