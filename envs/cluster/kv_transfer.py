@@ -95,15 +95,15 @@ class KvTransfers:
         """A prompt is computed on a node that does not decode it."""
         now_s = self._clock.now_s
         request.hold_until_s = now_s + self._hold_s
-        if self.caches:
-            self.caches[request.prefill_node].use(_computed_blocks(request), now_s)
+        engine = self.engines[request.decode_node]
         if self._by_parts:
+            if self.caches:
+                self.caches[request.prefill_node].use(_computed_blocks(request), now_s)
             if self._streaming:
                 self.chunk_computed(request)
             else:
-                self.engines[request.decode_node].ask_for_kv(request)
+                engine.ask_for_kv(request)
             return
-        engine = self.engines[request.decode_node]
         at_s = engine.reserve_ahead(request)
         if at_s >= 0.0:
             self._send_all(request, at_s)
