@@ -71,7 +71,7 @@ def plan_chunks(
     Returns:
         The plan, or None if at some step no candidate fits.
     """
-    chunks: list[int] = []
+    chunks: tuple[int, ...] = ()
     total_s = longest_s = decode_s = kv_s = step_s = 0.0
     done = 0
     pick = 0  # steps only grow longer, so a candidate that no longer fits does not fit later
@@ -103,16 +103,25 @@ def plan_chunks(
         longest = step_s
         if count > 1:  # equal chunks in a row
             if pick:  # until the next size up exceeds what remains, and is tried again
-                count = min(count, max(1, (remaining - candidates[pick - 1]) // n + 1))
-            if line_end < inf:  # as long as D stays on its linear piece
-                count = min(count, max(1, int(-((decode_kv_tokens - line_end) // decode_batch))))
-            longer_s = law.attention_s(n, done + n) - law.attention_s(n, done) + kv_s * decode_batch
-            if fits and step_s + (count - 1) * longer_s > budget_s:  # and as long as they fit
-                count = int((budget_s - step_s) / longer_s) + 1
-            longest += (count - 1) * longer_s
-        chunks += [n] * count
+                before = (remaining - candidates[pick - 1]) // n + 1
+                if before < count:
+                    count = before if before > 1 else 1
+            end = decode_kv_tokens + (count - 1) * decode_batch
+            if end >= line_end:  # as long as D stays on its linear piece
+                count = max(1, int(-((decode_kv_tokens - line_end) // decode_batch)))
+        if count > 1:
+            later = count - 1
+            grown_s = decode_s + later * kv_s * decode_batch
+            longest = law.chunk_step_s(n, done + later * n, decode_batch, grown_s)
+            if fits and longest > budget_s:  # and as long as they fit
+                longer_s = (longest - step_s) / later
+                later = int((budget_s - step_s) / longer_s)
+                longest = step_s + later * longer_s
+                count = later + 1
+        chunks += (n,) * count
         total_s += count * 0.5 * (step_s + longest)
-        longest_s = max(longest_s, longest)
+        if longest > longest_s:
+            longest_s = longest
         done += count * n
         decode_kv_tokens += count * decode_batch
-    return tuple.__new__(LocalPrefill, (tuple(chunks), len(chunks), total_s, longest_s, budget_s - longest_s))
+    return tuple.__new__(LocalPrefill, (chunks, len(chunks), total_s, longest_s, budget_s - longest_s))

@@ -26,8 +26,3 @@ def toy_profile(kv_capacity_tokens: int = 400_000, law: StepLaw = TOY_LAW) -> Pr
         intra_node=Link(3e-5, 250e9, "made up"),
         provenance={},
     )
-
-
-def enough_kv(kv_capacity_tokens: int, rule: str) -> int:
-    """KV for a rule: where nodes prefill for each other and KV is short, they may wait for each other's for ever."""
-    return 400_000 if rule in ("arrow", "splitwise") else kv_capacity_tokens

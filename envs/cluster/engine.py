@@ -69,6 +69,7 @@ class Engine:
         "_law",
         "_lifecycle",
         "_max_seqs",
+        "_next_law",
         "_snapshots",
         "_span",
         "_streams",
@@ -95,7 +96,7 @@ class Engine:
     ) -> None:
         self.index = index
         self._clock = clock
-        self._law = law
+        self._law = self._next_law = law
         self._lifecycle = lifecycle
         self._hand_over = hand_over
         self._streams = config.kv_streaming
@@ -116,6 +117,7 @@ class Engine:
     def copy_work(self, other: "Engine", twins: Mapping[Request, Request]) -> None:
         """Take over another engine's state, with the requests that `twins` gives for its own."""
         self._law = other._law
+        self._next_law = other._next_law
         self.scheduler.copy_state(other.scheduler, twins)
         self._snapshots.clear()
         self._snapshots.extend(other._snapshots)
@@ -191,7 +193,16 @@ class Engine:
 
     def change_law(self, law: StepLaw) -> None:
         """Run by another law from the next step on."""
-        self._law = law
+        self._next_law = law
+        self.attend()
+
+    def pause(self) -> None:
+        """Do not run the scheduler until `resume`: more happens at this instant."""
+        self._at_boundary = True
+
+    def resume(self) -> None:
+        """Run the scheduler when it is due."""
+        self._at_boundary = False
         self.attend()
 
     def halt(self) -> None:
@@ -200,6 +211,7 @@ class Engine:
         span = self._span
         done = span.steps_over(now_s)
         last_token_s = span.boundary_s(done)
+        self.pause()
         if done:
             span.begin(span.start_s, done, span.first_s, span.growth_s)
             self._finish_span(last_token_s)
@@ -232,7 +244,8 @@ class Engine:
         """Run the scheduler and begin the span it plans."""
         scheduler = self.scheduler
         span = self._span
-        scheduler.plan(self._law, span, now_s)
+        law = self._law = self._next_law
+        scheduler.plan(law, span, now_s)
         steps = span.steps
         if not steps:
             self.telemetry.idle(now_s, scheduler.computed_tokens, self._kv.used_tokens)
@@ -354,7 +367,10 @@ class Engine:
         return self.telemetry.report(at_s, self.scheduler.enqueued_tokens)
 
     def settle(self) -> None:
-        """Stamp the first tokens that are out by now although their span still runs."""
+        """Stamp what has happened by now although its span still runs: first chunks begun, first tokens out."""
+        for request, _ in self.scheduler.chunks:
+            if request.prefill_start_s != request.prefill_start_s:  # nan
+                request.prefill_start_s = self._span.start_s
         batch = self._batch
         if batch.fresh:
             first_end_s = self._span.start_s + self._span.first_s

@@ -9,12 +9,10 @@ from envs.cluster.disturbance import Disturbance
 from envs.cluster.engine import Engine
 from envs.cluster.kv_transfer import KvTransfers
 from envs.cluster.lifecycle import Lifecycle
-from envs.cluster.request import Phase, Request
+from envs.cluster.request import Request
 from envs.cluster.router_view import first_least
 from envs.cluster.topology import Topology
 from hardware_profiles import InputError
-
-_COMPUTED = (Phase.WAITING_FOR_KV, Phase.TRANSFERRING)
 
 
 class Failures:
@@ -69,6 +67,9 @@ class Failures:
             raise InputError(f"disturbance at {self._clock.now_s:g} s: node {node} was the last of its kind")
         if self._transfers.caches:
             self._transfers.caches[node].clear()
+        for engine in self._engines:
+            engine.pause()
+        asking = set(self._engines[node].scheduler.awaiting)
         self._engines[node].halt()
         displaced = []
         for request in list(self._lifecycle.in_flight.values()):
@@ -76,26 +77,37 @@ class Failures:
                 if request.decode_node != node:
                     self._transfers.forget(request)
                 displaced.append(request)
-            elif request.decode_node == node and not self._decode_elsewhere(request):
-                displaced.append(request)
+            elif request.decode_node == node:
+                asked = request in asking or request.reserved_tokens > 0
+                self._transfers.forget(request)
+                self._lifecycle.moves(request, self._other_decode_node(request))
+                if request.rest_tokens:
+                    self._engines[request.decode_node].scheduler.enqueued_tokens += request.rest_tokens
+                if asked:
+                    self._transfers.ask_again(request)
         for request in sorted(displaced, key=lambda request: request.index):
             self._lifecycle.displace(request)
             self._place_again(request)
+        for engine in self._engines:
+            engine.resume()
 
-    def _decode_elsewhere(self, request: Request) -> bool:
-        """Find a request that is safe on its prefill node a new decode node; False if it must be placed again."""
-        asked = request.reserved_tokens > 0 or request in self._engines[request.decode_node].scheduler.awaiting
-        asked = asked or request.phase in _COMPUTED
-        self._transfers.forget(request)
-        others = [node for node in self._topology.decode_nodes if node != request.prefill_node]
-        if others:
-            self._lifecycle.moves(request, first_least(others, self._lifecycle.counters.decode_requests))
-            if asked:
-                self._transfers.ask_again(request)
-            return True
-        if request.phase in _COMPUTED:
-            self._engines[request.prefill_node].release(request.target_tokens)
-            return False
-        self._engines[request.prefill_node].scheduler.enqueued_tokens += request.rest_tokens
-        self._lifecycle.stays(request)
-        return True
+    def _other_decode_node(self, request: Request) -> int:
+        """Where a request whose decode node is lost decodes instead: the least loaded node that can hold it.
+
+        Decode nodes come first; the prefill node is not among them, as the KV is to move.
+
+        Raises:
+            InputError: no node that is left can hold it.
+        """
+        topology = self._topology
+        needed = request.prompt_tokens + request.output_tokens + 1
+        for nodes in (topology.decode_nodes, topology.prefill_nodes):
+            others = [
+                node for node in nodes if node != request.prefill_node and topology.kv_capacity_tokens[node] >= needed
+            ]
+            if others:
+                return first_least(others, self._lifecycle.counters.decode_requests)
+        raise InputError(
+            f"request {request.index}: none of the nodes that are left can hold its {needed - 1} prompt and output"
+            " tokens"
+        )

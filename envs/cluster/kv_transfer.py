@@ -95,20 +95,18 @@ class KvTransfers:
         """A prompt is computed on a node that does not decode it."""
         now_s = self._clock.now_s
         request.hold_until_s = now_s + self._hold_s
-        engine = self.engines[request.decode_node]
-        if self._by_parts:
-            if self.caches:
-                self.caches[request.prefill_node].use(_computed_blocks(request), now_s)
-            if self._streaming:
-                self.chunk_computed(request)
-            else:
-                engine.ask_for_kv(request)
-            return
-        at_s = engine.reserve_ahead(request)
-        if at_s >= 0.0:
-            self._send_all(request, at_s)
+        if self.caches:
+            self.caches[request.prefill_node].use(_computed_blocks(request), now_s)
+        if self._streaming:
+            self.chunk_computed(request)
+        elif self._by_parts:
+            self._ask(request)
         else:
-            engine.ask_for_kv(request)
+            at_s = self.engines[request.decode_node].reserve_ahead(request)
+            if at_s >= 0.0:
+                self._send_all(request, at_s)
+            else:
+                self._ask(request)
 
     def prefilled_here(self, request: Request) -> None:
         """A prompt is computed on the node that decodes it."""
@@ -122,7 +120,14 @@ class KvTransfers:
         elif request in self.engines[request.decode_node].scheduler.awaiting:
             self.wait(request.decode_node)  # computed as a whole it may now wait too long
         else:
-            self.engines[request.decode_node].ask_for_kv(request)
+            self._ask(request)
+
+    def _ask(self, request: Request) -> None:
+        """Ask the decode node for room; its scheduler calls `send`, now or later."""
+        node = request.decode_node
+        self.engines[node].ask_for_kv(request)
+        if not request.reserved_tokens:
+            self.wait(node)
 
     def send(self, request: Request) -> None:
         """The decode node has made room for a request now."""
@@ -172,8 +177,9 @@ class KvTransfers:
         self._arrived(request)
 
     def _arrived(self, request: Request) -> None:
+        sent_tokens = request.target_tokens
         self._lifecycle.arrived(request, self._clock.now_s)
-        self.engines[request.prefill_node].release(request.target_tokens)
+        self.engines[request.prefill_node].release(sent_tokens)
         self.engines[request.decode_node].take_arrived(request)
 
     # ---- KV that finds no room --------------------------------------------------------------------------------------
@@ -189,26 +195,33 @@ class KvTransfers:
             self._hold_numbers[node] = self._clock.call_unless_cancelled(until_s, call)
 
     def _end_hold(self, event: Event) -> None:
-        """Drop the KV of requests that have waited too long for room on a node."""
+        """Drop the KV of requests that have waited too long for room, on this node and on others at this instant."""
+        now_s = self._clock.now_s
+        for engine in self.engines:
+            engine.pause()
+        for waited_for in list(self._hold_numbers):
+            engine = self.engines[waited_for]
+            awaiting = engine.scheduler.awaiting
+            for request in [one for one in awaiting if one.hold_until_s <= now_s]:
+                awaiting.remove(request)
+                computed_tokens = request.target_tokens
+                self._lifecycle.expired(request)
+                self.engines[request.prefill_node].release(computed_tokens)
+                engine.add_expired(request)
         node = event.value
         assert node is not None
         del self._hold_numbers[node]
-        engine = self.engines[node]
-        awaiting = engine.scheduler.awaiting
-        for request in [one for one in awaiting if one.hold_until_s <= self._clock.now_s]:
-            awaiting.remove(request)
-            computed_tokens = request.target_tokens
-            self._lifecycle.expired(request)
-            self.engines[request.prefill_node].release(computed_tokens)
-            engine.add_expired(request)
-        if awaiting:
+        for engine in self.engines:
+            engine.resume()
+        if self.engines[node].scheduler.awaiting:
             self.wait(node)
 
     # ---- a lost node ------------------------------------------------------------------------------------------------
 
     def forget(self, request: Request) -> None:
         """A request does not go to its decode node after all."""
-        self.network.cancel(request)
+        if self.network.cancel(request):
+            self.bytes_moved -= self._topology.kv_bytes(request.target_tokens)
         self._sent_tokens.pop(request, None)
         request.hold_until_s = inf
         node = request.decode_node
@@ -222,7 +235,7 @@ class KvTransfers:
         """A request that had asked for KV asks its new decode node."""
         if request.phase != PREFILLING:
             request.hold_until_s = self._clock.now_s + self._hold_s
-        self.engines[request.decode_node].ask_for_kv(request)
+        self._ask(request)
 
 
 def _computed_blocks(request: Request) -> tuple[int, ...]:

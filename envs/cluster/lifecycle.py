@@ -4,7 +4,7 @@ Engines and KV transfers decide when; they tell it here. `envs.cluster.request.T
 """
 
 from collections.abc import Callable, Mapping
-from math import isnan, nan
+from math import inf, isnan, nan
 
 from envs.cluster.first_token_wait import FirstTokenWait
 from envs.cluster.placement import Placement
@@ -85,6 +85,7 @@ class Lifecycle:
         request.rest_tokens = 0
         request.target_tokens = request.prompt_tokens + request.generated_tokens
         request.computed_tokens = request.kv_tokens = request.reserved_tokens = 0
+        request.hold_until_s = inf
         if isnan(request.first_token_s):
             request.prefill_start_s = request.prefill_end_s = request.kv_ready_s = nan
         self.displaced += 1
@@ -128,20 +129,19 @@ class Lifecycle:
             request.phase = WAITING_FOR_KV
 
     def arrived(self, request: Request, now_s: float) -> None:
-        """All KV is on the decode node."""
+        """All KV is on the decode node; of a split prompt, that of the first part, and the rest is prefilled there."""
         if request.kv_ready_s != request.kv_ready_s:
             request.kv_ready_s = now_s
         request.at_node = request.decode_node
         request.reserved_tokens = 0
-        request.phase = READY
-
-    def rest_begins(self, request: Request) -> None:
-        """The KV of a split prompt's first part is on the decode node, which prefills the rest."""
-        request.phase = PREFILLING
-        request.computed_tokens = request.target_tokens
-        request.target_tokens += request.rest_tokens
+        if request.rest_tokens:
+            request.phase = PREFILLING
+            request.computed_tokens = request.target_tokens
+            request.target_tokens += request.rest_tokens
+            request.chunk_plan = request.rest_plan
+        else:
+            request.phase = READY
         request.kv_tokens = request.target_tokens
-        request.chunk_plan = request.rest_plan
 
     def expired(self, request: Request) -> None:
         """The decode node made no room in time: the KV is dropped, the decode node computes the prompt itself."""
@@ -184,10 +184,3 @@ class Lifecycle:
         """A request is to decode on another node than it was placed for."""
         self.counters.moved(request, decode_node)
         request.decode_node = decode_node
-
-    def stays(self, request: Request) -> None:
-        """A request not computed yet is to decode where it is prefilled; a split is undone."""
-        self.counters.stays(request)
-        request.decode_node = request.prefill_node
-        request.target_tokens += request.rest_tokens
-        request.rest_tokens = 0

@@ -182,7 +182,8 @@ class Network:
         return any(transfer.request is request for transfer in (*self.active, *self._later))
 
     def cancel(self, request: Request) -> bool:
-        """Stop a request's transfer; False where there is none."""
+        """Stop a request's transfer, if it has one; returns whether it had yet to begin."""
+        now = self._clock.now_s
         for transfer in self._later:
             if transfer.request is request:
                 self._later.remove(transfer)
@@ -190,9 +191,9 @@ class Network:
         for transfer in self.active:
             if transfer.request is request:
                 self._drop(transfer)
-                self._share(transfer.sender, transfer.receiver, self._clock.now_s)
+                self._share(transfer.sender, transfer.receiver, now)
                 self._arm()
-                return True
+                return transfer.updated_s > now
         return False
 
     def _share(self, sender: int, receiver: int, now: float) -> None:

@@ -42,7 +42,7 @@ TRANSITIONS: dict[Phase, tuple[Phase, ...]] = {
         *(Phase.DECODING, Phase.FINISHED, Phase.QUEUED),
     ),
     Phase.WAITING_FOR_KV: (Phase.TRANSFERRING, Phase.QUEUED),
-    # Back to waiting where its decode node is lost; a split prompt's rest is prefilled on its decode node.
+    # Back to waiting if its decode node is lost; the rest of a split prompt is prefilled on its decode node.
     Phase.TRANSFERRING: (Phase.READY, Phase.PREFILLING, Phase.WAITING_FOR_KV, Phase.QUEUED),
     Phase.READY: (Phase.DECODING, Phase.QUEUED),
     Phase.DECODING: (Phase.FINISHED, Phase.PREEMPTED, Phase.QUEUED),

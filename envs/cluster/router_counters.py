@@ -133,17 +133,6 @@ class RouterCounters:
                 self.queued_prompt_tokens[node] += sign * rest_tokens
                 self.deflected_requests[node] += sign
 
-    def stays(self, request: Request) -> None:
-        """A queued request is to decode on the node that prefills it, all of it there."""
-        node = request.prefill_node
-        if request.rest_tokens:
-            self._count_rest(request, -1)
-            self.queued_prompt_tokens[node] += request.rest_tokens
-        self.finished(request)
-        self.decode_requests[node] += 1
-        self.decode_prompt_tokens[node] += request.prompt_tokens
-        self.deflected_requests[node] += 1
-
     def _count_rest(self, request: Request, sign: int) -> None:
         node = request.decode_node
         self.queued_prompts[node] += sign

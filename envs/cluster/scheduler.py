@@ -179,12 +179,7 @@ class Scheduler:
     def add_arrived(self, request: Request) -> None:
         """The KV of a request has arrived: it decodes next, or the rest of its prompt is prefilled."""
         self.inbound -= 1
-        if request.rest_tokens:
-            self._lifecycle.rest_begins(request)
-            self.prefilling.append(request)
-        else:
-            request.kv_tokens = request.target_tokens
-            self.ready.append(request)
+        (self.prefilling if request.rest_tokens else self.ready).append(request)
 
     def forget(self, request: Request) -> None:
         """A request does not come here after all: it asks for KV no more, and what is reserved for it is free."""
@@ -342,7 +337,9 @@ class Scheduler:
             decode_s = law.decode_s(decoding, batch.kv_tokens)
             self._limit_s = self._slo_share * batch.tbt_slo_s - law.chunk_const_s - decode_s
         for request in self.prefilling:
-            if not self._open or (request.chunk_plan and self.chunks):
+            if request.chunk_plan and self.chunks:
+                self._open = False
+            if not self._open:
                 break
             self._give_chunk(law, request, request.computed_tokens)
         if not preempted:

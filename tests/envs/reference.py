@@ -86,8 +86,8 @@ class Reference:
             if self.lost & set(placement[:2]):
                 placement = self.place_again(job.number, set(self.lost))
             self.place(job, placement)
-        for job in self.jobs:
-            if job.hold_end_s == at_s:
+        for node in self.nodes:
+            for job in [job for job, asks in node.waiting if asks and job.hold_end_s == at_s]:
                 self.expire(job)
         for node in self.nodes:
             if node.end_s == inf and not node.lost:
@@ -197,9 +197,8 @@ class Reference:
         for job in [job for job in self.jobs if job.at != -1 and node.index in (job.at, job.decode_node)]:
             asked = job.asked
             self.forget(job)
-            if job not in displaced and not self.move(job, asked):
-                self.nodes[job.prefill_node].used -= job.target
-                displaced.append(job)
+            if job not in displaced:
+                self.move(job, asked)
         node.waiting, node.prefilling, node.ready, node.batch = [], [], [], []
         for job in sorted(displaced, key=lambda job: job.number):
             self.counts["displaced"] += 1
@@ -208,23 +207,14 @@ class Reference:
                 job.prefill_start_s = job.prefill_end_s = job.kv_ready_s = nan
             self.place(job, self.place_again(job.number, set(self.lost)))
 
-    def move(self, job: Job, asked: bool) -> bool:
-        """Let a request whose decode node is lost decode elsewhere; False if it cannot."""
-        live = [node.index for node in self.nodes[self.first_decode_node :] if not node.lost]
-        others = [index for index in live if index != job.prefill_node]
-        if others:
-            load = Counter(other.decode_node for other in self.jobs if other.at != -1)
-            job.decode_node = min(others, key=lambda index: load[index])
-            if job.computed == job.target:
-                job.hold_end_s = self.now + self.config.kv_hold_s
-            if asked:
-                self.tell_decode_node(job)
-            return True
+    def move(self, job: Job, asked: bool) -> None:
+        """Let a request whose decode node is lost decode elsewhere: on a decode node if one is left, else on any."""
+        live = [node for node in self.nodes if not node.lost and node.index != job.prefill_node]
+        live = [node for node in live if node.capacity > job.prompt + job.output]
+        others = [node.index for node in live if node.index >= self.first_decode_node] or [node.index for node in live]
+        load = Counter(other.decode_node for other in self.jobs if other.at != -1)
+        job.decode_node = min(others, key=lambda index: load[index])
         if job.computed == job.target:
-            return False
-        if job in self.nodes[job.prefill_node].prefilling:
-            self.nodes[job.prefill_node].used += job.rest
-        job.decode_node = job.prefill_node
-        job.target += job.rest
-        job.rest = 0
-        return True
+            job.hold_end_s = self.now + self.config.kv_hold_s
+        if asked:
+            self.tell_decode_node(job)

@@ -107,7 +107,9 @@ class Node:
                 self.config.max_prompts,
                 self.config.max_seqs - len(self.batch),
             )
-            if enough or self.closed or self.budget == 0 or (job.plan and self.chunks):
+            if job.plan and self.chunks:
+                self.closed = True
+            if enough or self.closed or self.budget == 0:
                 break
             self.take_chunk(job, self.chunk_tokens(job, job.computed, job.plan))
         if not self.slo and not preempted:

@@ -43,11 +43,74 @@ def test_zero_load_ttft_is_execution_plus_transfer_plus_one_step(prompt: int, ou
 
 
 def test_zero_load_deflection_is_its_chunks() -> None:
-    config = ClusterConfig(toy_profile(), shape="1P1D")
+    config = ClusterConfig(toy_profile(), shape="1P1D", step_budget="fixed")
     workload = Workload.of([0.0], [1000], [3], label="one")
     record = simulate(workload, To(Placement(1, 1, (512, 256))), config).records[0]
     chunks = [(512, 0), (256, 512), (232, 768)]
     assert record.first_token_s == pytest.approx(sum(TOY_LAW.time_s([chunk], 0, 0) for chunk in chunks))
+
+
+@settings(max_examples=50)
+@given(prompt=st.integers(1, 30_000), budget=st.sampled_from([300, 2048, 8000]), tbt_slo_s=st.floats(1e-3, 1.0))
+def test_zero_load_deflection_under_slo_is_in_chunks_of_the_token_budget(
+    prompt: int, budget: int, tbt_slo_s: float
+) -> None:
+    config = ClusterConfig(toy_profile(), shape="1P1D", token_budget=budget)
+    workload = Workload.of([0.0], [prompt], [3], label="one", tbt_slo_s=tbt_slo_s)
+    record = simulate(workload, To(Placement(1, 1)), config).records[0]
+    chunks = [(min(budget, prompt - done), done) for done in range(0, prompt, budget)]
+    assert record.first_token_s == pytest.approx(sum(TOY_LAW.time_s([chunk], 0, 0) for chunk in chunks))
+    assert record.first_token_s == record.kv_ready_s == record.prefill_end_s
+
+
+@settings(max_examples=100)
+@given(
+    resident=st.integers(1, 2048),
+    prompt=st.integers(1, 12_000),
+    arrival_s=st.floats(0.2, 1.0),
+    tbt_slo_s=st.floats(0.005, 0.2),
+    share=st.sampled_from([0.5, 0.95, 1.0]),
+    grain=st.sampled_from([1, 32, 100]),
+)
+def test_beside_a_decode_the_chunks_of_a_deflected_prompt_are_the_largest_within_the_slo(
+    resident: int, prompt: int, arrival_s: float, tbt_slo_s: float, share: float, grain: int
+) -> None:
+    config = ClusterConfig(
+        toy_profile(), shape="1P1D", slo_share=share, chunk_grain_tokens=grain, max_seqs=8, step_budget="slo"
+    )
+    workload = Workload.of([0.0, arrival_s], [resident, prompt], [20_000, 2], label="two", tbt_slo_s=[tbt_slo_s, 1.0])
+    result = simulate(workload, To(Placement(1, 1)), config)
+    time_s = TOY_LAW.time_s([(resident, 0)], 0, 0)
+    kv_tokens = resident
+    while time_s < arrival_s:
+        time_s += TOY_LAW.time_s((), 1, kv_tokens)
+        kv_tokens += 1
+    start_s = time_s
+    done = steps = over = alone = least = 0
+    while done < prompt:
+        decode_s = TOY_LAW.decode_s(1, kv_tokens)
+        most = min(prompt - done, config.token_budget - 1)
+        limit_s = share * tbt_slo_s - TOY_LAW.chunk_const_s - decode_s
+        chunk = TOY_LAW.largest_chunk(limit_s, 1, done, most, grain) or min(grain, most)
+        step_s = TOY_LAW.time_s([(chunk, done)], 1, kv_tokens)
+        steps += 1
+        if step_s > tbt_slo_s:
+            over += 1
+            if TOY_LAW.time_s((), 1, kv_tokens) > tbt_slo_s:
+                alone += 1
+            else:
+                least += 1
+                assert chunk <= grain
+        time_s += step_s
+        done += chunk
+        kv_tokens += 1
+    second = result.records[1]
+    assert second.prefill_start_s == pytest.approx(start_s, abs=1e-9)
+    assert second.first_token_s == pytest.approx(time_s, abs=1e-9)
+    counters = result.counters
+    assert counters.chunk_steps == steps
+    assert counters.chunk_steps_over_slo == over
+    assert (counters.over_slo_decode_alone, counters.over_slo_minimum) == (alone, least)
 
 
 @pytest.mark.parametrize("utilisation", [0.3, 0.6, 0.8])

@@ -45,7 +45,7 @@ def policy_of(rule: str, scenario: Scenario) -> Policy:
 
 
 @pytest.mark.parametrize("rule", RULES)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(scenario=scenarios())
 def test_laws_hold_after_every_event_and_at_the_end(rule: str, scenario: Scenario) -> None:
     played = Played(scenario, policy_of(rule, scenario)).play()
@@ -110,7 +110,7 @@ def assert_transfers_cost(scenario: Scenario, played: Played) -> None:
     assert end["kv_bytes_moved"] >= moved if moves else end["kv_bytes_moved"] == moved
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(scenario=scenarios(), rule=rules)
 def test_two_runs_are_equal_to_the_byte(scenario: Scenario, rule: str) -> None:
     first, second = (simulate(scenario.workload, policy_of(rule, scenario), scenario.config) for _ in range(2))
@@ -119,7 +119,7 @@ def test_two_runs_are_equal_to_the_byte(scenario: Scenario, rule: str) -> None:
     assert first.counters == second.counters
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(scenario=scenarios(), rule=rules, cut=st.floats(0.0, 1.0))
 def test_a_copy_plays_on_as_the_original_at_any_instant(scenario: Scenario, rule: str, cut: float) -> None:
     # A copy has no policy to ask where displaced requests go: both go by the cluster's default.

@@ -55,7 +55,7 @@ def assert_same(result: RunResult, reference: Reference) -> None:
     assert logged_gaps_s(result) == close(np.sort(gaps_s))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=1500, deadline=None)
 @given(scenario=scenarios())
 def test_a_run_equals_one_event_per_step_whatever_the_options(scenario: Scenario) -> None:
     result = simulate(scenario.workload, Scripted(scenario), scenario.config)

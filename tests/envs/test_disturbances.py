@@ -10,7 +10,7 @@ from envs.cluster import ClusterConfig, Disturbance, Placement, RequestView, Run
 from envs.generators import generate
 from envs.workload import Workload
 from hardware_profiles import InputError
-from tests.toy import TOY_LAW, enough_kv, toy_profile
+from tests.toy import TOY_LAW, toy_profile
 
 
 class To:
@@ -104,7 +104,7 @@ def test_a_lost_nodes_requests_are_placed_again_and_none_is_lost(
     rule: str, node: int, at_s: float, seed: int, capacity: int
 ) -> None:
     workload = generate("burst", rate_rps=14.0, requests=200, seed=seed, max_prompt_tokens=20_000)
-    config = ClusterConfig(toy_profile(enough_kv(capacity, rule)), disturbances=(Disturbance(at_s, "loss", node),))
+    config = ClusterConfig(toy_profile(capacity), disturbances=(Disturbance(at_s, "loss", node),))
     result = simulate(workload, policies.make(rule), config)
     assert [r.request for r in result.records] == list(range(200))
     for r in result.records:

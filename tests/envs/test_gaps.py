@@ -9,7 +9,7 @@ from envs.cluster import ClusterConfig, GapLog, Placement, simulate
 from envs.cluster.gaps import SuffixMax, segment
 from envs.workload import Workload
 from tests.envs.reference import Reference
-from tests.envs.test_coalescing import Given
+from tests.envs.shared_prefixes import Given
 from tests.toy import TOY_LAW, toy_profile
 
 segments = st.lists(
@@ -41,7 +41,7 @@ def test_columns_are_a_copy_and_do_not_lock_the_log() -> None:
 
 def test_one_stream_alone_is_one_segment_of_growing_steps() -> None:
     workload = Workload.of([0.0], [1000], [50], label="one")
-    result = simulate(workload, Given([Placement(0, 1)]), ClusterConfig(toy_profile(), shape="1P1D"))
+    result = simulate(workload, Given(Placement(0, 1)), ClusterConfig(toy_profile(), shape="1P1D"))
     (start_s, steps, first_s, growth_s, weight), *rest = result.gaps.columns()
     assert not rest
     assert (steps, weight) == (49, 1)
@@ -60,7 +60,7 @@ def test_segments_count_the_gaps_of_a_run_and_their_time(seed: int, capacity: in
     workload = Workload.of(np.cumsum(rng.exponential(0.05, 12)), prompts, rng.integers(1, 200, 12), label="random")
     placements = [Placement(0, 1) for _ in range(12)]
     config = ClusterConfig(toy_profile(capacity), shape="1P1D")
-    gaps = simulate(workload, Given(placements), config).gaps
+    gaps = simulate(workload, Given(*placements), config).gaps
     jobs = Reference(workload, placements, config).run().jobs
     assert (gaps.steps * gaps.weight).sum() == sum(len(job.tokens_s) - 1 for job in jobs)
     sums_s = gaps.steps * gaps.first_s + gaps.growth_s * gaps.steps * (gaps.steps - 1) / 2

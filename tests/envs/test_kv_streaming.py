@@ -14,7 +14,7 @@ from envs.generators import generate
 from envs.workload import Workload
 from hardware_profiles import Link, Profile
 from tests.envs.shared_prefixes import Given, Watched, assert_sound, conversations, rows, without_hashes
-from tests.toy import TOY_LAW, enough_kv, toy_profile
+from tests.toy import TOY_LAW, toy_profile
 
 KV_BYTES = 100_000
 LATENCY_S = 1e-4
@@ -74,8 +74,9 @@ def test_zero_load_it_is_never_slower_and_never_beats_what_must_be_done(prompt: 
 
 
 def test_a_deflected_prompt_has_nothing_to_stream() -> None:
-    plain, streamed = (alone(20_000, 2e9, Placement(1, 1, (512,)), kv_streaming=on) for on in (False, True))
-    assert streamed == plain
+    for placement, budget in ((Placement(1, 1), "slo"), (Placement(1, 1, (512,)), "fixed")):
+        plain, streamed = (alone(20_000, 2e9, placement, kv_streaming=on, step_budget=budget) for on in (False, True))
+        assert streamed == plain
 
 
 def test_a_full_decode_node_makes_parts_wait_for_room() -> None:
@@ -101,7 +102,7 @@ def test_the_room_of_a_lost_senders_kv_goes_to_who_waits_for_it(streaming: bool)
         cluster.submit(Request(number, *request), Placement(number, 2))
     cluster.clock.drain(inf)
     assert_sound(workload, sorted(records))
-    assert cluster.displaced == 1
+    assert cluster.lifecycle.displaced == 1
 
 
 # ---- under load -----------------------------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ def test_nobody_starves_and_kv_is_never_over_capacity(
     workload = without_hashes(conversations(seed, gap_s=0.02))
     max_seqs, max_prompts = limits
     config = ClusterConfig(
-        profile(bandwidth, enough_kv(capacity, rule)),
+        profile(bandwidth, capacity),
         shape=shape,
         kv_streaming=True,
         max_seqs=max_seqs,

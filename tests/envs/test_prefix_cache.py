@@ -9,13 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from envs.cluster import Cluster, ClusterConfig, Disturbance, Placement, Request, RequestView, simulate
+from envs.cluster import Cluster, ClusterConfig, Disturbance, Placement, Request, RequestRecord, RequestView, simulate
 from envs.cluster.prefix_cache import PrefixCache
 from envs.traces import read_trace, write_native
 from envs.workload import HASH_BLOCK_TOKENS, Workload
 from hardware_profiles import InputError
 from tests.envs.shared_prefixes import Given, Watched, assert_sound, blocks_of, conversations, rows, without_hashes
-from tests.toy import TOY_LAW, enough_kv, toy_profile
+from tests.toy import TOY_LAW, toy_profile
+
+STAMPS = tuple(name for name in RequestRecord._fields if name.endswith("_s"))
 
 TRACES = Path(__file__).parents[3] / "shared" / "data" / "traces"
 
@@ -83,6 +85,17 @@ def twice(prompt_tokens: int, shared_blocks: int, output_tokens: int = 3) -> Wor
     )
 
 
+def assert_alike(found: list[RequestRecord], expected: list[RequestRecord]) -> None:
+    """The same records but for rounding: with prefix caching a KV transfer ends a span, which else goes on."""
+    assert [record._replace(**dict.fromkeys(STAMPS, 0.0)) for record in found] == [
+        record._replace(**dict.fromkeys(STAMPS, 0.0)) for record in expected
+    ]
+    for name in STAMPS:
+        assert [getattr(record, name) for record in found] == pytest.approx(
+            [getattr(record, name) for record in expected], rel=1e-12
+        )
+
+
 def execution_s(prompt_tokens: int, first_token: int, chunk: int = 2048) -> float:
     starts = range(first_token, prompt_tokens, chunk)
     return sum(TOY_LAW.time_s([(min(chunk, prompt_tokens - start), start)], 0, 0) for start in starts)
@@ -107,7 +120,7 @@ def test_the_second_time_costs_what_is_left_by_the_step_law_and_the_link(prompt:
 
 
 def test_a_deflected_prompt_starts_at_its_hit_with_the_chunks_planned_from_there_on() -> None:
-    config = ClusterConfig(toy_profile(), shape="1P1D", prefix_cache=True)
+    config = ClusterConfig(toy_profile(), shape="1P1D", prefix_cache=True, step_budget="fixed")
     result = simulate(twice(3000, 2), Given(Placement(1, 1, (1000, 500, 250))), config)
     chunks = [(250, 1024 + 250 * i) for i in range(7)] + [(226, 2774)]  # the first two were planned for less context
     second = result.records[1]
@@ -182,7 +195,7 @@ def test_nothing_is_lost_left_or_over_its_bound(
 ) -> None:
     workload = conversations(seed, gap_s=0.02)
     config = ClusterConfig(
-        toy_profile(enough_kv(capacity, rule)),
+        toy_profile(capacity),
         prefix_cache=True,
         prefix_cache_share=share,
         kv_streaming=streaming,
@@ -214,7 +227,7 @@ def test_switched_on_without_hashes_only_the_capacity_is_smaller() -> None:
             ClusterConfig(toy_profile(7_000)),
         )
     ]
-    assert repr(results[0].records) == repr(results[1].records)
+    assert_alike(results[0].records, results[1].records)
 
 
 def test_host_memory_hits_more_and_takes_no_kv_from_sequences() -> None:
@@ -228,7 +241,7 @@ def test_host_memory_hits_more_and_takes_no_kv_from_sequences() -> None:
         hits.append(result.counters.prefix_hit_tokens)
         if not host_tokens:
             off = simulate(workload, policies.make("static"), ClusterConfig(toy_profile()))
-            assert repr(result.records) == repr(off.records)
+            assert_alike(result.records, off.records)
     assert hits[0] == 0 < hits[1] < hits[2]
 
 
@@ -263,7 +276,9 @@ def test_a_copy_plays_on_as_the_original_would(seed: int, cut: int, capacity: in
         one.drain()
         one.assert_nothing_is_left()
     assert before + twin.records == original.records
-    assert twin.cluster.prefix_hit_tokens == original.cluster.prefix_hit_tokens
+    assert [engine.scheduler.prefix_hit_tokens for engine in twin.cluster.engines] == [
+        engine.scheduler.prefix_hit_tokens for engine in original.cluster.engines
+    ]
     assert twin.cluster.transfers.bytes_moved == original.cluster.transfers.bytes_moved
 
 
@@ -282,7 +297,7 @@ def test_a_lost_node_takes_its_cache_with_it_and_nobody_else(
 ) -> None:
     workload = conversations(seed, gap_s=0.03)
     loss = Disturbance(at_s, "loss", node)
-    kv_tokens = enough_kv(capacity, rule)
+    kv_tokens = capacity
     config = ClusterConfig(toy_profile(kv_tokens), prefix_cache=cache, kv_streaming=streaming, disturbances=(loss,))
     watched = Watched(config, rule)
     watched.play(rows(workload), 0, len(workload))

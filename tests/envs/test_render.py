@@ -14,7 +14,7 @@ from tests.toy import toy_profile
 @pytest.fixture
 def busy() -> Cluster:
     """1P2D: one prompt in prefill, one deflected, one decoding."""
-    cluster = Cluster(ClusterConfig(toy_profile(), shape="1P2D", report_age_s=0.0), lambda _: None)
+    cluster = Cluster(ClusterConfig(toy_profile(), shape="1P2D", report_age_s=0.0, step_budget="fixed"), lambda _: None)
     cluster.submit(Request(0, 0.0, 100, 500, 2.0, 0.1), Placement(0, 1))
     cluster.clock.advance_to(1.0)
     cluster.submit(Request(1, 1.0, 5000, 10, 2.0, 0.1), Placement(0, 2))

@@ -21,6 +21,7 @@ from envs.cluster import (
     RouterView,
     simulate,
 )
+from envs.cluster.config import StepBudget
 from envs.workload import Workload
 from hardware_profiles import InputError
 from tests.envs.shared_prefixes import conversations
@@ -40,24 +41,32 @@ class Splits:
         prefill = int(rng.choice(view.topology.prefill_nodes))
         decode = int(rng.choice(view.topology.decode_nodes))
         draw = rng.random()
+        planned = view.topology.step_budget == "fixed"
         if draw < 0.2:
-            return Placement(decode, decode, (512,))
+            return Placement(decode, decode, (512,) if planned else ())
         if draw < 0.8 and request.prompt_tokens > 1:
             split = int(rng.integers(1, request.prompt_tokens))
-            return Placement(prefill, decode, ((), (256,), (1024, 128))[rng.integers(3)], split)
+            plan = ((), (256,), (1024, 128))[rng.integers(3)]
+            return Placement(prefill, decode, plan if planned else (), split)
         return Placement(prefill, decode)
 
 
-def test_alone_the_two_parts_and_the_transfer_add_up() -> None:
+@pytest.mark.parametrize(
+    ("step_budget", "plan", "rest"),
+    [("fixed", (512, 488), [(512, 2000), (488, 2512)]), ("fixed", (), [(1000, 2000)]), ("slo", (), [(1000, 2000)])],
+)
+def test_alone_the_two_parts_and_the_transfer_add_up(
+    step_budget: StepBudget, plan: tuple[int, ...], rest: list[tuple[int, int]]
+) -> None:
     workload = Workload.of([0.0], [3000], [2], label="one")
 
     class One:
         name = "one"
 
         def place(self, _request: RequestView, _view: RouterView) -> Placement:
-            return Placement(0, 1, (512, 488), 2000)
+            return Placement(0, 1, plan, 2000)
 
-    config = ClusterConfig(toy_profile(), shape="1P1D")
+    config = ClusterConfig(toy_profile(), shape="1P1D", step_budget=step_budget)
     result = simulate(workload, One(), config)
     record = result.records[0]
     link = config.profile.inter_node
@@ -66,7 +75,7 @@ def test_alone_the_two_parts_and_the_transfer_add_up() -> None:
     assert record.kv_ready_s - record.prefill_end_s == pytest.approx(
         link.latency_s + kv_bytes / link.bandwidth_bytes_per_s
     )
-    rest_s = TOY_LAW.time_s([(512, 2000)], 0, 0) + TOY_LAW.time_s([(488, 2512)], 0, 0)
+    rest_s = sum(TOY_LAW.time_s([chunk], 0, 0) for chunk in rest)
     assert record.first_token_s - record.kv_ready_s == pytest.approx(rest_s)
     assert result.counters.kv_bytes_moved == kv_bytes
     assert not record.deflected
@@ -93,6 +102,7 @@ options = st.fixed_dictionaries(
         "lost_at_s": st.sampled_from([None, 0.3, 1.0]),
         "lost": st.integers(0, 3),
         "max_seqs": st.sampled_from([4, 256]),
+        "step_budget": st.sampled_from(["slo", "fixed"]),
     }
 )
 
@@ -102,6 +112,7 @@ def cluster_of(options: dict, records: list[RequestRecord], policy: Splits) -> C
     config = ClusterConfig(
         toy_profile(options["capacity"] * 2),
         max_seqs=options["max_seqs"],
+        step_budget=options["step_budget"],
         kv_streaming=options["kv_streaming"],
         prefix_cache=options["prefix_cache"],
         prefix_cache_share=0.5,
@@ -140,10 +151,22 @@ def test_all_finish_and_leave_nothing_behind(seed: int, options: dict) -> None:
 
 
 @settings(max_examples=25)
-@given(seed=st.integers(0, 1000), cut=st.integers(0, 39), streaming=st.booleans())
-def test_a_copy_plays_on_as_the_original_would(seed: int, cut: int, streaming: bool) -> None:
+@given(
+    seed=st.integers(0, 1000),
+    cut=st.integers(0, 39),
+    streaming=st.booleans(),
+    step_budget=st.sampled_from(["slo", "fixed"]),
+)
+def test_a_copy_plays_on_as_the_original_would(seed: int, cut: int, streaming: bool, step_budget: StepBudget) -> None:
     rows = conversations(seed, requests=40, longest=4_000).rows()
-    options = {"capacity": 400_000, "kv_streaming": streaming, "prefix_cache": True, "lost_at_s": None, "max_seqs": 256}
+    options = {
+        "capacity": 400_000,
+        "kv_streaming": streaming,
+        "prefix_cache": True,
+        "lost_at_s": None,
+        "max_seqs": 256,
+        "step_budget": step_budget,
+    }
     placer = Splits(seed)
     cluster = cluster_of(options, [], placer)
     placements = [placer.place(RequestView(i, *row[:2], 2.0, 0.1), cluster.view()) for i, row in enumerate(rows)]

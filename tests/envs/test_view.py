@@ -168,7 +168,9 @@ def test_a_fresh_report_tells_the_kv_that_is_held() -> None:
     placed = Placed(1, 0.0)
     for time_s in np.linspace(0.1, 30.0, 60):
         view = placed.view(float(time_s))
-        prefilling = [seq for seq in placed.submitted if not seq.deflected and np.isnan(seq.kv_ready_s)]
+        prefilling = [
+            seq for seq in placed.submitted if seq.prefill_node != seq.decode_node and np.isnan(seq.kv_ready_s)
+        ]
         for node in (0, 1):
             # On a prefill node KV is held from a prompt's first chunk until its transfer is complete.
             begun = [seq for seq in prefilling if seq.prefill_node == node and seq.prefill_start_s < time_s]

@@ -45,7 +45,18 @@ def record(
 
 def run(records: Sequence[RequestRecord], end_s: float = 1000.0, gaps: GapLog | None = None) -> RunResult:
     """A finished run with these records."""
-    counters = RunCounters(7, 1, 0, 20, 3, 10**9, (end_s / 2, end_s / 4, end_s, end_s))
+    counters = RunCounters(
+        events=7,
+        preemptions=1,
+        displaced=0,
+        kv_expired=4,
+        chunk_steps=20,
+        chunk_steps_over_slo=3,
+        over_slo_decode_alone=2,
+        over_slo_minimum=1,
+        kv_bytes_moved=10**9,
+        busy_s=(end_s / 2, end_s / 4, end_s, end_s),
+    )
     return RunResult(list(records), gaps or GapLog(), counters, np.linspace(1e-6, 1e-5, len(records)), end_s)
 
 
@@ -68,7 +79,7 @@ def many_records(draw: st.DrawFn, least: int = 1) -> list[RequestRecord]:
     part = st.floats(0, 5)
     rows = []
     arrival_s = 0.0
-    for request in range(draw(st.integers(least, 30))):
+    for request in range(draw(st.integers(least, 20))):
         arrival_s += draw(st.floats(0, 2))
         reached = draw(st.sampled_from([4, 4, 4, 4, 0, 1, 2, 3]))
         rows.append(

@@ -13,6 +13,7 @@ NAMES = ["static", "lookahead:horizon=2,base=static", "seer=lookahead:horizon=1,
 LABELS = ["static", "lookahead:horizon=2,base=static (clairvoyant)", "seer (clairvoyant)"]
 
 
+@pytest.mark.slow
 def test_a_comparison_says_which_policies_are_clairvoyant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trace, out = tmp_path / "toy.csv", tmp_path / "out"
     trace.write_text(TRACE)

@@ -90,6 +90,7 @@ def test_a_mistake_is_named(item: str, says: str) -> None:
         cluster_options([item], "2P2D")
 
 
+@pytest.mark.slow
 def test_a_slow_connector_shows_in_the_transfer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text("arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{i * 0.5},2000,20\n" for i in range(40)))

@@ -61,6 +61,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
+@pytest.mark.slow
 def test_cells_have_the_contracted_columns(finished: Path) -> None:
     rows = rows_of(finished / "cells.csv")
     assert [(row["policy"], row["load"], row["seed"]) for row in rows] == [
@@ -70,12 +71,14 @@ def test_cells_have_the_contracted_columns(finished: Path) -> None:
     assert all(np.isfinite(float(row[name])) for row in rows for name in CELL_COLUMNS.split())
 
 
+@pytest.mark.slow
 def test_requests_have_the_contracted_columns_first(finished: Path) -> None:
     rows = rows_of(finished / "requests.csv.gz")
     assert list(rows[0])[:15] == REQUEST_COLUMNS.split()
     assert len(rows) == 2 * 3 * 100
 
 
+@pytest.mark.slow
 def test_cells_follow_from_requests(finished: Path) -> None:
     requests = rows_of(finished / "requests.csv.gz")
     for cell in rows_of(finished / "cells.csv"):
@@ -90,6 +93,7 @@ def test_cells_follow_from_requests(finished: Path) -> None:
         assert int(cell["requests"]) == len(ttft_s)
 
 
+@pytest.mark.slow
 def test_the_summary_says_what_was_run_and_never_a_p95_alone(finished: Path) -> None:
     text = (finished / "summary.md").read_text()
     for part in ("compressed in time x1.5", "native trace toy.csv", "a100-qwen3-8b", "100 ms old", "--rate-scale 3"):
@@ -112,6 +116,7 @@ def tables_of(text: str) -> list[list[list[str]]]:
     return [[line.strip("| ").split(" | ") for line in block if not line.startswith("| ---")] for block in blocks]
 
 
+@pytest.mark.slow
 def test_the_answer_comes_first_and_the_foot_says_how_to_make_it_again(finished: Path) -> None:
     text = (finished / "summary.md").read_text()
     sections = [line for line in text.splitlines() if line.startswith("## ")]
@@ -124,6 +129,7 @@ def test_the_answer_comes_first_and_the_foot_says_how_to_make_it_again(finished:
     assert page.count("data:image/png;base64,") == len(list((finished / "figures").iterdir()))
 
 
+@pytest.mark.slow
 def test_figures_are_there(finished: Path) -> None:
     kinds = {"ttft_cdf", "ttft_breakdown", "queue_depth", "node_timeline", "slo_attainment"}
     names = {"overview.png", *(f"{kind}-toy.png" for kind in kinds)}
@@ -166,6 +172,7 @@ def test_a_lost_cell_alone_is_run_again(trace: Path, finished: Path, tmp_path: P
         assert {name for name in before if before[name] != after[name]} <= {"decision_us_p50", "decision_us_p99"}
 
 
+@pytest.mark.slow
 def test_another_command_does_not_get_the_folder(trace: Path, finished: Path) -> None:
     before = (finished / "cells.csv").read_bytes()
     with pytest.raises(InputError, match="cells of another command"):

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ def test_a_rejected_request_waits_for_nothing() -> None:
     assert figures.depth(rows, np.array([1.5, 2.5])).tolist() == [0, 1]
 
 
+@pytest.mark.slow
 def test_every_picture_is_drawn_without_a_display(tmp_path: Path) -> None:
     policies = ["static", "kairos:alpha=1.5", "runs/somewhere/policy.npz", *(f"rule{i}" for i in range(9))]
     rows = as_array([record(i, float(i), [0.4, 0.3, 0.2, 0.1], deflected=i % 3 == 0) for i in range(50)])

@@ -136,6 +136,7 @@ def test_probability_below() -> None:
     assert mixed.value == 0.5
 
 
+@settings(max_examples=30)
 @given(st.integers(1, 3), st.integers(1, 700), st.sampled_from([0.05, 0.5, 0.95, 1.0]), st.integers(0, 99))
 def test_block_quantiles_are_those_of_the_values_drawn_again(runs: int, requests: int, q: float, seed: int) -> None:
     values = np.random.default_rng(seed).integers(0, 50, (runs, requests)).astype(np.float64)

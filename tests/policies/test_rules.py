@@ -91,7 +91,7 @@ def test_every_placement_exists_and_decodes_on_a_decode_node(rule: str, shape: s
 
 
 @pytest.mark.parametrize("rule", RULES)
-@settings(max_examples=20)
+@settings(deadline=None, max_examples=20)
 @given(view=views(), request=requests)
 def test_a_view_made_by_hand_is_all_that_a_rule_needs(rule: str, view: HandMade, request: RequestView) -> None:
     placed = policies.make(rule).place(request, view)
@@ -120,9 +120,7 @@ class Peeking:
     name = "peeking"
 
     def place(self, request: RequestView, view: RouterView) -> Placement:  # noqa: ARG002
-        return Placement(
-            min(view.topology.prefill_nodes, key=lambda node: view._engines[node].scheduler.kv.free_tokens), 2
-        )
+        return Placement(min(view.topology.prefill_nodes, key=lambda n: view._engines[n].scheduler.kv.free_tokens), 2)
 
 
 def test_a_rule_that_looks_past_the_reports_is_caught() -> None:
@@ -174,6 +172,7 @@ def test_round_robin_takes_nodes_in_turn(shape: str) -> None:
     assert all((b.decode_node - a.decode_node) % 2 == 1 for a, b in pairwise(placed))
 
 
+@settings(deadline=None)
 @given(tokens=st.lists(st.integers(0, 9), min_size=3, max_size=3), decodes=st.lists(st.integers(0, 9), min_size=2))
 def test_static_takes_the_least_pending_prefill_work_and_the_fewest_decodes(
     tokens: list[int], decodes: list[int]
@@ -185,6 +184,7 @@ def test_static_takes_the_least_pending_prefill_work_and_the_fewest_decodes(
     assert placed == Placement(int(np.argmin(tokens)), 3 + int(np.argmin(decodes[:2])))
 
 
+@settings(deadline=None)
 @given(
     batches=st.tuples(st.integers(0, 200), st.integers(0, 200)),
     slos_s=st.tuples(st.floats(0.01, 0.2), st.floats(0.01, 0.2)),
@@ -205,6 +205,7 @@ def test_always_local_is_the_environments_action_for_the_least_loaded_decode_nod
     assert sum(placed.chunk_plan) == prompt
 
 
+@settings(deadline=None)
 @given(view=views(), request=requests, alpha=st.sampled_from([0.5, 1.0, 2.0]))
 def test_shortest_ttft_deflects_where_that_is_predicted_to_be_sooner_and_safe(
     view: HandMade, request: RequestView, alpha: float

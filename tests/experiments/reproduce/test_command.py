@@ -51,6 +51,7 @@ def test_every_variant_is_a_policy_and_each_knob_has_one_default() -> None:
     assert all(variant.policy == "kairos" for variant in variants() if "default" in variant.value)
 
 
+@pytest.mark.slow
 def test_the_table_of_claims_has_no_empty_cell_but_reasons(finished: Path) -> None:
     rows = rows_of(finished / "claims.csv")
     assert len(rows) == 2 + 2 * 2 * 2 + 1 + 3
@@ -58,6 +59,7 @@ def test_the_table_of_claims_has_no_empty_cell_but_reasons(finished: Path) -> No
     assert all(row["why"] for row in rows if row["agrees"] != "yes")
 
 
+@pytest.mark.slow
 def test_cells_are_all_there_and_policies_share_requests(finished: Path) -> None:
     rows = rows_of(finished / "cells.csv")
     on_rdma = [row for row in rows if row["cluster"] == "2P2D" and row["report_age_s"] == "0.1"]
@@ -72,6 +74,7 @@ def test_cells_are_all_there_and_policies_share_requests(finished: Path) -> None
         assert rate.setdefault(key, row["rate_rps"]) == row["rate_rps"]
 
 
+@pytest.mark.slow
 def test_the_page_shows_tables_figures_and_where_it_came_from(finished: Path) -> None:
     text = (finished / "summary.md").read_text()
     for part in ("## Claims", "## Parts of `kairos`", "1P3D", "one decode node at 0.6", "## Loads", COMMAND, "digest"):

@@ -45,6 +45,7 @@ def column(rows: list[dict[str, str]], name: str) -> np.ndarray:
     return np.array([float(row[name]) for row in rows])
 
 
+@pytest.mark.slow
 def test_the_queue_has_a_row_a_sample_and_node(done: Path) -> None:
     rows = rows_of(done / "queue.csv.gz")
     assert {(row["policy"], row["workload"], row["load"], row["seed"]) for row in rows} == {
@@ -61,6 +62,7 @@ def test_the_queue_has_a_row_a_sample_and_node(done: Path) -> None:
     assert column(own, "sending_bytes").sum() == pytest.approx(column(own, "receiving_bytes").sum())
 
 
+@pytest.mark.slow
 def test_every_break_has_a_lead_of_every_alarm(done: Path) -> None:
     rows = rows_of(done / "leads.csv")
     assert rows, "14 requests/s are more than static can bear"
@@ -71,6 +73,7 @@ def test_every_break_has_a_lead_of_every_alarm(done: Path) -> None:
     assert (column(rows, "break_end_s") - column(rows, "break_start_s") >= WINDOW_S).all()
 
 
+@pytest.mark.slow
 def test_the_table_follows_from_the_leads(done: Path) -> None:
     rows = rows_of(done / "leads.csv")
     text = (done / "summary.md").read_text().partition("## Early warning")[2].partition("- TTFT is broken")[0]
@@ -89,6 +92,7 @@ def test_the_table_follows_from_the_leads(done: Path) -> None:
             assert cells["missed (%)"] == f"{100 * np.mean(column(own, 'lead_s') == -np.inf):.1f}"
 
 
+@pytest.mark.slow
 def test_the_summary_shows_every_figure_and_says_what_was_run(done: Path) -> None:
     text = (done / "summary.md").read_text()
     figures = {path.name for path in (done / "figures").iterdir()}
@@ -111,6 +115,7 @@ def test_the_same_command_gives_the_same_bytes(done: Path, tmp_path: Path) -> No
         assert (out / name).read_bytes() == (done / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_trace_is_watched_without_alarms(tmp_path: Path) -> None:
     (tmp_path / "toy.csv").write_text(TRACE)
     out = tmp_path / "out"
