@@ -132,7 +132,7 @@ class Cluster:
         """
         prefill_node, decode_node, chunk_plan, split_tokens = placement
         nodes = self._nodes
-        if (  # not plainly valid, which nearly all placements are (-1 % of a run)
+        if (  # not plainly valid, which nearly all placements are (-1 % of a run's bytecodes)
             not (0 <= prefill_node < nodes and 0 <= decode_node < nodes)
             or (chunk_plan and (self._plans_refused or min(chunk_plan) < 1))
             or split_tokens

@@ -188,7 +188,7 @@ class DecodeBatch:
         if not self._stamped:
             self._stamped = True
             for request in self.fresh:
-                if request.first_token_s != request.first_token_s:  # nan: `token`, inlined (-1 % of a run)
+                if request.first_token_s != request.first_token_s:  # nan: `token`, inlined, as it mostly is
                     self._first_token_wait.end(request, now_s)
                 else:
                     self.token(request, now_s)

@@ -182,7 +182,7 @@ class Engine:
         if scheduler.prompts or scheduler.awaiting:
             self.attend()
         elif self._span.steps == 0 and not self._at_boundary:
-            # An idle engine has nothing to plan with the room (-2 % of a run).
+            # An idle engine has nothing to plan with the room (-1 % of a run's bytecodes).
             self.telemetry.idle(self._clock.now_s, scheduler.computed_tokens, self._kv.used_tokens)
 
     def forget(self, request: Request) -> None:
@@ -235,7 +235,10 @@ class Engine:
             if steps < planned:
                 span.steps = steps
                 span.end_s = end_s
-                self._wake_by(end_s)
+                wakes = self._wakes  # _wake_by, inlined; a span's end is always waited for
+                if end_s < wakes[-1]:
+                    wakes.append(end_s)
+                    self._clock.call_at(end_s, self._wake_call)
 
     def _compose(self, now_s: float) -> None:
         """Run the scheduler and begin the span it plans."""

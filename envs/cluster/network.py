@@ -245,8 +245,8 @@ class Network:
         for transfer in done:
             if sharing[transfer.sender] or sharing[transfer.receiver]:
                 self._share(transfer.sender, transfer.receiver, now)
-        if self._later:
-            for transfer in [transfer for transfer in self._later if transfer.updated_s <= now]:
+        for transfer in self._later[:]:
+            if transfer.updated_s <= now:
                 self._later.remove(transfer)
                 self._begin(transfer, now)
         self._arm()
