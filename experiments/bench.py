@@ -1,14 +1,15 @@
 """How fast it is, as ratios to bare SimPy measured in the same run.
 
-    python -m experiments.bench [--json] [--profile P] [--trace FILE] [--seconds S]
+    python -m experiments.bench [--json] [--profile P] [--trace FILE] [--seconds S] [--step-budget slo|fixed]
 
 Absolute rates drift with the machine; quote a rate over `simpy_events_per_s` of the same run. Each figure is the best
 of its repetitions, taken in turn, because the disturbance of a shared machine only ever slows a run down.
 
+compiled: whether the inner loop is compiled (`make compiled`).
 simpy_events_per_s: bare callbacks, timeouts whose callback sets the next one, 8 chains.
 simulated_requests_per_s: `static` on requests like Azure conversation x3 (16.6 req/s, prompts about 1000 tokens,
     outputs about 130), or on the trace itself with --trace.
-simulated_requests_per_s_kairos: the same under `kairos`, reports 0 s old.
+simulated_requests_per_s_kairos: the same under `kairos`, reports 0 s old, and the step budget given by --step-budget.
 env_steps_per_s: the environment under its default arguments, actions drawn from the mask.
 ppo_steps_per_s, ppo_ceiling_steps_per_s: PPO's default arguments on the environment, and on one whose steps are free.
 copy_s: a copy of a cluster with 200 requests in flight.
@@ -29,8 +30,11 @@ import simpy
 
 import policies
 from envs.cluster import Cluster, ClusterConfig, Placement, Request, simulate
+from envs.cluster.config import StepBudget
+from envs.compiled import compiled_files
 from envs.traces import read_trace
 from envs.workload import Workload
+from experiments.arguments import add_step_budget
 from hardware_profiles import InputError, load_profile
 from hardware_profiles.cli import Parser, run_main
 
@@ -163,11 +167,11 @@ def decision_us(workload: Workload, config: ClusterConfig) -> dict[str, dict[str
     return found
 
 
-def bench(profile: str, trace: Path | None, seconds: float) -> dict[str, Any]:
+def bench(profile: str, trace: Path | None, seconds: float, step_budget: StepBudget) -> dict[str, Any]:
     """All figures; see the module's text."""
     loaded = load_profile(profile)
-    config = ClusterConfig(loaded)
-    fresh = ClusterConfig(loaded, report_age_s=0.0)
+    config = ClusterConfig(loaded, step_budget=step_budget)
+    fresh = ClusterConfig(loaded, step_budget=step_budget, report_age_s=0.0)
     workload = read_trace(trace, "azure", rate_scale=3.0) if trace else conversation()
     placement_env = gymnasium.make("envs:PrefillPlacement-v0", profile=profile).unwrapped
     measures: dict[str, Callable[[], float]] = {
@@ -191,7 +195,7 @@ def bench(profile: str, trace: Path | None, seconds: float) -> dict[str, Any]:
     found["ppo_ceiling_steps_per_s"] = ppo_steps_per_s(lambda: _Free(placement_env))
     print(file=sys.stderr)
     found["decision_us"] = decision_us(workload.head(3_000), config)
-    return found
+    return {"compiled": bool(compiled_files()), "step_budget": step_budget, **found}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -200,16 +204,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--profile", default="a100-qwen3-8b", help="hardware profile (default %(default)s)")
     parser.add_argument("--trace", type=Path, metavar="FILE", help="Azure CSV to simulate, at rate scale 3")
     parser.add_argument("--seconds", type=float, default=20.0, help="time for the repetitions (default %(default)g)")
+    add_step_budget(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args(argv)
     if not 0.0 <= arguments.seconds <= 3600.0:
         raise InputError(f"--seconds must be from 0 to 3600, not {arguments.seconds}")
-    found = bench(arguments.profile, arguments.trace, arguments.seconds)
+    found = bench(arguments.profile, arguments.trace, arguments.seconds, arguments.step_budget)
     if arguments.json:
         print(json.dumps(found, indent=2))
         return
     bare = found["simpy_events_per_s"]
+    print(f"{'compiled' if found['compiled'] else 'plain'}, step budget {found['step_budget']}")
     for name, value in found.items():
+        if name in ("compiled", "step_budget"):
+            continue
         if name == "copy_s":
             print(f"{name:34} {value * 1e3:10.3f} ms  {value * bare:8.0f} bare SimPy events")
         elif name != "decision_us":

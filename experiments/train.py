@@ -185,8 +185,8 @@ def train(args: Namespace) -> None:
             if trace
             else f"seeds {EVALUATION_SEED} to {EVALUATION_SEED + args.seeds - 1}, on which nothing was trained or tuned"
         ),
-        f"cost that was minimised: TTFT / SLO + {TUNING_OBJECTIVE.tail_weight:g} (TTFT / SLO)^2 + TBT excess; SLOs, our choice: TTFT "
-        f"{TTFT_SLO_S:g} s, TBT {TBT_SLO_S:g} s",
+        f"cost that was minimised: TTFT / SLO + {TUNING_OBJECTIVE.tail_weight:g} (TTFT / SLO)^2 + TBT excess; SLOs, "
+        f"our choice: TTFT {TTFT_SLO_S:g} s, TBT {TBT_SLO_S:g} s",
         f"`{kairos}` is kairos tuned on other requests: least cost within a point of the best attainment, of "
         f"{len(tried)} settings (tuning.json); `shortest-ttft` is ours",
         load_is,

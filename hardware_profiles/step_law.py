@@ -97,6 +97,10 @@ class StepLaw:
         context_s = context_tokens * (self.chunk_context_s * new_tokens + self.chunk_reread_s)
         return context_s + self.chunk_self_s * 0.5 * new_tokens * new_tokens
 
+    def attention_growth_s(self, new_tokens: int) -> float:
+        """Seconds by which `attention_s` grows from one chunk of a prompt to the next equal one."""
+        return new_tokens * (self.chunk_context_s * new_tokens + self.chunk_reread_s)
+
     def decode_s(self, decode_batch: int, decode_kv_tokens: float) -> float:
         """D(B, KV), seconds: what `decode_batch` >= 1 decoding sequences add to their step beyond their tokens."""
         base_s, kv_s, _ = self.decode_line(decode_batch, int(decode_kv_tokens))

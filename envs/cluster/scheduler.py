@@ -259,7 +259,7 @@ class Scheduler:
                 first_s += law.attention_s(n, request.computed_tokens)
             if steps > 1:
                 n = self.chunk_tokens
-                growth_s += n * (law.chunk_context_s * n + law.chunk_reread_s)
+                growth_s += law.attention_growth_s(n)
                 if decoding and self._bounded and n > self._grain_tokens:
                     steps = steps_up_to(self._slo_share * batch.tbt_slo_s, steps, first_s, growth_s) or 1
         if preempted and (ready or self.prompts or self.awaiting):

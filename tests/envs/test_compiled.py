@@ -6,13 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import policies
 from envs import compiled
 from envs.cluster import ClusterConfig, simulate
+from envs.cluster.config import StepBudget
 from envs.generators import generate
 from tests.toy import toy_profile
 
@@ -20,15 +23,15 @@ ROOT = Path(__file__).parents[2]
 
 
 def fingerprint() -> str:
-    """Of runs that preempt, deflect, split, share links and copy."""
+    """Of runs that preempt, deflect, split, share links and copy, under both step budgets."""
     digest = hashlib.sha256()
-    for rule in ("static", "kairos", "dynaserve", "arrow", "lookahead:horizon=5"):
-        for capacity in (9_000, 400_000):
-            requests = 40 if rule.startswith("lookahead") else 250
-            workload = generate("burst", rate_rps=14.0, requests=requests, seed=5, max_prompt_tokens=6_000)
-            result = simulate(workload, policies.make(rule), ClusterConfig(toy_profile(capacity)))
-            digest.update(repr((result.records, result.counters)).encode())
-            digest.update(result.gaps.columns().tobytes())
+    rules = ("static", "kairos", "dynaserve", "arrow", "lookahead:horizon=5")
+    for rule, capacity, budget in product(rules, (9_000, 400_000), get_args(StepBudget)):
+        requests = 40 if rule.startswith("lookahead") else 250
+        workload = generate("burst", rate_rps=14.0, requests=requests, seed=5, max_prompt_tokens=6_000)
+        result = simulate(workload, policies.make(rule), ClusterConfig(toy_profile(capacity), step_budget=budget))
+        digest.update(repr((result.records, result.counters)).encode())
+        digest.update(result.gaps.columns().tobytes())
     return digest.hexdigest()
 
 
@@ -42,7 +45,7 @@ def test_compiled_and_plain_agree_to_the_byte(tmp_path: Path) -> None:
     assert listed
     names = re.findall(r"[\w/]+\.py", listed[1])
     files = [name if "/" in name else f"envs/cluster/{name}" for name in names]
-    assert len(files) == 9
+    assert len(files) == 16
     environment = {**os.environ, "MYPYC_OPT_LEVEL": "0", "PYTHONPATH": str(tmp_path)}
     subprocess.run([sys.executable, "-m", "mypyc", *files], cwd=tmp_path, env=environment, check=True)
     code = (

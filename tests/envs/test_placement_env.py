@@ -523,6 +523,20 @@ def test_further_options_of_the_cluster_reach_it_and_mistakes_are_named() -> Non
         PrefillPlacementEnv(cluster_options={"speed": 2})
 
 
+def test_the_step_budget_is_an_option_of_the_environment() -> None:
+    """Deflections carry a chunk plan under "fixed", and none under "slo", which is what engines do by default."""
+    for options, planned in (({"step_budget": "slo"}, False), (None, False), (FIXED, True)):
+        env = toy(cluster_options=options)
+        assert env.config.step_budget == ("fixed" if planned else "slo")
+        with submitted() as (_, placements):
+            play(env, always_deflect)
+        deflected = [placement for placement in placements if placement.prefill_node == placement.decode_node]
+        assert deflected
+        assert {bool(placement.chunk_plan) for placement in deflected} == {planned}
+    with pytest.raises(InputError, match="step_budget 'loose' is none of slo, fixed"):
+        toy(cluster_options={"step_budget": "loose"})
+
+
 def test_prompts_that_share_blocks_hit_the_cache_in_the_environment() -> None:
     shared = Workload.of(
         np.arange(20.0), [2048] * 20, [5] * 20, label="one prompt again and again", block_hashes=[(1, 2, 3, 4)] * 20

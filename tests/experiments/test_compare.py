@@ -72,6 +72,38 @@ def test_cells_have_the_contracted_columns(finished: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("step_budget", ["slo", "fixed"])
+def test_steps_over_the_slo_are_told_with_why_under_either_step_budget(
+    step_budget: str, trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Decode steps take some 10 ms: with long prompts beside them a TBT SLO of 15 ms is exceeded, unless bounded.
+    given = f"--policies static always-local --trace {trace} --trace-format native --rate-scale 3 --tbt-slo 0.015"
+    out = tmp_path / "out"
+    compare(parse([*given.split(), "--step-budget", step_budget, "--out", str(out)]))
+    rows = rows_of(out / "cells.csv")
+    assert {"chunk_steps", "over_slo_decode_alone", "over_slo_minimum", "kv_expired"} <= set(rows[0])
+    (local,) = [row for row in rows if row["policy"] == "always-local"]
+    steps, alone, least = (int(local[name]) for name in ("chunk_steps", "over_slo_decode_alone", "over_slo_minimum"))
+    over = round(steps * float(local["chunk_steps_over_slo_share"]))
+    assert steps > 0
+    if step_budget == "slo":
+        assert over == alone + least
+    else:
+        assert least == 0
+        assert over > alone
+    assert all(row["kv_expired"] == "0" for row in rows)  # there is plenty of KV
+    printed, written = capsys.readouterr().out, (out / "summary.md").read_text()
+    assert f"step budget {step_budget}\n" in written
+    for text in (printed, written):
+        (table,) = [block for block in tables_of(text) if "more prompt tokens (%)" in block[0]]
+        (told,) = [line for line in table if any("always-local" in value for value in line)]
+        assert told[-5:] == [
+            f"{steps:,}",
+            *(f"{100 * count / steps:.3f}" for count in (over, alone, least, over - alone - least)),
+        ]
+
+
+@pytest.mark.slow
 def test_requests_have_the_contracted_columns_first(finished: Path) -> None:
     rows = rows_of(finished / "requests.csv.gz")
     assert list(rows[0])[:15] == REQUEST_COLUMNS.split()
@@ -112,8 +144,8 @@ def test_the_summary_says_what_was_run_and_never_a_p95_alone(finished: Path) -> 
 
 def tables_of(text: str) -> list[list[list[str]]]:
     """The tables of a Markdown text, cell by cell, without the lines below their headers."""
-    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
-    return [[line.strip("| ").split(" | ") for line in block if not line.startswith("| ---")] for block in blocks]
+    blocks = [[line for line in block.splitlines() if line.startswith("| ")] for block in text.split("\n\n")]
+    return [[line.strip("| ").split(" | ") for line in block if "| ---" not in line] for block in blocks if block]
 
 
 @pytest.mark.slow
@@ -203,6 +235,8 @@ def test_a_changed_input_is_not_taken_for_the_old_one(finished: Path, tmp_path: 
         ("--policies static --workload burst --requests -1", "--requests -1"),
         ("--policies static --workload burst --ttft-slo nan", "--ttft-slo nan"),
         ("--policies static --workload burst --report-age-ms -1", "--report-age-ms -1"),
+        ("--policies static --workload burst --cluster-option slo_share=2", "slo_share must be above 0"),
+        ("--policies static --workload burst --cluster-option kv_hold_s=0", "kv_hold_s must be"),
         ("--policies static --workload burst --rate-scale 2", "--rate-scale goes with --trace"),
         ("--policies static --trace TRACE --trace-format native --requests 9", "--requests goes with --workload"),
         ("--policies static --trace TRACE", "--trace needs --trace-format"),
@@ -255,6 +289,7 @@ def test_families_from_the_command_line(tmp_path: Path) -> None:
         ["--policies", "static", "--trace", "nowhere.csv", "--trace-format", "azure"],
         ["--policies", "static", "--trace", "nowhere.csv", "--trace-format", "nonsense"],
         ["--policies", "static", "--workload", "burst", "--seeds", "many"],
+        ["--policies", "static", "--workload", "burst", "--step-budget", "loose"],
         ["--policies", "static"],
     ],
 )

@@ -154,6 +154,7 @@ def test_a_file_for_something_else_is_refused_and_named(folder: Path, tmp_path: 
         (replace(config, shape="1P3D"), 2.0, "cluster 2P2D, not 1P3D"),
         (config, 1.0, "ttft_slo_s 2.0, not 1.0"),
         (slow, 2.0, "digest"),
+        (replace(config, step_budget="fixed"), 2.0, "step_budget slo, not fixed"),
         (ClusterConfig(toy_profile()), 2.0, "profile a100-qwen3-8b, not toy"),
     ]:
         with pytest.raises(InputError, match=f"tuned.json: tuned for .*{says}"):
@@ -166,6 +167,15 @@ def test_a_file_for_something_else_is_refused_and_named(folder: Path, tmp_path: 
         path.write_text(text)
         with pytest.raises(InputError, match="not a file that experiments"):
             Tuned.read(path)
+
+
+def test_knobs_tuned_for_one_step_budget_are_refused_for_the_other(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = f"--policies kairos --workload burst --seeds 1 --requests 60 --tuned {folder} --out {out}"
+    with pytest.raises(InputError, match=r"tuned.json: tuned for step_budget slo, not fixed") as error:
+        compare(parse_compare([*given.split(), "--step-budget", "fixed"]))
+    assert "\n" not in str(error.value)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

@@ -126,3 +126,42 @@ def with_overhead(law: StepLaw) -> StepLaw:
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
 def test_a_law_prints_short(law: StepLaw) -> None:
     assert len(repr(law)) < 400
+
+
+# ---- the largest chunk ----------------------------------------------------------------------------------------------
+
+
+@given(
+    law=laws,
+    limit_s=st.floats(-0.01, 0.5),
+    step_tokens=st.integers(0, 256),
+    context=st.integers(0, 32768),
+    most=st.integers(1, 2048),
+    grain=st.sampled_from([1, 16, 32, 100, 3000]),
+)
+def test_the_largest_chunk_is_found_by_trying_every_size(
+    law: StepLaw, limit_s: float, step_tokens: int, context: int, most: int, grain: int
+) -> None:
+    def takes_s(n: int) -> float:
+        return law.token_time_s[step_tokens + n] + law.attention_s(n, context)
+
+    sizes = [most, *range(grain, most, grain)]
+    # A size whose time is the limit to within rounding may count either way.
+    least, largest = (
+        max((n for n in sizes if takes_s(n) <= limit_s * share), default=0) for share in (1 - 1e-12, 1 + 1e-12)
+    )
+    if limit_s < 0:
+        least, largest = largest, least
+    found = law.largest_chunk(limit_s, step_tokens, context, most, grain)
+    assert least <= found <= largest
+    assert found in (0, *sizes)
+
+
+@given(law=laws, step_tokens=st.integers(0, 256), context=st.integers(0, 32768), n=st.integers(1, 64))
+def test_a_chunk_of_just_the_limit_fits_and_a_shorter_time_takes_a_smaller_one(
+    law: StepLaw, step_tokens: int, context: int, n: int
+) -> None:
+    grain = 32
+    limit_s = (law.token_time_s[step_tokens + n * grain] + law.attention_s(n * grain, context)) * (1 + 1e-12)
+    assert law.largest_chunk(limit_s, step_tokens, context, 65 * grain, grain) >= n * grain
+    assert law.largest_chunk(limit_s * 0.5, step_tokens, context, 65 * grain, grain) < n * grain

@@ -14,6 +14,7 @@ import policies
 from experiments import cells, knee
 from experiments.reproduce.ablations import variants
 from experiments.reproduce.command import parse, reproduce
+from experiments.reproduce.settings import every_machine, stressed
 from experiments.tuning import tuned
 from hardware_profiles import InputError
 
@@ -49,6 +50,11 @@ def test_every_variant_is_a_policy_and_each_knob_has_one_default() -> None:
     knobs = {variant.knob for variant in variants()} - {"share deflected at random"}
     assert defaults == dict.fromkeys(knobs, 1)
     assert all(variant.policy == "kairos" for variant in variants() if "default" in variant.value)
+
+
+def test_claims_are_held_against_the_papers_engine_with_a_fixed_step_budget() -> None:
+    plain = every_machine(["a100-qwen3-8b"], ["rdma"])
+    assert {setting.config.step_budget for setting in [*plain, *stressed(plain)]} == {"fixed"}
 
 
 @pytest.mark.slow
