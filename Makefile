@@ -44,8 +44,9 @@ $(VENV)/ready: pyproject.toml
 	touch $@
 
 # The inner loop through mypyc: same source, same results, less than half the time. Needs a C compiler and some minutes.
-COMPILED := $(addprefix envs/cluster/,decode_batch.py engine.py first_token_wait.py gaps.py kv_pool.py kv_transfer.py \
-	lifecycle.py network.py placement.py request.py router_counters.py scheduler.py slo_count.py span.py telemetry.py) \
+COMPILED := $(addprefix envs/cluster/,decode_batch.py engine.py first_token_wait.py gaps.py in_progress.py kv_pool.py kv_transfer.py \
+	lifecycle.py network.py placement.py queues.py request.py router_counters.py scheduler.py slo_count.py span.py \
+	step_budget.py telemetry.py) \
 	hardware_profiles/step_law.py
 
 compiled: $(VENV)/ready plain

@@ -7,6 +7,7 @@ from envs.cluster.config import ClusterConfig
 from envs.cluster.engine import Engine
 from envs.cluster.failures import Failures
 from envs.cluster.gaps import GapLog
+from envs.cluster.in_progress import settle, tbt_excess
 from envs.cluster.kv_transfer import KvTransfers
 from envs.cluster.lifecycle import Lifecycle
 from envs.cluster.placement import Placement
@@ -212,9 +213,10 @@ class Cluster:
 
     def tbt_cost(self) -> float:
         """Time by which gaps between tokens have exceeded their TBT SLO so far, in units of the SLO, summed."""
-        return sum([engine.tbt_excess() for engine in self.engines])
+        now_s = self.clock.now_s
+        return sum([tbt_excess(engine, now_s) for engine in self.engines])
 
     def settle(self) -> None:
         """Stamp the first tokens that are out by now although their spans still run."""
         for engine in self.engines:
-            engine.settle()
+            settle(engine, self.clock.now_s)

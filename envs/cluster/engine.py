@@ -9,33 +9,20 @@ progress, and the scheduler runs there.
 
 from collections.abc import Mapping
 from heapq import heappop
-from typing import Protocol
 
 from envs.cluster.clock import Call, Clock
 from envs.cluster.config import ClusterConfig
 from envs.cluster.decode_batch import DecodeBatch
 from envs.cluster.gaps import GapLog
+from envs.cluster.hand_over import HandOver
 from envs.cluster.kv_pool import KvPool
 from envs.cluster.lifecycle import Lifecycle
 from envs.cluster.request import Request
-from envs.cluster.scheduler import KvSource, Scheduler
+from envs.cluster.scheduler import Scheduler
 from envs.cluster.slo_count import SloCount
-from envs.cluster.span import Span, whole_steps_within
+from envs.cluster.span import Span
 from envs.cluster.telemetry import PRUNE_AT, NodeReport, Telemetry
 from hardware_profiles import StepLaw
-
-
-class HandOver(KvSource, Protocol):
-    """What takes over computed prompts, and is asked for KV."""
-
-    def prefilled(self, request: Request) -> None:
-        """A prompt that decodes elsewhere is computed; its KV stays here until `Engine.release`."""
-
-    def prefilled_here(self, request: Request) -> None:
-        """A prompt is computed on the node that decodes it."""
-
-    def chunk_computed(self, request: Request) -> None:
-        """A chunk of a prompt that decodes elsewhere is computed; only with KV streaming."""
 
 
 class Engine:
@@ -43,7 +30,9 @@ class Engine:
 
     Attributes:
         index: the node's index.
-        scheduler: its queues, its decode batch and its KV.
+        scheduler: its queues and their plan.
+        batch: the requests that decode.
+        span: the steps in progress.
         telemetry: what it tells of itself.
         busy_s: time spent in finished spans, seconds.
         halted: the node is lost; the engine holds nothing and is sent nothing.
@@ -62,7 +51,6 @@ class Engine:
 
     __slots__ = (
         "_at_boundary",
-        "_batch",
         "_clock",
         "_hand_over",
         "_kv",
@@ -71,15 +59,16 @@ class Engine:
         "_max_seqs",
         "_next_law",
         "_snapshots",
-        "_span",
         "_streams",
         "_wake_call",
         "_wakes",
+        "batch",
         "busy_s",
         "halted",
         "index",
         "scheduler",
         "slo_count",
+        "span",
         "telemetry",
     )
 
@@ -102,14 +91,14 @@ class Engine:
         self._streams = config.kv_streaming
         self._max_seqs = config.max_seqs
         self._kv = KvPool(kv_capacity_tokens, config.kv_watermark)
-        self._batch = DecodeBatch(gaps, lifecycle)
-        self.scheduler = Scheduler(index, config, self._kv, self._batch, lifecycle, hand_over)
+        self.batch = DecodeBatch(gaps, lifecycle)
+        self.scheduler = Scheduler(index, config, self._kv, self.batch, lifecycle, hand_over)
         self.telemetry = Telemetry(config.report_age_s)
         self._snapshots = self.telemetry.snapshots
         self.slo_count = SloCount(config.chunk_grain_tokens if config.step_budget == "slo" else 0)
         self.busy_s = 0.0
         self.halted = False
-        self._span = Span()
+        self.span = Span()
         self._wakes: list[float] = []  # times of the pending calls of `_wake`, the next one last
         self._wake_call = Call(self._wake)
         self._at_boundary = False
@@ -124,7 +113,7 @@ class Engine:
         self.slo_count.copy_state(other.slo_count)
         self.busy_s = other.busy_s
         self.halted = other.halted
-        self._span = other._span.copy()
+        self.span = other.span.copy()
         self._wakes = other._wakes.copy()
 
     # ---- what reaches an engine -------------------------------------------------------------------------------------
@@ -134,7 +123,7 @@ class Engine:
         scheduler = self.scheduler
         scheduler.add_prompt(request)
         # A span of chunks is not changed by a later prompt: the one it computes is cut short by its step's budget.
-        if not scheduler.chunks or self._clock.now_s <= self._span.start_s:
+        if not scheduler.step.chunks or self._clock.now_s <= self.span.start_s:
             self.attend()
 
     def add_expired(self, request: Request) -> None:
@@ -156,9 +145,9 @@ class Engine:
         scheduler = self.scheduler
         if scheduler.prefilling or scheduler.prompts or scheduler.awaiting:
             return -1.0
-        span = self._span
+        span = self.span
         steps = span.steps
-        decoding = len(self._batch.members)
+        decoding = len(self.batch.members)
         max_seqs = self._max_seqs
         if decoding + len(scheduler.ready) + scheduler.inbound >= max_seqs:
             return -1.0
@@ -181,7 +170,7 @@ class Engine:
         self._kv.release(tokens)
         if scheduler.prompts or scheduler.awaiting:
             self.attend()
-        elif self._span.steps == 0 and not self._at_boundary:
+        elif self.span.steps == 0 and not self._at_boundary:
             # An idle engine has nothing to plan with the room (-1 % of a run's bytecodes).
             self.telemetry.idle(self._clock.now_s, scheduler.computed_tokens, self._kv.used_tokens)
 
@@ -208,7 +197,7 @@ class Engine:
     def halt(self) -> None:
         """Stop for good and hold nothing; steps that are over count, the one in progress does not."""
         now_s = self._clock.now_s
-        span = self._span
+        span = self.span
         done = span.steps_over(now_s)
         last_token_s = span.boundary_s(done)
         self.pause()
@@ -216,6 +205,7 @@ class Engine:
             span.begin(span.start_s, done, span.first_s, span.growth_s)
             self._finish_span(last_token_s)
         self.scheduler.clear(last_token_s)
+        self.scheduler.step.clear()
         self.halted = True
         self._compose(now_s)
 
@@ -226,7 +216,7 @@ class Engine:
         if self._at_boundary:
             return  # it is about to run
         now_s = self._clock.now_s
-        span = self._span
+        span = self.span
         planned = span.steps
         if planned == 0 or now_s <= span.start_s:
             self._compose(now_s)
@@ -243,7 +233,7 @@ class Engine:
     def _compose(self, now_s: float) -> None:
         """Run the scheduler and begin the span it plans."""
         scheduler = self.scheduler
-        span = self._span
+        span = self.span
         law = self._law = self._next_law
         scheduler.plan(law, span, now_s)
         steps = span.steps
@@ -258,7 +248,7 @@ class Engine:
         snapshots = self._snapshots
         if snapshots[-1][0] >= now_s:
             snapshots.pop()  # planned again for the same instant
-        batch = self._batch
+        batch = self.batch
         snapshots.append(
             (
                 now_s,
@@ -267,7 +257,7 @@ class Engine:
                 span.growth_s,
                 len(batch.members),
                 batch.kv_tokens,
-                scheduler.chunk_tokens,
+                scheduler.step.chunk_tokens,
                 scheduler.computed_tokens,
                 self._kv.used_tokens,
                 batch.tbt_slo_s,
@@ -285,7 +275,7 @@ class Engine:
 
     def _wake(self, _event: object) -> None:
         now_s = self._wakes.pop()
-        span = self._span
+        span = self.span
         if span.steps == 0:
             return
         if now_s < span.end_s:  # the span that was to end now was cut, and the present one is longer
@@ -298,21 +288,22 @@ class Engine:
 
     def _finish_span(self, now_s: float) -> None:
         """Make the whole span history and let go of what it finished."""
-        span = self._span
+        span = self.span
         start_s = span.start_s
         steps = span.steps
         scheduler = self.scheduler
-        batch = self._batch
+        batch = self.batch
         members = batch.members
-        chunks = scheduler.chunks
+        step = scheduler.step
+        chunks = step.chunks
         self.busy_s += span.end_s - start_s
         if chunks:
-            scheduler.computed_tokens += steps * scheduler.chunk_tokens
+            scheduler.computed_tokens += steps * step.chunk_tokens
             if members:
                 count = self.slo_count
                 count.chunk_steps += steps
                 if span.first_s + (steps - 1) * span.growth_s > batch.tbt_slo_s:
-                    count.count(self._law, span, batch, scheduler.chunk_tokens)
+                    count.count(self._law, span, batch, step.chunk_tokens)
             for request, n in chunks:
                 if request.prefill_start_s != request.prefill_start_s:  # nan
                     request.prefill_start_s = start_s
@@ -322,16 +313,15 @@ class Engine:
                     request.chunk_plan = plan[min(steps, len(plan) - 1) :]
         if members:
             kv_tokens = batch.advance(start_s, steps, span.first_s, span.growth_s)
-            step = batch.step
-            while members and members[0][0] == step:
+            now_step = batch.step
+            while members and members[0][0] == now_step:
                 request = heappop(members)[2]
                 kv_tokens -= batch.leave(request)
                 self._lifecycle.finished(request, now_s)
             self._kv.used_tokens += kv_tokens  # grown by the tokens of its decodes, less the KV of the finished
         span.steps = 0
         if chunks:
-            scheduler.chunks = []
-            scheduler.chunk_tokens = 0
+            step.clear()
             prefilling = scheduler.prefilling
             # Prompts are given chunks in order, so those that are complete come first.
             while prefilling:
@@ -352,7 +342,7 @@ class Engine:
         self._lifecycle.computed_here(request, now_s)
         self._hand_over.prefilled_here(request)
         request.generated_tokens += 1
-        batch = self._batch
+        batch = self.batch
         batch.token(request, now_s)
         if request.generated_tokens == request.output_tokens:
             self._kv.release(request.kv_tokens)
@@ -360,36 +350,6 @@ class Engine:
         else:
             batch.join(request, fresh=False)
 
-    # ---- measures ---------------------------------------------------------------------------------------------------
-
     def report(self, at_s: float) -> NodeReport:
         """The node's report as of `at_s`, which may lie `ClusterConfig.report_age_s` back."""
         return self.telemetry.report(at_s, self.scheduler.enqueued_tokens)
-
-    def settle(self) -> None:
-        """Stamp what has happened by now although its span still runs: first chunks begun, first tokens out."""
-        for request, _ in self.scheduler.chunks:
-            if request.prefill_start_s != request.prefill_start_s:  # nan
-                request.prefill_start_s = self._span.start_s
-        batch = self._batch
-        if batch.fresh:
-            first_end_s = self._span.start_s + self._span.first_s
-            if first_end_s <= self._clock.now_s:
-                batch.stamp_first_tokens(first_end_s)
-
-    def tbt_excess(self) -> float:
-        """Sum over all gaps that have closed by now of (gap - SLO) / SLO where positive."""
-        span = self._span
-        batch = self._batch
-        over = span.steps_over(self._clock.now_s) if batch.members else 0
-        return batch.tbt_excess(over, span.first_s, span.growth_s)
-
-    def busy_now_s(self) -> tuple[float, float]:
-        """Time spent in steps by now, and how long the step under way lasts (0 if there is none), seconds."""
-        span = self._span
-        if span.steps == 0:
-            return self.busy_s, 0.0
-        elapsed_s = self._clock.now_s - span.start_s
-        done = whole_steps_within(elapsed_s, span.steps, span.first_s, span.growth_s)
-        step_s = span.first_s + done * span.growth_s if done < span.steps else 0.0
-        return self.busy_s + elapsed_s, step_s

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.cluster.cluster import Cluster
+from envs.cluster.in_progress import busy_s
 from hardware_profiles import InputError
 
 Floats = NDArray[np.float64]
@@ -138,11 +139,11 @@ class Watch:
         row = [now]
         for node, engine in enumerate(cluster.engines):
             report = engine.report(now)
-            busy_s, step_s = engine.busy_now_s()
+            spent_s, step_s = busy_s(engine, now)
             row += (
                 counters.queued_prompts[node],
                 counters.queued_prompt_tokens[node],
-                busy_s,
+                spent_s,
                 report.kv_used_tokens,
                 report.decode_batch,
                 step_s,
