@@ -126,9 +126,9 @@ class Engine:
         if not scheduler.step.chunks or self._clock.now_s <= self.span.start_s:
             self.attend()
 
-    def add_expired(self, request: Request) -> None:
-        """Queue a prompt whose KV was dropped on its prefill node."""
-        self.scheduler.add_expired(request)
+    def add_expired(self, request: Request, sent_tokens: int) -> None:
+        """Queue a prompt whose KV was dropped on its prefill node; `sent_tokens` of it were sent here before."""
+        self.scheduler.add_expired(request, sent_tokens)
         self.attend()
 
     def ask_for_kv(self, request: Request) -> None:

@@ -76,6 +76,7 @@ class Failures:
             if request.at_node == node:
                 if request.decode_node != node:
                     self._transfers.forget(request)
+                    self._engines[request.decode_node].scheduler.enqueued_tokens -= request.rest_tokens
                 displaced.append(request)
             elif request.decode_node == node:
                 asked = request in asking or request.reserved_tokens > 0

@@ -206,9 +206,10 @@ class KvTransfers:
             for request in [one for one in awaiting if one.hold_until_s <= now_s]:
                 awaiting.remove(request)
                 computed_tokens = request.target_tokens
+                rest_tokens = request.rest_tokens
                 self._lifecycle.expired(request)
                 self.engines[request.prefill_node].release(computed_tokens)
-                engine.add_expired(request)
+                engine.add_expired(request, rest_tokens)
         node = event.value
         assert node is not None
         del self._hold_numbers[node]

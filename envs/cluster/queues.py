@@ -71,9 +71,9 @@ class NodeQueues:
         self._next_turn = request.turn = self._next_turn + 1
         self.prompts.append(request)
 
-    def add_expired(self, request: Request) -> None:
-        """A prompt whose KV was dropped elsewhere is to be computed here; no router sent it."""
-        self.computed_tokens -= request.target_tokens
+    def add_expired(self, request: Request, sent_tokens: int) -> None:
+        """A prompt whose KV was dropped elsewhere is to be computed here; a router sent `sent_tokens` tokens of it."""
+        self.computed_tokens -= request.target_tokens - sent_tokens
         self._next_turn = request.turn = self._next_turn + 1
         self.prompts.append(request)
 
