@@ -95,18 +95,19 @@ class KvTransfers:
         """A prompt is computed on a node that does not decode it."""
         now_s = self._clock.now_s
         request.hold_until_s = now_s + self._hold_s
-        if self.caches:
-            self.caches[request.prefill_node].use(_computed_blocks(request), now_s)
-        if self._streaming:
-            self.chunk_computed(request)
-        elif self._by_parts:
-            self._ask(request)
-        else:
+        if not self._by_parts:
             at_s = self.engines[request.decode_node].reserve_ahead(request)
             if at_s >= 0.0:
                 self._send_all(request, at_s)
             else:
                 self._ask(request)
+            return
+        if self.caches:
+            self.caches[request.prefill_node].use(_computed_blocks(request), now_s)
+        if self._streaming:
+            self.chunk_computed(request)
+        else:
+            self._ask(request)
 
     def prefilled_here(self, request: Request) -> None:
         """A prompt is computed on the node that decodes it."""

@@ -96,4 +96,4 @@ def test_only_falling_values_are_kept(values: list[float]) -> None:
     for step, value in enumerate(values, start=1):
         longest.push(step, value)
     assert longest.values == sorted(set(longest.values), reverse=True)
-    assert len(longest) == len(longest.values) <= len(set(values))
+    assert len(longest.ends) == len(longest.values) <= len(set(values))
