@@ -94,6 +94,30 @@ def test_a_split_takes_two_nodes() -> None:
         cluster.submit(Request(0, 0.0, 1000, 5, 2.0, 0.1), Placement(2, 2, (), 500))
 
 
+@pytest.mark.parametrize(
+    ("shape", "config", "placements"),
+    [
+        # Its prefill node is lost, and it is placed again as a whole.
+        ("2P1D", {"disturbances": (Disturbance(0.01, "loss", 0),)}, [Placement(0, 2, (), 1000)]),
+        # Its KV finds no room in time, and its decode node computes it as a whole.
+        ("1P1D", {"kv_hold_s": 0.1}, [Placement(1, 1), Placement(0, 1, (), 1000)]),
+    ],
+)
+def test_a_split_that_comes_to_nothing_leaves_no_tokens_ahead(
+    shape: str, config: dict[str, object], placements: list[Placement]
+) -> None:
+    records: list[RequestRecord] = []
+    cluster = Cluster(ClusterConfig(toy_profile(7_000), shape=shape, **config), records.append)
+    for number, placement in enumerate(placements):
+        prompt_tokens, output_tokens = (3000, 2) if placement.split_tokens else (5000, 300)
+        cluster.submit(Request(number, 0.0, prompt_tokens, output_tokens, 2.0, 0.1), placement)
+    cluster.clock.drain(float("inf"))
+    assert len(records) == len(placements)
+    assert cluster.lifecycle.displaced + cluster.lifecycle.kv_expired == 1
+    for engine in cluster.engines:
+        assert engine.scheduler.enqueued_tokens == engine.scheduler.computed_tokens
+
+
 options = st.fixed_dictionaries(
     {
         "capacity": st.sampled_from([9_000, 30_000, 400_000]),
