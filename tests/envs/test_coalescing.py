@@ -55,11 +55,23 @@ def assert_same(result: RunResult, reference: Reference) -> None:
     assert logged_gaps_s(result) == close(np.sort(gaps_s))
 
 
-@settings(max_examples=1500, deadline=None)
-@given(scenario=scenarios())
-def test_a_run_equals_one_event_per_step_whatever_the_options(scenario: Scenario) -> None:
+def play_both(scenario: Scenario) -> None:
+    """Play a scenario with the engine and with the reference, and compare."""
     result = simulate(scenario.workload, Scripted(scenario), scenario.config)
     reference = Reference(
         scenario.workload, list(scenario.placements), scenario.config, place_again=scenario.place_again
     )
     assert_same(result, reference.run())
+
+
+@settings(max_examples=60)
+@given(scenario=scenarios(most_requests=15))
+def test_a_short_run_equals_one_event_per_step_whatever_the_options(scenario: Scenario) -> None:
+    play_both(scenario)
+
+
+@pytest.mark.slow
+@settings(max_examples=1200)
+@given(scenario=scenarios())
+def test_a_run_equals_one_event_per_step_whatever_the_options(scenario: Scenario) -> None:
+    play_both(scenario)
