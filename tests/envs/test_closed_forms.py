@@ -113,6 +113,7 @@ def test_beside_a_decode_the_chunks_of_a_deflected_prompt_are_the_largest_within
     assert (counters.over_slo_decode_alone, counters.over_slo_minimum) == (alone, least)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("utilisation", [0.3, 0.6, 0.8])
 def test_prefill_of_equal_prompts_one_at_a_time_waits_as_m_d_1(utilisation: float) -> None:
     service_s = TOY_LAW.time_s([(500, 0)], 0, 0)

@@ -44,7 +44,9 @@ def policy_of(rule: str, scenario: Scenario) -> Policy:
 # ---- every run ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    "rule", [pytest.param(rule, marks=() if rule == "scripted" else pytest.mark.slow) for rule in RULES]
+)
 @settings(max_examples=60, deadline=None)
 @given(scenario=scenarios())
 def test_laws_hold_after_every_event_and_at_the_end(rule: str, scenario: Scenario) -> None:

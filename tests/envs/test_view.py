@@ -240,6 +240,7 @@ class Watched:
         return placement
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(seed=seeds, report_age_s=st.sampled_from([0.0, 0.1]))
 @pytest.mark.parametrize("rule", policies.names())

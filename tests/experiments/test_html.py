@@ -164,6 +164,7 @@ def browse(page: Path, profile: Path) -> tuple[str, list[str]]:
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome is installed")
 def test_a_browser_opens_the_page_and_a_click_sorts(page: Path, tmp_path: Path) -> None:
     shown, console = browse(page, tmp_path / "profile")
