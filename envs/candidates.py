@@ -22,7 +22,7 @@ class Candidate(NamedTuple):
         ttft_s: predicted TTFT: queue, execution, and for a prefill node the transfer and the first decode step; inf for
             a lost node.
         execution_s: predicted execution alone.
-        slack_s: time that a step beside decodes is promised to last at most, less the longest step of the deflection:
+        slack_s: time that a step next to decodes is promised to last at most, less the longest step of the deflection:
             PLAN_BETA of the TBT SLO if the router plans the chunks, `slo_share` of it if the engine chooses them. The
             TBT SLO itself if no decode waits: for a prefill node and, under "slo", for a node without decodes.
         chunks: chunks of a deflection; 0 for a prefill node.

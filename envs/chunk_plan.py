@@ -1,4 +1,4 @@
-"""A router's chunk plan for a prompt that is prefilled beside decodes (`step_budget="fixed"`).
+"""A router's chunk plan for a prompt that is prefilled next to decodes (`step_budget="fixed"`).
 
 The greedy schedule is that of Algorithm 1 in arXiv 2607.02043, as far as its public descriptions go; see
 `policies/kairos.py` for what is open.
@@ -22,7 +22,7 @@ by a hair, and each is a miss for every sequence in its batch.
 
 
 class LocalPrefill(NamedTuple):
-    """A prompt prefilled on a node beside the sequences that decode there.
+    """A prompt prefilled on a node next to the sequences that decode there.
 
     Attributes:
         chunks: the router's plan, tokens of each successive chunk; empty if the engine chooses the chunks.
@@ -61,7 +61,7 @@ def plan_chunks(
     Args:
         law: the node's step law.
         prompt_tokens: tokens to prefill.
-        decode_batch: sequences decoding beside it.
+        decode_batch: sequences that decode in the same steps.
         decode_kv_tokens: their summed context; it grows by `decode_batch` a step.
         budget_s: how long a step may last, seconds (beta * tau).
         token_budget: the engine's tokens a step; no candidate is larger than what it leaves.

@@ -1,6 +1,6 @@
 """The cluster's inner loop may be compiled: `make compiled` puts its files through mypyc, `make plain` undoes it.
 
-Same source, same results to the byte, less than half the time. A compiled file is imported in place of its source, so
+Same source, same results to the byte, less than half the time. A compiled file is imported instead of its source, so
 one that is older than its source is refused rather than run.
 """
 

@@ -82,7 +82,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     | 2 | the same over the TTFT SLO | 0.25 |
     | 3 | the same less the smallest over the feasible nodes | 0.05 |
     | 4 | predicted execution alone | 0.1 |
-    | 5 | TBT slack: time promised to a step less the longest step made here; signed, 0.5 is none left | 0.02 |
+    | 5 | TBT slack: time promised to a step minus the longest step made here; signed, 0.5 is none left | 0.02 |
     | 6 | queued prompt tokens (router's count) | 2048 |
     | 7 | queued prompts (router's count) | 1 |
     | 8 | prompt tokens ahead (report, and what was dispatched since) | 2048 |

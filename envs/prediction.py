@@ -4,7 +4,7 @@ Every step time is the step law's (`hardware_profiles.StepLaw`). Sums over the s
 c tokens has i * c tokens of its prompt before it, and attention is linear in those, so that all full chunks together
 take as many times the step at their mean context.
 
-Under `step_budget="fixed"` prompts that are prefilled beside decodes have a chunk plan (`envs.chunk_plan`). Under "slo"
+Under `step_budget="fixed"` prompts prefilled next to decodes have a chunk plan (`envs.chunk_plan`). Under "slo"
 the engine chooses each chunk, so that the step keeps within `slo_share` of the strictest TBT SLO in its batch; the same
 law is applied here to the router's report.
 """
@@ -106,7 +106,7 @@ class NodeSteps(NamedTuple):
         return self.law.chunk_step_s(chunk_tokens, context_tokens, self.batch, self.decode_s)
 
     def prefill_s(self, tokens: int, chunk_tokens: int, done_tokens: int = 0) -> float:
-        """`prefill_s` beside the decodes."""
+        """`prefill_s` next to the decodes."""
         return prefill_s(self.law, tokens, chunk_tokens, done_tokens, self.batch, self.decode_s)
 
     def safe_chunk(self, prompt_tokens: int, step_s: float, sizes: Sequence[int] = CHUNK_CANDIDATES) -> int:
@@ -187,7 +187,7 @@ def local_prefill(
     sizes: Sequence[int] = CHUNK_CANDIDATES,
     smallest_if_none: bool = False,
 ) -> LocalPrefill | None:
-    """A prompt prefilled on a node beside its decodes, under either step budget.
+    """A prompt prefilled on a node next to its decodes, under either step budget.
 
     Args:
         topology: of the cluster.
@@ -249,7 +249,7 @@ def planned_queue_s(view: RouterView, node: int, steps: NodeSteps, tokens_ahead:
 
 
 def local_queue_s(view: RouterView, node: int, report: NodeReport, prompt_tokens: int, local: LocalPrefill) -> float:
-    """Seconds until the prompts ahead on a node are computed, for a prompt that is prefilled beside its decodes.
+    """Seconds until the prompts ahead on a node are computed, for a prompt that is prefilled next to its decodes.
 
     With plans they go one after the other, at about this prompt's pace; else they share steps.
     """

@@ -36,7 +36,7 @@ class Engine:
         telemetry: what it tells of itself.
         busy_s: time spent in finished spans, seconds.
         halted: the node is lost; the engine holds nothing and is sent nothing.
-        slo_count: steps with prompt tokens beside decodes, and those over the TBT SLO.
+        slo_count: steps with prompt tokens next to decodes, and those over the TBT SLO.
 
     Args:
         index: the node's index.
@@ -318,7 +318,7 @@ class Engine:
                 request = heappop(members)[2]
                 kv_tokens -= batch.leave(request)
                 self._lifecycle.finished(request, now_s)
-            self._kv.used_tokens += kv_tokens  # grown by the tokens of its decodes, less the KV of the finished
+            self._kv.used_tokens += kv_tokens  # grown by the tokens of its decodes, minus the KV of the finished
         span.steps = 0
         if chunks:
             step.clear()

@@ -2,8 +2,8 @@
 
 A computed prompt asks its decode node for room; when that node's scheduler has made some, the KV is sent, without what
 the node's prefix cache holds already. With streaming a prompt asks when its first chunk is computed, and its KV is sent
-part by part.
-KV that finds no room for `ClusterConfig.kv_hold_s` is dropped, and the decode node computes the prompt itself.
+part by part. KV that finds no room for `ClusterConfig.kv_hold_s` is dropped, and the decode node computes the prompt
+itself.
 """
 
 from collections.abc import Mapping
@@ -133,8 +133,7 @@ class KvTransfers:
     def send(self, request: Request) -> None:
         """The decode node has made room for a request now."""
         node = request.decode_node
-        if node in self._hold_numbers and not self.engines[node].scheduler.awaiting:
-            self._clock.cancel(self._hold_numbers.pop(node))
+        self._stop_waiting(node)
         if not self._by_parts:
             self._send_all(request, self._clock.now_s)
             return
@@ -195,6 +194,11 @@ class KvTransfers:
             call._value = node
             self._hold_numbers[node] = self._clock.call_unless_cancelled(until_s, call)
 
+    def _stop_waiting(self, node: int) -> None:
+        """Cancel the time-out of a node's holds if nobody waits there any more: it would prolong the run."""
+        if node in self._hold_numbers and not self.engines[node].scheduler.awaiting:
+            self._clock.cancel(self._hold_numbers.pop(node))
+
     def _end_hold(self, event: Event) -> None:
         """Drop the KV of requests that have waited too long for room, on this node and on others at this instant."""
         now_s = self._clock.now_s
@@ -226,12 +230,9 @@ class KvTransfers:
             self.bytes_moved -= self._topology.kv_bytes(request.target_tokens)
         self._sent_tokens.pop(request, None)
         request.hold_until_s = inf
-        node = request.decode_node
-        engine = self.engines[node]
-        engine.forget(request)
+        self.engines[request.decode_node].forget(request)
         self._lifecycle.unreserved(request)
-        if node in self._hold_numbers and not engine.scheduler.awaiting:
-            self._clock.cancel(self._hold_numbers.pop(node))
+        self._stop_waiting(request.decode_node)
 
     def ask_again(self, request: Request) -> None:
         """A request that had asked for KV asks its new decode node."""

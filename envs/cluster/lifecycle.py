@@ -82,9 +82,8 @@ class Lifecycle:
     def displace(self, request: Request) -> None:
         """A request has lost its KV or its queue with a node; it must be placed again and keeps the tokens it gave."""
         self.counters.taken_back(request)
-        request.rest_tokens = 0
-        request.target_tokens = request.prompt_tokens + request.generated_tokens
-        request.computed_tokens = request.kv_tokens = request.reserved_tokens = 0
+        self._anew(request)
+        request.rest_tokens = request.kv_tokens = request.reserved_tokens = 0
         request.hold_until_s = inf
         if isnan(request.first_token_s):
             request.prefill_start_s = request.prefill_end_s = request.kv_ready_s = nan
@@ -147,13 +146,18 @@ class Lifecycle:
         """The decode node made no room in time: the KV is dropped, the decode node computes the prompt itself."""
         request.phase = QUEUED
         request.at_node = request.decode_node
-        request.chunk_plan = ()
         if request.rest_tokens:
             self.counters.rest_done(request)
             request.rest_tokens = 0
-        request.target_tokens = request.prompt_tokens + request.generated_tokens
-        request.computed_tokens = request.kv_tokens = 0
+        self._anew(request)
+        request.kv_tokens = 0
         self.kv_expired += 1
+
+    def _anew(self, request: Request) -> None:
+        """Prompt and output so far are to be computed again, without a plan."""
+        request.target_tokens = request.prompt_tokens + request.generated_tokens
+        request.computed_tokens = 0
+        request.chunk_plan = ()
 
     # ---- decode ---------------------------------------------------------------------------------------------------
 
@@ -165,9 +169,7 @@ class Lifecycle:
         """A request is thrown out of the decode batch; its KV is freed."""
         request.phase = PREEMPTED
         request.preemptions += 1
-        request.chunk_plan = ()
-        request.computed_tokens = 0
-        request.target_tokens = request.prompt_tokens + request.generated_tokens
+        self._anew(request)
 
     def finished(self, request: Request, now_s: float) -> None:
         """A request's last token is out."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 class Phase(IntEnum):
     """Where a request is in its life; `envs.cluster.lifecycle` makes every change.
 
-    vLLM's `RequestStatus`, with the phases before and after a KV transfer told apart.
+    vLLM's `RequestStatus`, with the phases before and after a KV transfer as separate ones.
     """
 
     NEW = 0

@@ -92,7 +92,7 @@ class RouterCounters:
         if node == decode_node:
             self.deflected_requests[node] += 1
         elif request.rest_tokens:
-            self._count_rest(request, 1)
+            self._count_rest(request, decode_node, 1)
 
     def prefilled(self, request: Request) -> None:
         """A prompt that the router sent is computed (one computed again was not sent)."""
@@ -107,7 +107,7 @@ class RouterCounters:
 
     def rest_done(self, request: Request) -> None:
         """The rest of a split prompt is computed, or is no rest any more."""
-        self._count_rest(request, -1)
+        self._count_rest(request, request.decode_node, -1)
 
     def finished(self, request: Request) -> None:
         """A request's last token is out."""
@@ -119,22 +119,19 @@ class RouterCounters:
         """A request is to be placed again."""
         self.prefilled(request)
         if request.rest_tokens:
-            self._count_rest(request, -1)
+            self.rest_done(request)
         self.finished(request)
 
     def moved(self, request: Request, decode_node: int) -> None:
         """A request that is not prefilled where it decodes is to decode on `decode_node`."""
-        rest_tokens = request.rest_tokens
-        for node, sign in ((request.decode_node, -1), (decode_node, 1)):
-            self.decode_requests[node] += sign
-            self.decode_prompt_tokens[node] += sign * request.prompt_tokens
-            if rest_tokens:
-                self.queued_prompts[node] += sign
-                self.queued_prompt_tokens[node] += sign * rest_tokens
-                self.deflected_requests[node] += sign
+        if request.rest_tokens:
+            self._count_rest(request, request.decode_node, -1)
+            self._count_rest(request, decode_node, 1)
+        self.finished(request)
+        self.decode_requests[decode_node] += 1
+        self.decode_prompt_tokens[decode_node] += request.prompt_tokens
 
-    def _count_rest(self, request: Request, sign: int) -> None:
-        node = request.decode_node
+    def _count_rest(self, request: Request, node: int, sign: int) -> None:
         self.queued_prompts[node] += sign
         self.queued_prompt_tokens[node] += sign * request.rest_tokens
         self.deflected_requests[node] += sign

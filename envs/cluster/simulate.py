@@ -53,7 +53,7 @@ class RunCounters:
         preemptions: requests thrown out of a decode batch and recomputed.
         displaced: requests placed again because their node was lost.
         kv_expired: requests whose computed KV found no room on the decode node in time, and which it recomputed.
-        chunk_steps: steps that carried prompt tokens beside at least one decoding request.
+        chunk_steps: steps that carried prompt tokens next to at least one decoding request.
         chunk_steps_over_slo: of them, those that lasted longer than the strictest TBT SLO in the batch.
         over_slo_decode_alone: of these, those whose decodes alone would have.
         over_slo_minimum: of the rest, those whose prompt tokens were the minimum (`ClusterConfig.chunk_grain_tokens`).

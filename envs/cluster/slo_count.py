@@ -9,7 +9,7 @@ class SloCount:
     """Counts of an engine.
 
     Attributes:
-        chunk_steps: steps that carried prompt tokens beside at least one decode.
+        chunk_steps: steps that carried prompt tokens next to at least one decode.
         over: of them, those that lasted longer than the strictest TBT SLO in the batch.
         decode_alone: of these, those whose decodes alone would have.
         minimum: of the rest, those whose prompt tokens were the minimum that a prompt progresses by.
