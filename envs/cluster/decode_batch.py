@@ -25,6 +25,7 @@ class DecodeBatch:
         members: heap of (step it finishes at, order of joining, request).
         step: decode steps so far.
         kv_tokens: summed context of the members.
+        prompt_tokens: of that, their prompts.
         fresh: members whose KV was transferred here and whose first token comes out of the coming step.
         tbt_slo_s: the strictest TBT SLO among the members; inf without any.
 
@@ -45,6 +46,7 @@ class DecodeBatch:
         "fresh",
         "kv_tokens",
         "members",
+        "prompt_tokens",
         "step",
         "tbt_slo_s",
     )
@@ -53,6 +55,7 @@ class DecodeBatch:
         self.members: list[tuple[int, int, Request]] = []
         self.step = 0
         self.kv_tokens = 0
+        self.prompt_tokens = 0
         self.fresh: list[Request] = []
         self.tbt_slo_s = inf
         self._classes: dict[float, int] = {}  # members by TBT SLO
@@ -68,6 +71,7 @@ class DecodeBatch:
         """Take over another batch's state, with the requests that `twins` gives for its own."""
         self.step = other.step
         self.kv_tokens = other.kv_tokens
+        self.prompt_tokens = other.prompt_tokens
         self.tbt_slo_s = other.tbt_slo_s
         self._joined = other._joined
         self._stamped = other._stamped
@@ -95,6 +99,7 @@ class DecodeBatch:
         self._joined = order = self._joined + 1
         heappush(self.members, (finish_step, order, request))
         self.kv_tokens += request.kv_tokens
+        self.prompt_tokens += request.prompt_tokens
         slo = request.tbt_slo_s
         classes = self._classes
         if slo in classes:
@@ -135,6 +140,7 @@ class DecodeBatch:
         step = self.step
         kv_tokens = request.kv_tokens + request.output_tokens - request.generated_tokens - (request.finish_step - step)
         self.kv_tokens -= kv_tokens
+        self.prompt_tokens -= request.prompt_tokens
         request.kv_tokens = 0
         first_gap_step = request.first_gap_step
         if step > first_gap_step:

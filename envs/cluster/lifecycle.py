@@ -101,6 +101,7 @@ class Lifecycle:
             request.prefill_end_s = now_s
         request.phase = TRANSFERRING if request.reserved_tokens else WAITING_FOR_KV
         self.counters.prefilled(request)
+        self.counters.kv_leaves(request)
 
     def computed_here(self, request: Request, now_s: float) -> None:
         """A prompt is computed on the node that decodes it."""
@@ -131,6 +132,7 @@ class Lifecycle:
         """All KV is on the decode node; of a split prompt, that of the first part, and the rest is prefilled there."""
         if request.kv_ready_s != request.kv_ready_s:
             request.kv_ready_s = now_s
+        self.counters.kv_moved(request)
         request.at_node = request.decode_node
         request.reserved_tokens = 0
         if request.rest_tokens:
@@ -145,6 +147,7 @@ class Lifecycle:
     def expired(self, request: Request) -> None:
         """The decode node made no room in time: the KV is dropped, the decode node computes the prompt itself."""
         request.phase = QUEUED
+        self.counters.kv_moved(request)
         request.at_node = request.decode_node
         if request.rest_tokens:
             self.counters.rest_done(request)

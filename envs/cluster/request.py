@@ -108,6 +108,7 @@ _FIELDS = (
     "kv_ready_s",
     "kv_tokens",
     "last_token_s",
+    "moving_tokens",
     "output_tokens",
     "phase",
     "preemptions",
@@ -136,6 +137,7 @@ class Request:
         rest_tokens: of a split prompt, what the decode node is to prefill once it has the KV of the first part.
         chunk_plan: chunks that the router chose for the present prefill; `rest_plan`: for that rest.
         counted_as_queued: the router counts it among the queued prompts of its prefill node.
+        moving_tokens: tokens that the router counts as KV on its way, or waiting, to the decode node.
         turn: place in its engine's waiting queue; the lesser goes first.
         hold_until_s: when its computed KV is dropped unless its decode node has made room.
         kv_tokens: KV it holds on `at_node`, for a member of a decode batch as of its joining.
@@ -172,6 +174,7 @@ class Request:
         self.rest_tokens = 0
         self.rest_plan: tuple[int, ...] = ()
         self.counted_as_queued = False
+        self.moving_tokens = 0
         self.turn = 0
         self.hold_until_s = inf
         self.kv_tokens = 0

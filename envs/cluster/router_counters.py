@@ -9,11 +9,16 @@ _FAST_S, _SLOW_S = 1.0, 10.0
 RECENT_S = (_FAST_S, _SLOW_S)
 """The times over which `RouterCounters.recent_requests` and `recent_prompt_tokens` fade, seconds."""
 
+_KEPT = 0.99  # what a finished request's output length counts after each later one
 
 _FIELDS = (
     "decode_prompt_tokens",
     "decode_requests",
     "deflected_requests",
+    "finished_output_tokens",
+    "finished_requests",
+    "kv_coming_tokens",
+    "kv_leaving_tokens",
     "last_arrival_s",
     "queued_prompt_tokens",
     "queued_prompts",
@@ -21,6 +26,7 @@ _FIELDS = (
     "requests_slow",
     "tokens_fast",
     "tokens_slow",
+    "unplanned_prompt_tokens",
 )
 
 
@@ -31,9 +37,14 @@ class RouterCounters:
         queued_prompts: per node, prompts dispatched there whose prefill has not ended; the rest of a split prompt
             counts on its decode node.
         queued_prompt_tokens: their tokens.
+        unplanned_prompt_tokens: of these, the tokens of prompts that were sent without a chunk plan.
         decode_requests: per node, requests that decode there and are not finished, those still in prefill included.
         decode_prompt_tokens: their prompt tokens.
         deflected_requests: per node, prompts among `queued_prompts` that decode there too.
+        kv_leaving_tokens: per node, tokens prefilled there whose KV has not arrived on their decode node, another one.
+        kv_coming_tokens: the same per decode node.
+        finished_requests, finished_output_tokens: finished requests and their output tokens, each counting 1 % less
+            after each later one; their ratio is the mean output length of late.
         last_arrival_s: when the latest request was placed.
     """
 
@@ -45,6 +56,10 @@ class RouterCounters:
         self.decode_requests = [0] * nodes
         self.decode_prompt_tokens = [0] * nodes
         self.deflected_requests = [0] * nodes
+        self.unplanned_prompt_tokens = [0] * nodes
+        self.kv_leaving_tokens = [0] * nodes
+        self.kv_coming_tokens = [0] * nodes
+        self.finished_requests = self.finished_output_tokens = 0.0
         self.last_arrival_s = 0.0
         self.requests_fast = self.requests_slow = 0.0
         self.tokens_fast = self.tokens_slow = 0.0
@@ -87,6 +102,8 @@ class RouterCounters:
         request.counted_as_queued = True
         self.queued_prompts[node] += 1
         self.queued_prompt_tokens[node] += request.target_tokens
+        if not request.chunk_plan:
+            self.unplanned_prompt_tokens[node] += request.target_tokens
         self.decode_requests[decode_node] += 1
         self.decode_prompt_tokens[decode_node] += request.prompt_tokens
         if node == decode_node:
@@ -102,8 +119,24 @@ class RouterCounters:
         node = request.prefill_node
         self.queued_prompts[node] -= 1
         self.queued_prompt_tokens[node] -= request.target_tokens
+        if not request.chunk_plan:
+            self.unplanned_prompt_tokens[node] -= request.target_tokens
         if node == request.decode_node:
             self.deflected_requests[node] -= 1
+
+    def kv_leaves(self, request: Request) -> None:
+        """A prompt is computed on a node that does not decode it: its KV is to move, or waits to."""
+        request.moving_tokens = tokens = request.target_tokens
+        self.kv_leaving_tokens[request.prefill_node] += tokens
+        self.kv_coming_tokens[request.decode_node] += tokens
+
+    def kv_moved(self, request: Request) -> None:
+        """A request's KV has arrived, or is not going to."""
+        tokens = request.moving_tokens
+        if tokens:
+            request.moving_tokens = 0
+            self.kv_leaving_tokens[request.prefill_node] -= tokens
+            self.kv_coming_tokens[request.decode_node] -= tokens
 
     def rest_done(self, request: Request) -> None:
         """The rest of a split prompt is computed, or is no rest any more."""
@@ -111,6 +144,12 @@ class RouterCounters:
 
     def finished(self, request: Request) -> None:
         """A request's last token is out."""
+        self._gone(request)
+        self.finished_requests = self.finished_requests * _KEPT + 1.0
+        self.finished_output_tokens = self.finished_output_tokens * _KEPT + request.output_tokens
+
+    def _gone(self, request: Request) -> None:
+        """A request does not decode on its decode node any more."""
         node = request.decode_node
         self.decode_requests[node] -= 1
         self.decode_prompt_tokens[node] -= request.prompt_tokens
@@ -118,16 +157,20 @@ class RouterCounters:
     def taken_back(self, request: Request) -> None:
         """A request is to be placed again."""
         self.prefilled(request)
+        self.kv_moved(request)
         if request.rest_tokens:
             self.rest_done(request)
-        self.finished(request)
+        self._gone(request)
 
     def moved(self, request: Request, decode_node: int) -> None:
         """A request that is not prefilled where it decodes is to decode on `decode_node`."""
         if request.rest_tokens:
             self._count_rest(request, request.decode_node, -1)
             self._count_rest(request, decode_node, 1)
-        self.finished(request)
+        if request.moving_tokens:
+            self.kv_coming_tokens[request.decode_node] -= request.moving_tokens
+            self.kv_coming_tokens[decode_node] += request.moving_tokens
+        self._gone(request)
         self.decode_requests[decode_node] += 1
         self.decode_prompt_tokens[decode_node] += request.prompt_tokens
 

@@ -68,6 +68,14 @@ class RouterView:
         cached = self._caches[node].reported_prefix_tokens(request.block_hashes, self._clock.now_s)
         return min(cached, request.prompt_tokens - 1)
 
+    def mean_generated_tokens(self, node: int) -> float:
+        """Tokens given so far to the requests decoding on a node, per request; fresh, as the router relays them."""
+        engine = self._engines[node]
+        report = engine.report(self._clock.now_s)
+        if not report.decode_batch:
+            return 0.0
+        return (report.decode_kv_tokens - engine.batch.prompt_tokens) / report.decode_batch
+
     def shortest_prefill_queue(self) -> int:
         """The prefill node with the fewest prompt tokens dispatched and not yet computed; the first of equals."""
         return first_least(self.topology.prefill_nodes, self.counters.queued_prompt_tokens)

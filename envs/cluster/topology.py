@@ -7,6 +7,9 @@ from envs.cluster.config import ClusterConfig, parse_shape
 from hardware_profiles import Link, StepLaw
 
 
+_TYPICAL_BATCH, _TYPICAL_CONTEXT_TOKENS = 32, 1024
+
+
 class Topology:
     """What a router knows of the cluster beforehand; every view carries it. Only the loss of a node changes it.
 
@@ -24,6 +27,8 @@ class Topology:
         token_budget: tokens of an engine's step.
         step_budget, slo_share, chunk_grain_tokens: see `ClusterConfig`.
         max_seqs: requests that run on an engine.
+        typical_decode_step_s: a decode step of 32 requests with 1,024 tokens of context each, the mean over the nodes,
+            seconds; a yardstick for TBT SLOs.
     """
 
     def __init__(self, config: ClusterConfig) -> None:
@@ -61,6 +66,12 @@ class Topology:
         self._inter_node = config.profile.inter_node
         self._intra_node = config.profile.intra_node
         self._block_tokens = config.kv_block_tokens
+        steps_s = [
+            law.token_time_s[batch] + law.decode_s(batch, batch * _TYPICAL_CONTEXT_TOKENS)
+            for law in self.laws
+            for batch in (min(_TYPICAL_BATCH, law.max_decode_batch),)
+        ]
+        self.typical_decode_step_s = sum(steps_s) / nodes
         self.lost: frozenset[int] = frozenset()
 
     @property
@@ -96,6 +107,14 @@ class Topology:
         return tokens - tokens % self._block_tokens
 
     def transfer_s(self, source: int, target: int, tokens: int) -> float:
-        """Seconds that the transfer of `tokens` tokens of KV takes alone on its link."""
-        link = self.link(source, target)
-        return link.latency_s + self.kv_bytes(tokens) / link.bandwidth_bytes_per_s
+        """Seconds that the transfer of `tokens` tokens of KV takes alone on the link between two nodes."""
+        near = self.hosts[source] == self.hosts[target]
+        return self.intra_node_transfer_s(tokens) if near else self.inter_node_transfer_s(tokens)
+
+    def intra_node_transfer_s(self, tokens: int) -> float:
+        """The same between two nodes of one host."""
+        return self._intra_node.latency_s + self.kv_bytes(tokens) / self._intra_node.bandwidth_bytes_per_s
+
+    def inter_node_transfer_s(self, tokens: int) -> float:
+        """The same between nodes of two hosts."""
+        return self._inter_node.latency_s + self.kv_bytes(tokens) / self._inter_node.bandwidth_bytes_per_s
