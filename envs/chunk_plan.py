@@ -25,8 +25,9 @@ class LocalPrefill(NamedTuple):
     """A prompt prefilled on a node next to the sequences that decode there.
 
     Attributes:
-        chunks: the router's plan, tokens of each successive chunk; empty if the engine chooses the chunks.
-        steps: number of chunks.
+        chunks: the router's plan, tokens of each successive chunk of the whole prompt, as a `Placement` takes it; empty
+            if the engine chooses the chunks. The first ones may be of cached tokens: the engine leaves them out.
+        steps: number of chunks that are computed.
         total_s: sum of the steps that carry them, seconds.
         longest_s: the longest of them, seconds.
         slack_s: what it leaves of the time that a step is promised to last at most; negative if the promise is broken,
@@ -47,7 +48,7 @@ class LocalPrefill(NamedTuple):
 
 def plan_chunks(
     law: StepLaw,
-    prompt_tokens: int,
+    tokens: int,
     decode_batch: int,
     decode_kv_tokens: int,
     budget_s: float,
@@ -55,34 +56,39 @@ def plan_chunks(
     *,
     candidates: Sequence[int] = CHUNK_CANDIDATES,
     smallest_if_none: bool = False,
+    done_tokens: int = 0,
 ) -> LocalPrefill | None:
     """The greedy schedule of Algorithm 1: at each step the largest candidate whose step keeps within `budget_s`.
 
     Args:
         law: the node's step law.
-        prompt_tokens: tokens to prefill.
+        tokens: tokens to prefill.
         decode_batch: sequences that decode in the same steps.
         decode_kv_tokens: their summed context; it grows by `decode_batch` a step.
         budget_s: how long a step may last, seconds (beta * tau).
         token_budget: the engine's tokens a step; no candidate is larger than what it leaves.
         candidates: chunk sizes, falling.
         smallest_if_none: go on with the smallest candidate if none fits.
+        done_tokens: tokens of the same prompt that come before them and are not computed, since they are cached. The
+            plan begins with chunks for them, no larger than the first one to be computed (or the smallest candidate),
+            so that it stays safe if they are not cached any more. Nothing else in the result counts them.
 
     Returns:
         The plan, or None if at some step no candidate fits.
     """
     chunks: tuple[int, ...] = ()
     total_s = longest_s = decode_s = kv_s = step_s = 0.0
-    done = 0
+    done = done_tokens
+    end_tokens = done_tokens + tokens
     pick = 0  # steps only grow longer, so a candidate that no longer fits does not fit later
     last = len(candidates) - 1
     room = token_budget - decode_batch
     line_end = inf
-    while done < prompt_tokens:
+    while done < end_tokens:
         if decode_batch:
             base_s, kv_s, line_end = law.decode_line(decode_batch, decode_kv_tokens)
             decode_s = base_s + kv_s * decode_kv_tokens
-        remaining = prompt_tokens - done
+        remaining = end_tokens - done
         if pick and candidates[pick] < remaining < candidates[pick - 1]:
             pick -= 1  # shortened to what remains it may fit
         fits = False
@@ -124,4 +130,13 @@ def plan_chunks(
             longest_s = longest
         done += count * n
         decode_kv_tokens += count * decode_batch
-    return tuple.__new__(LocalPrefill, (chunks, len(chunks), total_s, longest_s, budget_s - longest_s))
+    steps = len(chunks)
+    if done_tokens:
+        chunks = _chunks_of(done_tokens, max(chunks[0], min(candidates[-1], room))) + chunks
+    return tuple.__new__(LocalPrefill, (chunks, steps, total_s, longest_s, budget_s - longest_s))
+
+
+def _chunks_of(tokens: int, size: int) -> tuple[int, ...]:
+    """Chunks of `size` tokens that cover `tokens`, the first one shortened."""
+    full, rest = divmod(tokens, size)
+    return ((rest,) if rest else ()) + (size,) * full

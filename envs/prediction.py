@@ -7,6 +7,10 @@ take as many times the step at their mean context.
 Under `step_budget="fixed"` prompts prefilled next to decodes have a chunk plan (`envs.chunk_plan`). Under "slo"
 the engine chooses each chunk, so that the step keeps within `slo_share` of the strictest TBT SLO in its batch; the same
 law is applied here to the router's report.
+
+With prefix caches a prefill starts after the tokens of the prompt that the router knows to be cached on its node
+(`done_tokens`), and a transfer leaves out those cached on the decode node. Prompts that are queued count in full, as
+they do in reports and in the router's counts: their hits are known to their node once they begin.
 """
 
 from collections.abc import Sequence
@@ -109,19 +113,27 @@ class NodeSteps(NamedTuple):
         """`prefill_s` next to the decodes."""
         return prefill_s(self.law, tokens, chunk_tokens, done_tokens, self.batch, self.decode_s)
 
-    def safe_chunk(self, prompt_tokens: int, step_s: float, sizes: Sequence[int] = CHUNK_CANDIDATES) -> int:
-        """The largest chunk with which no step of a prompt lasts longer than `step_s` seconds; 0 if there is none.
+    def safe_chunk(
+        self, tokens: int, step_s: float, sizes: Sequence[int] = CHUNK_CANDIDATES, done_tokens: int = 0
+    ) -> int:
+        """The largest chunk with which no step of a prefill lasts longer than `step_s` seconds; 0 if there is none.
 
         Full steps only grow longer, as the context and the decodes' KV do: the last of them and the rest decide.
+
+        Args:
+            tokens: tokens to prefill.
+            step_s: how long a step may last, seconds.
+            sizes: chunk sizes, falling.
+            done_tokens: tokens of the same prompt that were computed before.
         """
         for size in sizes:
-            chunk = size if size < prompt_tokens else prompt_tokens
+            chunk = size if size < tokens else tokens
             if chunk > self.room:
                 continue
-            full, rest = divmod(prompt_tokens, chunk)
-            if self.step_s(chunk, chunk * (full - 1)) + self.growth_s * (full - 1) > step_s:
+            full, rest = divmod(tokens, chunk)
+            if self.step_s(chunk, done_tokens + chunk * (full - 1)) + self.growth_s * (full - 1) > step_s:
                 continue
-            if not rest or self.step_s(rest, chunk * full) + self.growth_s * full <= step_s:
+            if not rest or self.step_s(rest, done_tokens + chunk * full) + self.growth_s * full <= step_s:
                 return chunk
         return 0
 
@@ -186,6 +198,7 @@ def local_prefill(
     share: float = PLAN_BETA,
     sizes: Sequence[int] = CHUNK_CANDIDATES,
     smallest_if_none: bool = False,
+    done_tokens: int = 0,
 ) -> LocalPrefill | None:
     """A prompt prefilled on a node next to its decodes, under either step budget.
 
@@ -193,11 +206,12 @@ def local_prefill(
         topology: of the cluster.
         node: the node.
         report: the node's.
-        prompt_tokens: tokens to prefill.
+        prompt_tokens: tokens of the whole prompt.
         tbt_slo_s: under "fixed", the TBT SLO that the plan keeps if nothing decodes there.
         share: under "fixed", share of the TBT SLO that a step of the plan may last; under "slo" it is `slo_share`.
         sizes: under "fixed", chunk sizes of the plan, falling.
         smallest_if_none: prefill in the smallest chunks even if they break the promise.
+        done_tokens: the prompt's first tokens that are not computed, since they are cached; fewer than all of them.
 
     Returns:
         None if some step would break the promise.
@@ -206,15 +220,16 @@ def local_prefill(
         slo_s = report.tbt_slo_s if report.tbt_slo_s < inf else tbt_slo_s
         return plan_chunks(
             topology.laws[node],
-            prompt_tokens,
+            prompt_tokens - done_tokens,
             report.decode_batch,
             report.decode_kv_tokens,
             share * slo_s,
             topology.token_budget,
             candidates=sizes,
             smallest_if_none=smallest_if_none,
+            done_tokens=done_tokens,
         )
-    local = NodeSteps.of(topology, node, report).engine_prefill(prompt_tokens)
+    local = NodeSteps.of(topology, node, report).engine_prefill(prompt_tokens - done_tokens, done_tokens)
     return local if smallest_if_none or local.slack_s >= 0.0 else None
 
 
@@ -248,20 +263,34 @@ def planned_queue_s(view: RouterView, node: int, steps: NodeSteps, tokens_ahead:
     return tokens_ahead / mean_tokens * steps.prefill_s(mean_tokens, chunk_tokens)
 
 
-def local_queue_s(view: RouterView, node: int, report: NodeReport, prompt_tokens: int, local: LocalPrefill) -> float:
+def local_queue_s(
+    view: RouterView, node: int, report: NodeReport, prompt_tokens: int, local: LocalPrefill, done_tokens: int = 0
+) -> float:
     """Seconds until the prompts ahead on a node are computed, for a prompt that is prefilled next to its decodes.
 
-    With plans they go one after the other, at about this prompt's pace; else they share steps.
+    With plans they go one after the other, at about this prompt's pace; else they share steps. The few tokens that a
+    cache leaves to compute have no pace: if `done_tokens` of the prompt are cached, the others go in its plan's chunks.
     """
     ahead = report.prefill_tokens_ahead
     if ahead <= 0:
         return 0.0
     if local.chunks:
+        if done_tokens:
+            steps = NodeSteps.of(view.topology, node, report)
+            return planned_queue_s(view, node, steps, ahead, max(local.chunks))
         return local.total_s * ahead / prompt_tokens
     return shared_queue_s(view, node, NodeSteps.of(view.topology, node, report), ahead)
 
 
 # ---- TTFT on a prefill node -----------------------------------------------------------------------------------------
+
+
+def tokens_to_send(request: RequestView, view: RouterView, decode_node: int) -> int:
+    """Tokens of a prompt's KV that a transfer to `decode_node` moves: all but the whole blocks cached there."""
+    prompt_tokens = request.prompt_tokens
+    if not view.has_prefix_caches:
+        return prompt_tokens
+    return prompt_tokens - view.topology.whole_blocks(view.prefix_hit_tokens(request, decode_node))
 
 
 def decode_step_s(law: StepLaw, batch: int, kv_tokens: int) -> float:
@@ -297,10 +326,19 @@ class Remote(NamedTuple):
     ttft_s: float
 
 
-def best_remote(request: RequestView, view: RouterView, decode_node: int) -> Remote:
-    """The prefill node with the least predicted TTFT for a request that decodes on `decode_node`."""
+def best_remote(request: RequestView, view: RouterView, decode_node: int, *, prefix: bool = True) -> Remote:
+    """The prefill node with the least predicted TTFT for a request that decodes on `decode_node`.
+
+    Args:
+        request: the request.
+        view: the cluster.
+        decode_node: where it decodes.
+        prefix: count what is cached of its prompt.
+    """
     topology = view.topology
     prompt_tokens = request.prompt_tokens
+    prefix = prefix and view.has_prefix_caches
+    to_send = tokens_to_send(request, view, decode_node) if prefix else prompt_tokens
     decode_s = first_token_s(view, decode_node, view.report(decode_node), prompt_tokens)
     best: Remote | None = None
     best_s = inf
@@ -308,8 +346,9 @@ def best_remote(request: RequestView, view: RouterView, decode_node: int) -> Rem
         report = view.report(node)
         steps = NodeSteps.of(topology, node, report)
         queue_s = shared_queue_s(view, node, steps, report.prefill_tokens_ahead)
-        ttft_s = queue_s + steps.engine_prefill_s(prompt_tokens)
-        ttft_s += topology.transfer_s(node, decode_node, prompt_tokens) + decode_s
+        cached = view.prefix_hit_tokens(request, node) if prefix else 0
+        ttft_s = queue_s + steps.engine_prefill_s(prompt_tokens - cached, cached)
+        ttft_s += topology.transfer_s(node, decode_node, to_send) + decode_s
         if ttft_s < best_s:
             best = Remote(node, steps, queue_s, ttft_s)
             best_s = ttft_s

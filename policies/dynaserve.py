@@ -26,6 +26,7 @@ What is adapted, and what is ours where the readings leave it open:
   least-loaded decode node; otherwise each is tried.
 - KV moves once all of the first segment is computed; the source sends it chunk by chunk while it is, so that a cut
   costs less there.
+- Prefix caches are not taken into account: the source does not have them.
 - The chunk is fixed when the request is placed under `step_budget="fixed"`. Under "slo" the engine adjusts each batch,
   as the source's local schedulers do, the prompts on a node share its steps, and `beta` is the engine's `slo_share`.
 """
@@ -66,7 +67,7 @@ class DynaServe:
         prompt_tokens = request.prompt_tokens
         planned = topology.step_budget == "fixed"
         least = view.least_loaded_decode_node()
-        source, steps, queue_s, best_s = best_remote(request, view, least)
+        source, steps, queue_s, best_s = best_remote(request, view, least, prefix=False)
         best = Placement(source, least)
         # s, when the first s tokens are computed, and the bytes to send of them; s = 0 comes first and has none.
         cuts = [(0, 0.0, 0)]

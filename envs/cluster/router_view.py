@@ -28,9 +28,10 @@ class RouterView:
     Attributes:
         topology: nodes, links and limits; only the loss of a node changes it.
         counters: the router's own counts, fresh.
+        has_prefix_caches: whether nodes have prefix caches; if not, `prefix_hit_tokens` is 0 for all requests.
     """
 
-    __slots__ = ("_caches", "_clock", "_engines", "_report_age_s", "counters", "topology")
+    __slots__ = ("_caches", "_clock", "_engines", "_report_age_s", "counters", "has_prefix_caches", "topology")
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class RouterView:
         self._engines = engines
         self._report_age_s = report_age_s
         self._caches = caches
+        self.has_prefix_caches = bool(caches)
 
     @property
     def now_s(self) -> float:

@@ -255,11 +255,11 @@ class Scheduler(NodeQueues):
         cached = self._source.cached_tokens(request, self._node) if request.block_hashes else 0
         plan = request.chunk_plan
         if cached and plan:  # the chunks that the cache covers are dropped: the rest were planned for their context
-            planned = 0
-            while planned < cached and len(plan) > 1:
-                planned += plan[0]
-                plan = plan[1:]
-            request.chunk_plan = plan
+            planned = covered = 0
+            while planned < cached and covered < len(plan) - 1:
+                planned += plan[covered]
+                covered += 1
+            request.chunk_plan = plan[covered:]
         if not self.step.give(law, request, cached):
             self.kv.release(request.target_tokens)
             return False

@@ -159,6 +159,7 @@ def test_renumbering_nodes_within_a_role_renumbers_rows(
     renumbered = HandMade("3P3D", *[view.reports[i] for i in order], at_s=view.at_s)
     for name in ("queued_prompts", "queued_prompt_tokens", "deflected_requests", "decode_requests"):
         getattr(renumbered.counters, name)[:] = [getattr(view.counters, name)[i] for i in order]
+    renumbered.hits = [view.hits[i] for i in order]
     before, after = encode(request, view), encode(request, renumbered)
     assert np.array_equal(before["nodes"][order], after["nodes"])
     assert np.array_equal(before["action_mask"][order], after["action_mask"])

@@ -51,6 +51,10 @@ class HandMade(RouterView):
     def now_s(self) -> float:
         return self.at_s
 
+    @property
+    def has_prefix_caches(self) -> bool:
+        return any(self.hits)
+
     def report(self, node: int) -> NodeReport:
         return self.reports[node]
 
