@@ -18,7 +18,7 @@ from hardware_profiles.files import replacing
 if TYPE_CHECKING:  # torch is for training only
     from agents.network import PlacementNetwork
 
-FORMAT = "prefill-placement-policy/1"
+FORMAT = "prefill-placement-policy/2"
 """Changes when a reader of this version could not use the file."""
 
 
@@ -81,13 +81,13 @@ def load_policy(path: Path) -> PolicyFile:
 
 
 def _layout(values: Mapping[str, Any]) -> Layout:
-    names = {key: tuple(str(name) for name in values[key]) for key in ("request", "global_", "nodes")}
-    return Layout(version=int(values["version"]), **names)
+    names = {key: tuple(str(name) for name in values[key]) for key in ("request", "global_", "choices")}
+    return Layout(version=int(values["version"]), choice_set=str(values["choice_set"]), **names)
 
 
 def _check_weights(path: Path, weights: Mapping[str, np.ndarray], sizes: FeatureSizes) -> None:
     """Refuse weights that are not those of an Actor of these sizes."""
-    bias = weights.get("node.bias")
+    bias = weights.get("choice.bias")
     hidden = len(bias) if bias is not None and bias.ndim == 1 else 0
     shapes = weight_shapes(sizes, hidden)
     for name in sorted(shapes.keys() | weights.keys()):
@@ -102,16 +102,16 @@ def weight_shapes(sizes: FeatureSizes, hidden: int) -> dict[str, tuple[int, ...]
     """Shape of every parameter of an Actor, by name."""
     context = sizes.request + sizes.global_
     return {
-        "encoder.node.weight": (hidden, sizes.node),
-        "encoder.node.bias": (hidden,),
+        "encoder.choice.weight": (hidden, sizes.choice),
+        "encoder.choice.bias": (hidden,),
         "encoder.context.weight": (hidden, context),
         "encoder.second.weight": (hidden, hidden),
         "encoder.second.bias": (hidden,),
-        "node.weight": (hidden, hidden),
-        "node.bias": (hidden,),
+        "choice.weight": (hidden, hidden),
+        "choice.bias": (hidden,),
         "summary.weight": (hidden, 2 * hidden + context),
         "score.weight": (1, hidden),
-        "skip.weight": (1, sizes.node),
+        "skip.weight": (1, sizes.choice),
     }
 
 

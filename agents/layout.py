@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 MASKED_SCORE = -1e8
-"""Score of a node that may not be chosen: no probability, and still finite."""
+"""Score of a choice that may not be made: no probability, and still finite."""
 
 
 class FeatureSizes(NamedTuple):
@@ -11,7 +11,7 @@ class FeatureSizes(NamedTuple):
 
     request: int
     global_: int
-    node: int
+    choice: int
 
 
 class Layout(NamedTuple):
@@ -19,17 +19,19 @@ class Layout(NamedTuple):
 
     Attributes:
         version: of how features are computed and squashed.
+        choice_set: which choices the rows are, see `envs.choices`.
         request: names of the request's features.
         global_: names of the global features.
-        nodes: names of a node's features.
+        choices: names of the features of a choice's row.
     """
 
     version: int
+    choice_set: str
     request: tuple[str, ...]
     global_: tuple[str, ...]
-    nodes: tuple[str, ...]
+    choices: tuple[str, ...]
 
     @property
     def sizes(self) -> FeatureSizes:
         """Numbers of features."""
-        return FeatureSizes(len(self.request), len(self.global_), len(self.nodes))
+        return FeatureSizes(len(self.request), len(self.global_), len(self.choices))

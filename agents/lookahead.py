@@ -12,10 +12,10 @@ import numpy as np
 
 import policies
 from agents.processes import finished
-from envs.candidates import candidates
+from envs.choices import Choices, ChoiceSet
 from envs.cluster import Cluster, ClusterConfig, Request
 from envs.objective import Objective
-from envs.observation import encode_candidates
+from envs.observation import encode
 from envs.workload import Workload
 from hardware_profiles.files import replacing
 from policies.rollout import placed_by, rollout_cost, view_of
@@ -34,16 +34,18 @@ class LookaheadArguments:
         episodes: workloads to play, one after another or in parallel; every request of each is an example.
         horizon_requests: arrivals that a placement is played over.
         base: policy that places them.
+        choices: the set of choices that are played, see `envs.choices`.
         objective: weights of the cost, as in the environment.
         best_share: share of requests placed where it was cheapest; the examples then come from where the learner is
             going to be.
-        random_share: share placed at random among the feasible nodes; the rest are placed by the base policy.
+        random_share: share placed at random among the feasible choices; the rest are placed by the base policy.
         seed: of the behaviour's draws.
     """
 
     episodes: int = 80
     horizon_requests: int = 40
     base: str = "shortest-ttft"
+    choices: ChoiceSet = "pairs"
     objective: Objective = field(default_factory=Objective)
     best_share: float = 0.35
     random_share: float = 0.15
@@ -54,7 +56,7 @@ def play_episode(workload: Workload, config: ClusterConfig, arguments: Lookahead
     """Play one workload and cost every placement of every request.
 
     Returns:
-        Observations by name, each with a leading axis of requests, and "costs" (M, N), above the cheapest's; 0 where
+        Observations by name, each with a leading axis of requests, and "costs" (M, C), above the cheapest's; 0 where
         the mask is 0.
     """
     rng = np.random.default_rng(np.random.SeedSequence(arguments.seed, spawn_key=(0x100C, episode)))
@@ -66,30 +68,30 @@ def play_episode(workload: Workload, config: ClusterConfig, arguments: Lookahead
         cluster.clock.advance_to(request[0])
         asked = view_of(number, request)
         placement = placed_by(base, asked, cluster.view())  # asked each time: it may remember what it was asked
-        found = candidates(asked, cluster.view())
-        costs = np.full(len(found), np.inf)
-        for index, choice in enumerate(found):
-            if choice.feasible:
-                costs[index] = rollout_cost(
-                    cluster,
-                    choice.placement,
-                    number,
-                    requests,
-                    base,
-                    horizon_requests=arguments.horizon_requests,
-                    objective=arguments.objective,
-                )
+        choices = Choices.of(asked, cluster.view(), arguments.choices)
+        feasible = np.flatnonzero(choices.feasible)
+        costs = np.full(len(choices), np.inf)
+        for row in feasible.tolist():
+            costs[row] = rollout_cost(
+                cluster,
+                choices.placement(row),
+                number,
+                requests,
+                base,
+                horizon_requests=arguments.horizon_requests,
+                objective=arguments.objective,
+            )
         rows.append(
             {
-                **encode_candidates(asked, cluster.view(), found),
+                **encode(choices),
                 "costs": np.where(np.isfinite(costs), costs - costs.min(), 0.0).astype(np.float32),
             }
         )
         draw = rng.random()
         if draw < arguments.best_share:
-            placement = found[int(np.argmin(costs))].placement
+            placement = choices.placement(int(np.argmin(costs)))
         elif draw < arguments.best_share + arguments.random_share:
-            placement = found[int(rng.choice(np.flatnonzero(np.isfinite(costs))))].placement
+            placement = choices.placement(int(rng.choice(feasible)))
         cluster.submit(Request(number, *request), placement)
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 

@@ -1,9 +1,9 @@
-"""The network that scores where a request's prefill may go: one encoder, shared by all nodes.
+"""The network that scores the choices for a request: one encoder, shared by all rows.
 
-Nothing in it depends on how many nodes there are or on their order. Each node is encoded by the same weights
-together with the request and the global features; the embeddings are pooled (mean and max over the nodes that
-exist), and the same head scores every node from its own embedding and the pool. Permuting the nodes permutes
-the scores and leaves the value as it was; weights trained on 4 nodes load into a network for 8.
+Nothing in it depends on how many choices there are or on their order. Each choice is encoded by the same weights
+together with the request and the global features; the embeddings are pooled (mean and max over the choices that
+exist), and the same head scores every choice from its own embedding and the pool. Permuting the rows permutes
+the scores and leaves the value as it was; weights trained on one cluster shape load into a network for another.
 
 Actor and critic have an encoder each, so that fitting the value cannot disturb the policy
 (separate networks do better in Andrychowicz et al. 2020, arXiv 2006.05990, section 3.2).
@@ -19,43 +19,43 @@ from agents.layout import MASKED_SCORE, FeatureSizes
 
 
 class Encoder(nn.Module):
-    """Embeds every node and pools the embeddings.
+    """Embeds every choice and pools the embeddings.
 
-    A layer over [node, context] is written as the sum of two layers, so that the context's share is computed
-    once for a cluster and not once for each of its nodes.
+    A layer over [choice, context] is written as the sum of two layers, so that the context's share is computed
+    once per decision and not once per choice.
     """
 
     def __init__(self, sizes: FeatureSizes, hidden: int) -> None:
         super().__init__()
         context = sizes.request + sizes.global_
-        self.node = nn.Linear(sizes.node, hidden)
+        self.choice = nn.Linear(sizes.choice, hidden)
         self.context = nn.Linear(context, hidden, bias=False)
         self.second = nn.Linear(hidden, hidden)
         self.summary_size = 2 * hidden + context
 
     def forward(self, observation: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return node embeddings (B, N, hidden) and the cluster's summary (B, summary_size)."""
-        nodes = observation["nodes"]
+        """Return embeddings of the choices (B, C, hidden) and their summary (B, summary_size)."""
+        choices = observation["choices"]
         context = torch.cat([observation["request"], observation["global"]], dim=1)
-        embedding = torch.tanh(self.node(nodes) + self.context(context).unsqueeze(1))
+        embedding = torch.tanh(self.choice(choices) + self.context(context).unsqueeze(1))
         embedding = torch.tanh(self.second(embedding))
-        # A row of zeros that may not be chosen is padding; a node that merely may not be chosen still counts.
-        present = ((observation["action_mask"] > 0) | (nodes != 0).any(dim=2)).unsqueeze(2)
+        # A row of zeros that may not be chosen is padding; a choice that merely may not be made still counts.
+        present = ((observation["action_mask"] > 0) | (choices != 0).any(dim=2)).unsqueeze(2)
         mean = (embedding * present).sum(dim=1) / present.sum(dim=1).clamp(min=1)
         highest = embedding.masked_fill(~present, -1.0).amax(dim=1)  # -1 is the least that tanh can give
         return embedding, torch.cat([mean, highest, context], dim=1)
 
 
 class Actor(nn.Module):
-    """Scores every node: a head over its embedding and the summary, plus a linear skip from its features."""
+    """Scores every choice: a head over its embedding and the summary, plus a linear skip from its features."""
 
     def __init__(self, sizes: FeatureSizes, hidden: int, skip_start: Mapping[int, float]) -> None:
         super().__init__()
         self.encoder = Encoder(sizes, hidden)
-        self.node = nn.Linear(hidden, hidden)
+        self.choice = nn.Linear(hidden, hidden)
         self.summary = nn.Linear(self.encoder.summary_size, hidden, bias=False)
-        self.score = nn.Linear(hidden, 1, bias=False)  # a bias common to all nodes would change nothing
-        self.skip = nn.Linear(sizes.node, 1, bias=False)
+        self.score = nn.Linear(hidden, 1, bias=False)  # a bias common to all choices changes nothing
+        self.skip = nn.Linear(sizes.choice, 1, bias=False)
         _orthogonal(self, last=self.score, last_gain=0.01)
         with torch.no_grad():
             self.skip.weight.zero_()
@@ -63,10 +63,10 @@ class Actor(nn.Module):
                 self.skip.weight[0, column] = weight
 
     def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
-        """Return scores (B, N), logits of the placement; MASKED_SCORE where the mask is 0."""
+        """Return scores (B, C), logits of the choices; MASKED_SCORE where the mask is 0."""
         embedding, summary = self.encoder(observation)
-        hidden = torch.tanh(self.node(embedding) + self.summary(summary).unsqueeze(1))
-        scores: Tensor = (self.score(hidden) + self.skip(observation["nodes"])).squeeze(2)
+        hidden = torch.tanh(self.choice(embedding) + self.summary(summary).unsqueeze(1))
+        scores: Tensor = (self.score(hidden) + self.skip(observation["choices"])).squeeze(2)
         return scores.masked_fill(observation["action_mask"] <= 0, MASKED_SCORE)
 
 
@@ -93,7 +93,7 @@ class PlacementNetwork(nn.Module):
     Args:
         sizes: numbers of features.
         hidden: width of every layer.
-        skip_start: what the skip's weights start from, by node feature column; the others start at 0. The
+        skip_start: what the skip's weights start from, by column of a choice's row; the others start at 0. The
             head starts near 0, so this is the policy before any training: {predicted TTFT: -40} begins near
             shortest predicted TTFT, and nothing given begins near the uniform policy. State it with any
             result.
@@ -107,16 +107,16 @@ class PlacementNetwork(nn.Module):
         self.critic = Critic(sizes, hidden)
 
     def forward(self, observation: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return (scores (B, N), values (B, 1)) of a batch of observations.
+        """Return (scores (B, C), values (B, 1)) of a batch of observations.
 
         Args:
-            observation: "request" (B, R), "global" (B, G), "nodes" (B, N, F) and "action_mask" (B, N).
+            observation: "request" (B, R), "global" (B, G), "choices" (B, C, F) and "action_mask" (B, C).
         """
         return self.forward_actor(observation), self.forward_critic(observation)
 
     # stable-baselines3 calls the two halves by these names.
     def forward_actor(self, observation: Mapping[str, Tensor]) -> Tensor:
-        """Return scores (B, N)."""
+        """Return scores (B, C)."""
         scores: Tensor = self.actor(observation)
         return scores
 

@@ -12,7 +12,7 @@ from agents.layout import MASKED_SCORE
 
 
 class NumpyActor:
-    """An Actor's forward pass for one observation, any number of nodes.
+    """An Actor's forward pass for one observation, any number of choices.
 
     Args:
         weights: parameters of an Actor by name, as a policy file holds them.
@@ -22,34 +22,34 @@ class NumpyActor:
         def right_hand(name: str) -> np.ndarray:
             return np.ascontiguousarray(weights[f"{name}.weight"].T)
 
-        self._encode_node = right_hand("encoder.node")
-        self._encode_bias = weights["encoder.node.bias"]
+        self._encode_choice = right_hand("encoder.choice")
+        self._encode_bias = weights["encoder.choice.bias"]
         self._encode_context = right_hand("encoder.context")
         self._second = right_hand("encoder.second")
         self._second_bias = weights["encoder.second.bias"]
-        self._node = right_hand("node")
-        self._node_bias = weights["node.bias"]
+        self._choice = right_hand("choice")
+        self._choice_bias = weights["choice.bias"]
         self._summary = right_hand("summary")
         self._score = weights["score.weight"][0]
         self._skip = weights["skip.weight"][0]
 
     def scores(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the score of every node, (N,), MASKED_SCORE where the mask is 0.
+        """Return the score of every choice, (C,), MASKED_SCORE where the mask is 0.
 
         Args:
-            observation: "request" (R,), "global" (G,), "nodes" (N, F) and "action_mask" (N,).
+            observation: "request" (R,), "global" (G,), "choices" (C, F) and "action_mask" (C,).
         """
-        nodes, allowed = observation["nodes"], observation["action_mask"] > 0
+        choices, allowed = observation["choices"], observation["action_mask"] > 0
         context = np.concatenate((observation["request"], observation["global"]))
-        embedding = np.tanh(nodes @ self._encode_node + (context @ self._encode_context + self._encode_bias))
+        embedding = np.tanh(choices @ self._encode_choice + (context @ self._encode_context + self._encode_bias))
         embedding = np.tanh(embedding @ self._second + self._second_bias)
-        present = allowed | nodes.any(axis=1)
+        present = allowed | choices.any(axis=1)
         existing = embedding if present.all() else embedding[present]
         pool = (existing.sum(axis=0) / np.float32(len(existing)), existing.max(axis=0), context)
-        hidden = np.tanh(embedding @ self._node + (np.concatenate(pool) @ self._summary + self._node_bias))
-        scores: np.ndarray = np.where(allowed, hidden @ self._score + nodes @ self._skip, np.float32(MASKED_SCORE))
+        hidden = np.tanh(embedding @ self._choice + (np.concatenate(pool) @ self._summary + self._choice_bias))
+        scores: np.ndarray = np.where(allowed, hidden @ self._score + choices @ self._skip, np.float32(MASKED_SCORE))
         return scores
 
     def act(self, observation: Mapping[str, np.ndarray]) -> int:
-        """Return the node with the highest score."""
+        """Return the row with the highest score."""
         return int(self.scores(observation).argmax())

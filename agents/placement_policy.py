@@ -1,30 +1,31 @@
-"""A trained policy file as a placement policy, beside the heuristics."""
+"""A trained policy file as a placement policy, next to the rules."""
 
 from pathlib import Path
+from typing import cast
 
 from agents.export import load_policy
 from agents.layout import Layout
 from agents.numpy_policy import NumpyActor
-from envs import observation
-from envs.candidates import candidates
-from envs.cluster import RouterView
-from envs.cluster.placement import Placement
-from envs.cluster.request import RequestView
+from envs.choices import CHOICE_SETS, Choices, ChoiceSet
+from envs.cluster import Placement, RequestView, RouterView
+from envs.features import CHOICE_FEATURES, GLOBAL_FEATURES, REQUEST_FEATURES
+from envs.observation import LAYOUT_VERSION, encode
 from hardware_profiles.errors import InputError
 
 
-def current_layout() -> Layout:
-    """Layout of the observations that envs.observation makes now."""
+def current_layout(choice_set: str) -> Layout:
+    """Layout of the observations that envs.observation makes now of a set of choices."""
     return Layout(
-        version=observation.LAYOUT_VERSION,
-        request=tuple(observation.REQUEST_FEATURES),
-        global_=tuple(observation.GLOBAL_FEATURES),
-        nodes=tuple(observation.NODE_FEATURES),
+        version=LAYOUT_VERSION,
+        choice_set=choice_set,
+        request=tuple([feature.name for feature in REQUEST_FEATURES]),
+        global_=tuple([feature.name for feature in GLOBAL_FEATURES]),
+        choices=tuple([feature.name for feature in CHOICE_FEATURES]),
     )
 
 
 class LearnedPolicy:
-    """Places each request on the node that the trained network scores highest. It draws nothing at random.
+    """Makes the choice that the trained network scores highest. It draws nothing at random.
 
     Args:
         path: a policy file.
@@ -37,15 +38,17 @@ class LearnedPolicy:
         self.path = Path(path)
         self.name = self.path.stem
         file = load_policy(self.path)
-        if file.layout != current_layout():
+        choice_set = file.layout.choice_set
+        if choice_set not in CHOICE_SETS or file.layout != current_layout(choice_set):
             raise InputError(
-                f"{path}: trained on observation layout {file.layout.version}, this version makes layout "
-                f"{current_layout().version}; train it again"
+                f"{path}: trained on observation layout {file.layout.version} of {choice_set}, this version makes "
+                f"layout {LAYOUT_VERSION} of {', '.join(CHOICE_SETS)}; train it again"
             )
         self.training = file.training
+        self._choice_set = cast(ChoiceSet, choice_set)
         self._actor = NumpyActor(file.weights)
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
-        """Choose where `request` is prefilled, from what the router can see."""
-        found = candidates(request, view)
-        return found[self._actor.act(observation.encode_candidates(request, view, found))].placement
+        """Choose where `request` is prefilled and decodes, from what the router can see."""
+        choices = Choices.of(request, view, self._choice_set)
+        return choices.placement(self._actor.act(encode(choices)))

@@ -104,6 +104,7 @@ def build(make_env: MakeEnv, arguments: PPOArguments, first_episodes: list[int] 
         ent_coef=arguments.entropy_weight,
         vf_coef=arguments.value_weight,
         max_grad_norm=arguments.max_grad_norm,
+        normalize_advantage=False,  # TimeDiscountedBuffer has scaled them, by group
         target_kl=arguments.target_kl,
         rollout_buffer_class=TimeDiscountedBuffer,
         rollout_buffer_kwargs={"rollouts_per_arrivals": arguments.rollouts_per_arrivals},

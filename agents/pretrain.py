@@ -1,7 +1,7 @@
 """Warm starts: fitting the network to costs or actions before PPO.
 
-Inputs are plain arrays. The network is exactly permutation-equivariant, so permuting nodes adds nothing to
-the examples, and none is done. Part of the examples is held out; the weights kept are those of the epoch that
+Inputs are plain arrays. The network is exactly permutation-equivariant, so permuting rows would add nothing to
+the examples. Part of the examples is held out; the weights kept are those of the epoch that
 did best there.
 """
 
@@ -55,14 +55,14 @@ def regress_costs(
     arguments: FitArguments = DEFAULT_FIT,
     robust_above: float = 0.2,
 ) -> Fit:
-    """Fit scores to minus the costs of the placements, each decision's centred (Huber loss).
+    """Fit scores to minus the costs of the choices, each decision's centred (Huber loss).
 
     Args:
         network: fitted in place, the actor only.
-        observations: "request" (M, R), "global" (M, G), "nodes" (M, N, F), "action_mask" (M, N).
-        costs: (M, N); entries where the mask is 0 are not read.
-        temperature: cost difference that makes one placement e times as likely as another, for the
-            policy's softmax. Large leaves PPO more to explore; the best-scored placement does not depend on
+        observations: "request" (M, R), "global" (M, G), "choices" (M, C, F), "action_mask" (M, C).
+        costs: (M, C); entries where the mask is 0 are not read.
+        temperature: cost difference that makes one choice e times as likely as another, for the
+            policy's softmax. Large leaves PPO more to explore; the best-scored choice does not depend on
             it.
         robust_above: cost errors above this count linearly, not squared (Huber); a few decisions cost a hundred times
             as much as most.
@@ -107,7 +107,7 @@ def fit_values(
 
 
 def _centred(scores: Tensor, allowed: Tensor) -> Tensor:
-    """Scores less their mean over the nodes allowed; 0 where none is."""
+    """Scores less their mean over the rows allowed; 0 where none is."""
     scores = torch.where(allowed, scores, 0.0)
     mean = scores.sum(dim=1, keepdim=True) / allowed.sum(dim=1, keepdim=True)
     return torch.where(allowed, scores - mean, 0.0)

@@ -17,8 +17,8 @@ class PlacementActorCritic(ActorCriticPolicy):
     """ActorCriticPolicy whose whole network is a PlacementNetwork, as `self.network`.
 
     Args:
-        observation_space: Dict of "request" (R,), "global" (G,), "nodes" (N, F), "action_mask" (N,).
-        action_space: Discrete(N).
+        observation_space: Dict of "request" (R,), "global" (G,), "choices" (C, F), "action_mask" (C,).
+        action_space: Discrete(C).
         lr_schedule: learning rate by remaining progress (1 to 0).
         hidden: width of the network's layers.
         skip_start: see PlacementNetwork.
@@ -74,4 +74,4 @@ def feature_sizes(observation_space: spaces.Space[Any]) -> FeatureSizes:
     """Numbers of features in a placement environment's observation space."""
     assert isinstance(observation_space, spaces.Dict)
     shapes = {key: space.shape or () for key, space in observation_space.spaces.items()}
-    return FeatureSizes(request=shapes["request"][0], global_=shapes["global"][0], node=shapes["nodes"][1])
+    return FeatureSizes(request=shapes["request"][0], global_=shapes["global"][0], choice=shapes["choices"][1])

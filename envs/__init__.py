@@ -1,8 +1,8 @@
-"""The world: workloads, the cluster, and the Gymnasium environment `envs:PrefillPlacement-v0`."""
+"""The world: workloads, the cluster, and the Gymnasium environment `envs:PrefillPlacement-v1`."""
 
 import gymnasium
 
 from envs import compiled
 
 compiled.check()
-gymnasium.register(id="PrefillPlacement-v0", entry_point="envs.placement_env:PrefillPlacementEnv")
+gymnasium.register(id="PrefillPlacement-v1", entry_point="envs.placement_env:PrefillPlacementEnv")

@@ -1,145 +1,115 @@
-"""From a router's view to the observation of a learned policy: the one place where features are made and squashed.
+"""From the choices for a request to the observation of a learned policy: the one place where features are squashed.
 
-Squashing is analytic (no running statistics), so a saved policy needs nothing beside its weights: x >= 0 becomes
+Squashing is analytic (no running statistics), so a saved policy needs nothing but its weights: x >= 0 becomes
 log(1 + x / ref) / (1 + log(1 + x / ref)), which never reaches 1. A queue ten times longer than any seen still looks
 longer; a ceiling would make the policy herd.
 """
 
-from math import exp, inf
+from collections.abc import Sequence
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.candidates import Candidate, candidates
-from envs.cluster import RequestView, RouterView
-from envs.cluster.router_counters import RECENT_S
+from envs.choices import Choices
+from envs.features import (
+    CHOICE_FEATURES,
+    DECODE_FEATURES,
+    GLOBAL_FEATURES,
+    PAIR_FEATURES,
+    PREFILL_FEATURES,
+    REQUEST_FEATURES,
+    ChoiceFeature,
+    Fading,
+    Feature,
+)
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Rises whenever a feature changes its meaning; exported policies name the one they were trained on."""
-
-# Each feature with its reference: the value that squashes to 0.41. Times in seconds, lengths in tokens.
-REQUEST_FEATURES = {
-    "prompt_tokens": 512.0,
-    "ttft_slo_s": 1.0,
-    "tbt_slo_s": 0.05,
-    "best_ttft_s": 0.25,
-}
-GLOBAL_FEATURES = {
-    "recent_requests_per_prefill_node_1s": 4.0,
-    "recent_requests_per_prefill_node_10s": 40.0,
-    "recent_prompt_tokens_per_prefill_node_1s": 8192.0,
-    "recent_prompt_tokens_per_prefill_node_10s": 81920.0,
-    "queued_prompt_tokens_per_prefill_node": 2048.0,
-    "decode_requests_per_decode_node": 32.0,
-    "deflected_requests_per_decode_node": 0.5,
-    "prefill_share_of_nodes": 0.5,
-}
-NODE_FEATURES = {
-    "is_decode_node": 0.0,  # already 0 or 1
-    "ttft_s": 0.25,
-    "ttft_over_slo": 0.25,
-    "ttft_behind_best_s": 0.05,
-    "execution_s": 0.1,
-    "tbt_slack_s": 0.02,  # signed: 0.5 is none left
-    "queued_prompt_tokens": 2048.0,
-    "queued_prompts": 1.0,
-    "prefill_tokens_ahead": 2048.0,
-    "decode_requests": 32.0,
-    "decode_requests_behind_least": 2.0,
-    "decode_batch": 32.0,
-    "decode_kv_share": 0.1,
-    "deflected_requests": 1.0,
-    "chunks": 2.0,
-}
-_SIGNED = list(NODE_FEATURES).index("tbt_slack_s")
-PREDICTED_TTFT_COLUMN = list(NODE_FEATURES).index("ttft_s")
-
-_REQUEST_REFS = np.array(list(REQUEST_FEATURES.values()))
-_GLOBAL_REFS = np.array(list(GLOBAL_FEATURES.values()))
-_NODE_REFS = np.array(list(NODE_FEATURES.values()))
-_NODE_REFS[0] = 1.0
-_NO_ROW = (0.0,) * len(NODE_FEATURES)
 
 Observation = dict[str, NDArray[np.float32] | NDArray[np.int8]]
 
+FloatArray = NDArray[np.float64]
+Declared = Sequence[Feature[Choices]] | Sequence[Feature[Fading]] | Sequence[ChoiceFeature]
 
-def squash(values: NDArray[np.float64], refs: NDArray[np.float64]) -> NDArray[np.float32]:
+PREDICTED_TTFT_COLUMN = [feature.name for feature in CHOICE_FEATURES].index("ttft_s")
+
+
+def squash(values: FloatArray, refs: FloatArray) -> FloatArray:
     """Values of 0 and more to [0, 1), monotone; `refs` broadcast against the last axis."""
     logs = np.log1p(values / refs)
-    squashed: NDArray[np.float32] = (logs / (1.0 + logs)).astype(np.float32)
+    squashed: FloatArray = logs / (1.0 + logs)
     return squashed
 
 
-def encode(request: RequestView, view: RouterView) -> Observation:
-    """The observation of one decision; see `envs.placement_env.PrefillPlacementEnv` for its tables.
+class Scale:
+    """How the values of some features become observations.
+
+    Args:
+        features: in order.
+    """
+
+    def __init__(self, features: Declared | Sequence[Feature[object]]) -> None:
+        self.refs = np.array([1.0 if one.kind == "flag" else one.reference for one in features])
+        self.flags = np.array([i for i, one in enumerate(features) if one.kind == "flag"], dtype=np.int64)
+        self.signed = np.array([i for i, one in enumerate(features) if one.kind == "signed"], dtype=np.int64)
+
+    def __call__(self, values: FloatArray) -> FloatArray:
+        """Values (..., F) of the features to [0, 1]."""
+        if not self.signed.size:
+            scaled = squash(values, self.refs)
+        else:
+            scaled = squash(np.abs(values), self.refs)
+            signed = values[..., self.signed]
+            scaled[..., self.signed] = 0.5 + 0.5 * np.where(signed < 0.0, -1.0, 1.0) * scaled[..., self.signed]
+        if self.flags.size:
+            scaled[..., self.flags] = values[..., self.flags]
+        return scaled
+
+
+_REQUEST, _GLOBAL = Scale(REQUEST_FEATURES), Scale(GLOBAL_FEATURES)
+_PREFILL, _DECODE, _PAIR = Scale(PREFILL_FEATURES), Scale(DECODE_FEATURES), Scale(PAIR_FEATURES)  # type: ignore[arg-type]
+_FIRST_DECODE = len(PREFILL_FEATURES)
+_FIRST_PAIR = _FIRST_DECODE + len(DECODE_FEATURES)
+
+
+def encode(choices: Choices, rows: int = 0) -> Observation:
+    """The observation of one decision; see `envs.placement_env.PlacementEnv` for its tables.
+
+    Args:
+        choices: for the request.
+        rows: rows of the observation; beyond the choices they are zeros that may not be chosen. 0: one per choice.
 
     Returns:
-        "request" (4,), "global" (8,), "nodes" (N, 15) float32 in [0, 1], "action_mask" (N,) int8; all fresh arrays.
-        The row of a lost node is all zeros.
+        "request" (R,), "global" (G,), "choices" (rows, F) float32 in [0, 1], "action_mask" (rows,) int8; all fresh
+        arrays.
     """
-    return encode_candidates(request, view, candidates(request, view))
-
-
-def encode_candidates(request: RequestView, view: RouterView, found: list[Candidate]) -> Observation:
-    """`encode` for candidates at hand."""
-    topology = view.topology
-    counters = view.counters
-    prefill_nodes = len(topology.prefill_nodes)
-    decode_nodes = len(topology.decode_nodes)
-    first_decode_node = topology.first_decode_node
-    best_s = min([c.ttft_s for c in found if c.feasible])
-    least = min([counters.decode_requests[node] for node in topology.decode_nodes])
-
-    rows = []
-    for node, (_, _, ttft_s, execution_s, slack_s, chunks, report) in enumerate(found):
-        if ttft_s == inf:
-            rows.append(_NO_ROW)
-            continue
-        is_decode = node >= first_decode_node
-        decode_requests = counters.decode_requests[node]
-        rows.append(
-            (
-                1.0 if is_decode else 0.0,
-                ttft_s,
-                ttft_s / request.ttft_slo_s,
-                max(0.0, ttft_s - best_s),
-                execution_s,
-                abs(slack_s),
-                counters.queued_prompt_tokens[node],
-                counters.queued_prompts[node],
-                max(0, report.prefill_tokens_ahead),
-                decode_requests,
-                decode_requests - least if is_decode else 0,
-                report.decode_batch,
-                report.decode_kv_tokens / topology.kv_capacity_tokens[node],
-                counters.deflected_requests[node],
-                chunks,
-            )
-        )
-    nodes = squash(np.array(rows, dtype=np.float64), _NODE_REFS)
-    nodes[:, 0] = [row[0] for row in rows]
-    signs = np.array([1.0 if c.slack_s >= 0.0 else -1.0 for c in found], dtype=np.float32)
-    nodes[:, _SIGNED] = 0.5 + 0.5 * signs * nodes[:, _SIGNED]
-    if prefill_nodes + decode_nodes < len(found):
-        nodes[[c.ttft_s == inf for c in found]] = 0.0
-
-    elapsed_s = view.now_s - counters.last_arrival_s
-    fast = exp(-elapsed_s / RECENT_S[0])
-    slow = exp(-elapsed_s / RECENT_S[1])
-    global_values = (
-        counters.recent_requests[0] * fast / prefill_nodes,
-        counters.recent_requests[1] * slow / prefill_nodes,
-        counters.recent_prompt_tokens[0] * fast / prefill_nodes,
-        counters.recent_prompt_tokens[1] * slow / prefill_nodes,
-        sum(counters.queued_prompt_tokens[:first_decode_node]) / prefill_nodes,
-        sum(counters.decode_requests) / decode_nodes,
-        sum(counters.deflected_requests) / decode_nodes,
-        prefill_nodes / (prefill_nodes + decode_nodes),
-    )
-    request_values = (request.prompt_tokens, request.ttft_slo_s, request.tbt_slo_s, best_s)
+    count = len(choices)
+    table = np.zeros((rows or count, len(CHOICE_FEATURES)), dtype=np.float32)
+    prefill = np.array([[float(one.value(node)) for one in PREFILL_FEATURES] for node in choices.prefill])
+    decode = np.array([[float(one.value(node)) for one in DECODE_FEATURES] for node in choices.decode])
+    pair = np.array([one.value(choices) for one in PAIR_FEATURES]).T
+    table[:count, :_FIRST_DECODE] = _PREFILL(prefill)[choices.prefill_index]
+    table[:count, _FIRST_DECODE:_FIRST_PAIR] = _DECODE(decode)[choices.decode_index]
+    table[:count, _FIRST_PAIR:] = _PAIR(pair)
+    mask = np.zeros(rows or count, dtype=np.int8)
+    mask[:count] = choices.feasible
+    fading = Fading.of(choices)
     return {
-        "request": squash(np.array(request_values, dtype=np.float64), _REQUEST_REFS),
-        "global": squash(np.array(global_values, dtype=np.float64), _GLOBAL_REFS),
-        "nodes": nodes,
-        "action_mask": np.array([c.feasible for c in found], dtype=np.int8),
+        "request": _REQUEST(np.array([one.value(choices) for one in REQUEST_FEATURES])).astype(np.float32),
+        "global": _GLOBAL(np.array([one.value(fading) for one in GLOBAL_FEATURES])).astype(np.float32),
+        "choices": table,
+        "action_mask": mask,
     }
+
+
+def observation_space(rows: int) -> spaces.Dict:
+    """The space of `encode`'s observations with so many rows."""
+    return spaces.Dict(
+        {
+            "request": spaces.Box(0.0, 1.0, (len(REQUEST_FEATURES),), np.float32),
+            "global": spaces.Box(0.0, 1.0, (len(GLOBAL_FEATURES),), np.float32),
+            "choices": spaces.Box(0.0, 1.0, (rows, len(CHOICE_FEATURES)), np.float32),
+            "action_mask": spaces.Box(0, 1, (rows,), np.int8),
+        }
+    )

@@ -1,141 +1,194 @@
 """The Gymnasium environment; its docstring is its specification."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from math import inf
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.candidates import Candidate, candidates
-from envs.cluster import Cluster, ClusterConfig, Request, RequestRecord, RequestView, RouterView
-from envs.generators import families, generate
+from envs.choices import Choices, ChoiceSet, check_choice_set, most_choices
+from envs.cluster import Cluster, ClusterConfig, Placement, Request, RequestRecord, parse_shape
+from envs.default_rate import default_rate_rps
+from envs.episode import Episode, EpisodeSource, Horizon, WorkloadSource
+from envs.episode_summary import episode_summary
+from envs.features import (
+    DECODE_FEATURES,
+    GLOBAL_FEATURES,
+    PAIR_FEATURES,
+    PREFILL_FEATURES,
+    REQUEST_FEATURES,
+    table,
+)
+from envs.generators import families
 from envs.objective import Costs, Objective
-from envs.observation import GLOBAL_FEATURES, NODE_FEATURES, REQUEST_FEATURES, Observation, encode_candidates
+from envs.observation import Observation, encode, observation_space
 from envs.render import draw_nodes, node_table
-from envs.workload import Workload
+from envs.slos import SloClass, Slos
+from envs.warm_up import WarmUp, check_warm_up, view_of, warm
+from envs.workload import TBT_SLO_S, TTFT_SLO_S, Workload
 from hardware_profiles import InputError, Profile, load_profile
 
-WorkloadSource = str | Workload | Callable[[int, float, int], Workload]
+HORIZON_REQUESTS = 512
+"""Decisions of an episode unless a horizon is asked for."""
+
+START_WARM_UP_S = (10.0, 40.0)
+"""Warm-up of a running start unless another is asked for, seconds: longer than most requests take."""
+
+_TABLES = {
+    "{request features}": table(REQUEST_FEATURES),
+    "{global features}": table(GLOBAL_FEATURES),
+    "{prefill features}": table(PREFILL_FEATURES),
+    "{decode features}": table(DECODE_FEATURES, len(PREFILL_FEATURES)),
+    "{pair features}": table(PAIR_FEATURES, len(PREFILL_FEATURES) + len(DECODE_FEATURES)),
+}
+
+C = TypeVar("C", bound=type)
 
 
+def _with_tables(documented: C) -> C:
+    """Put the tables of features into a class's docstring."""
+    text = documented.__doc__ or ""
+    for mark, made in _TABLES.items():
+        text = text.replace(mark, made.replace("\n", "\n    "))
+    documented.__doc__ = text
+    return documented
+
+
+@_with_tables
 class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
-    """Place the prefill of each arriving request on a disaggregated LLM serving cluster.
+    """Place each arriving request on a disaggregated LLM serving cluster: where it is prefilled, and where it decodes.
 
     ## Description
-    Prefill and decode of a large language model run on separate nodes. A request's prompt is either prefilled on a
-    prefill node, after which its KV cache moves to a decode node over a contended link, or *deflected*: prefilled on a
-    decode node in chunks beside the sequences decoding there, so that its KV is born where it is needed. Bursts of long
-    prompts saturate prefill nodes while decode nodes have compute to spare; chunks that are too large break the time
-    between tokens (TBT) of running streams. The agent decides at each arrival; the cluster between two arrivals is
-    simulated on measured kernel times (`hardware_profiles`).
+    Prefill and decode of a large language model run on separate nodes. A request's prompt is prefilled on a prefill
+    node, after which its KV cache moves to a decode node over a contended link; or it is *deflected*: prefilled where
+    it decodes, in chunks that share steps with the requests decoding there, so that its KV is born where it is needed.
+    Every engine can do both jobs, so any node may do either. Bursts of long prompts saturate prefill nodes while decode
+    nodes have compute to spare; chunks that are too large break the time between tokens (TBT) of running requests. The
+    agent decides at each arrival; the cluster between two arrivals is simulated on measured kernel times
+    (`hardware_profiles`).
 
     ## Action space
-    `Discrete(N)`, N the number of nodes, prefill nodes first.
+    `Discrete(C)`: the index of a choice. A choice is a candidate placement, a row of the observation. Which choices
+    there are is a named set (`envs.choices`):
 
-    | action | meaning |
+    | choices | rows |
     |---|---|
-    | prefill node | prefill there, first come first served; decode on the decode node with fewest unfinished requests |
-    | decode node | deflect: prefill and decode there, in chunks that keep the TBT of what decodes there |
+    | `"pairs"` | every pair of a node that prefills and a node that decodes, equal ones included |
+    | `"deflection"` | the paper's: each prefill node, with the least loaded decode node to decode on; each decode node, \
+which prefills and decodes |
 
-    Under `step_budget="slo"` (`cluster_options`) the engine chooses each chunk so that its step keeps within
-    `slo_share` of the strictest TBT SLO among the sequences decoding there; under "fixed" the router plans the chunks,
-    by its old report, within 0.9 (`envs.chunk_plan.PLAN_BETA`) of it. `action_mask` is 0 for a decode node where, as
-    far as the router knows, even the smallest chunk breaks that promise, and for a lost node.
-    Choosing such a node all the same places the request on the prefill node with the fewest queued tokens and sets
-    `info["invalid_action"]`; with `strict_actions` it raises ValueError.
+    Of each role, at most four nodes are candidates for each job (`envs.choices.SHORTLIST`), so that a decision costs no
+    more on 16P16D than on 4P4D. `env.unwrapped.placements()` names the placement of each row. Rows keep no identity from one
+    decision to the next, and those beyond the choices at hand (a node is lost, or `rows` asks for more) are all zeros.
+
+    A row may be chosen if `action_mask` is 1: unless the prefill is predicted to break what is promised to the requests
+    that decode on its node, or it decodes on a prefill node where prompts without a chunk plan are queued
+    (`step_budget="fixed"`). If no row may be, those that keep the roles may. `action_masks()` returns the same as
+    bool. Under `step_budget="slo"` the engine chooses each chunk so that its step keeps within `slo_share` of the
+    strictest TBT SLO among the requests decoding there; under "fixed" the router plans the chunks, by its old report,
+    within 0.9 (`envs.chunk_plan.PLAN_BETA`) of it, on decode nodes and wherever requests decode.
+
+    Choosing a masked row places the request on the prefill node with the fewest queued tokens and the decode node with
+    the fewest unfinished requests, and sets `info["invalid_action"]`; with `strict_actions` it raises ValueError.
 
     ## Observation space
-    `Dict`, float32 in [0, 1] except the mask. Every value x >= 0 is squashed to
-    log(1 + x / ref) / (1 + log(1 + x / ref)). Node reports are `report_age_s` old; the router's own counts are fresh.
-    The output length and the future are not in it. Times are in seconds, lengths in tokens.
+    `Dict`, float32 in [0, 1] except the mask. A value x >= 0 is squashed to log(1 + x / reference) / (1 + log(1 + x /
+    reference)). "signed": its absolute value is squashed, to below 0.5 for a negative one and to above it for a
+    positive one. "flag": 0 or 1. Node reports are `report_age_s` old; the router's own counts are fresh. The output
+    length and the future are not in it. Times are in seconds, lengths in tokens, sizes in bytes.
 
     `request`, shape (4,):
 
-    | index | feature | ref |
-    |---|---|---|
-    | 0 | prompt tokens | 512 |
-    | 1 | TTFT SLO | 1 |
-    | 2 | TBT SLO | 0.05 |
-    | 3 | smallest predicted TTFT over the feasible nodes | 0.25 |
+    {request features}
 
-    `global`, shape (8,):
+    `global`, shape (12,):
 
-    | index | feature | ref |
-    |---|---|---|
-    | 0, 1 | requests placed lately per prefill node, fading over 1 s and 10 s | 4, 40 |
-    | 2, 3 | their prompt tokens, fading over 1 s and 10 s | 8192, 81920 |
-    | 4 | queued prompt tokens per prefill node | 2048 |
-    | 5 | unfinished requests per decode node | 32 |
-    | 6 | deflected requests in flight per decode node | 0.5 |
-    | 7 | share of the nodes that are prefill nodes | 0.5 |
+    {global features}
 
-    `nodes`, shape (N, 15):
+    `choices`, shape (C, 33), of the node that prefills:
 
-    | index | feature | ref |
-    |---|---|---|
-    | 0 | is a decode node (0 or 1) | |
-    | 1 | predicted TTFT if the prompt is prefilled here | 0.25 |
-    | 2 | the same over the TTFT SLO | 0.25 |
-    | 3 | the same less the smallest over the feasible nodes | 0.05 |
-    | 4 | predicted execution alone | 0.1 |
-    | 5 | TBT slack: time promised to a step minus the longest step made here; signed, 0.5 is none left | 0.02 |
-    | 6 | queued prompt tokens (router's count) | 2048 |
-    | 7 | queued prompts (router's count) | 1 |
-    | 8 | prompt tokens ahead (report, and what was dispatched since) | 2048 |
-    | 9 | unfinished requests that decode here (router's count) | 32 |
-    | 10 | the same less the smallest among decode nodes; 0 for prefill nodes | 2 |
-    | 11 | decode batch (report) | 32 |
-    | 12 | decode KV over KV capacity (report) | 0.1 |
-    | 13 | deflected requests in flight (router's count) | 1 |
-    | 14 | chunks of the deflection; 0 for prefill nodes | 2 |
+    {prefill features}
 
-    The row of a lost node is all zeros; averages are over the nodes that are left.
+    of the node that decodes:
 
-    `action_mask`, shape (N,), int8: 1 if the action is feasible.
+    {decode features}
+
+    of both:
+
+    {pair features}
+
+    `action_mask`, shape (C,), int8: 1 if the row may be chosen.
 
     ## Reward
-    The cost that accrued since the last decision, negated: the integral of (requests waiting for their first token,
-    each weighted by 1 / its TTFT SLO), plus `tbt_weight` times the time by which gaps between tokens exceeded their TBT
-    SLO, in units of that SLO. Undiscounted it telescopes: over requests that finish within the episode the rewards sum
-    to -(TTFT / TTFT SLO + tbt_weight * sum over gaps of max(0, gap / TBT SLO - 1)). With `tail_weight` each request
-    adds tail_weight * (TTFT / TTFT SLO)^2, accrued as it waits. Decisions are unevenly spaced; `info["dt_s"]` is the
-    simulated time since the last one, and `info` has the three parts of the cost.
+    The cost that accrued since the last decision, negated (`envs.objective`): the integral of (requests waiting for
+    their first token, each weighted by 1 / its TTFT SLO), plus `tbt_weight` times the time by which gaps between tokens
+    exceeded their TBT SLO, in units of that SLO. Undiscounted it telescopes: over requests that finish within the
+    episode the rewards sum to -(TTFT / TTFT SLO + tbt_weight * sum over gaps of max(0, gap / TBT SLO - 1)). With
+    `tail_weight` each request adds tail_weight * (TTFT / TTFT SLO)^2, accrued as it waits. With `miss_weight` each
+    request that misses one of its SLOs adds it once, when that happens. Decisions are unevenly spaced; `info["dt_s"]`
+    is the simulated time since the last one, and `info` has the parts of the cost.
 
     ## Starting state
-    An empty cluster at the first arrival of a fresh workload, drawn from the environment's generator.
+    `start="empty"`: an empty cluster at the first arrival of a fresh workload, drawn from the environment's generator.
+    `start="running"`: a copy of a cluster through which `warm_up` has placed the requests of a time drawn from
+    `warm_up_s`; its requests in flight finish during the episode and count in the reward.
 
     ## Episode end
-    Never terminated. Truncated at the arrival of request `horizon_requests` (counted from 0), which is observed but not
-    placed.
+    Never terminated. Truncated at the arrival of request `horizon_requests` (counted from 0), or with `horizon_s` at
+    the first arrival after so many seconds; that request is observed but not placed. The last step's
+    `info["episode_summary"]` has the mean, P50, P95 and P99 of TTFT, the SLO attainment and the deflected share
+    (`envs.episode_summary`).
+
+    ## Records
+    `env.unwrapped.records` is the list of records (`envs.cluster.RequestRecord`) of the requests that this episode
+    placed and that have finished, in order of completion.
 
     ## Arguments
     Args:
         profile: hardware profile, or the name or path of one.
         cluster: shape "NPMD".
+        choices: "pairs" or "deflection".
         workload: name of a generated family (`envs.generators.families()`); a Workload, of which each episode takes a
             random stretch; or a function (requests, rate_rps, seed) -> Workload.
         rate_rps: mean arrival rate of a generated workload, requests/s; a pair (low, high) draws it anew, uniformly,
-            for each episode.
-        ttft_slo_s: TTFT SLO of generated requests, seconds. The default is the project's own, not a paper's.
-        tbt_slo_s: TBT SLO of generated requests, seconds; likewise.
+            for each episode. None: the rate at which the busier of the two pools works half of the time
+            (`envs.default_rate`); a workload function then gets 1.
+        ttft_slo_s: TTFT SLO of generated requests, seconds. The default is not from a paper.
+        tbt_slo_s: TBT SLO of generated requests, seconds; a pair (low, high) draws it anew, log-uniformly, for each
+            episode. The default is not from a paper.
+        ttft_slo_per_1k_tokens_s: what the TTFT SLO grows by with each 1,000 prompt tokens, seconds; None: the family's
+            default, which is 0 but for mooncake-conv.
+        slo_classes: (share, TTFT SLO, TBT SLO[, growth per 1,000 tokens]) of each class of requests, instead of one SLO
+            for all.
+        step_budget: "slo" or "fixed"; see the action space.
         report_age_s: age of node reports, seconds.
-        horizon_requests: decisions of an episode.
+        start: "empty" or "running".
+        warm_up: who places requests before a running start: "static", "shortest-ttft", "random" (`envs.warm_up`), or
+            several, of which each episode draws one.
+        warm_up_s: shortest and longest time that the cluster has run before a running start, seconds.
+        horizon_requests: decisions of an episode; 512 if neither this nor `horizon_s` is given.
+        horizon_s: seconds of an episode.
         tbt_weight: weight of the TBT part of the cost.
         tail_weight: weight of the squared part of the cost, which counts long waits for more.
+        miss_weight: cost of each request that misses an SLO.
         hosts: host of each node; nodes of one host are joined by NVLink.
         cluster_options: further fields of `envs.cluster.ClusterConfig` by name, such as {"kv_streaming": True}.
-        strict_actions: raise on an infeasible action instead of falling back.
+        rows: rows of the observation, at least as many as the cluster has choices, so that environments of several
+            shapes share their spaces; None: as many.
+        strict_actions: raise on a masked action instead of falling back.
         render_mode: "ansi" (a text table) or "rgb_array" (a picture of the queues).
 
     Raises:
         InputError: an argument out of range, or a name that does not exist.
 
     ## Version history
-    - v0: first version. Results may change until 1.0 of the project.
+    - v1: an action is the index of a choice; any node may do any job; starts in a running cluster and horizons in
+      seconds; a cost per missed SLO. v0, whose actions were nodes, is gone. Results may change until 1.0 of the
+      project.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012 - Gymnasium's
@@ -144,69 +197,81 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         self,
         profile: str | Profile = "a100-qwen3-8b",
         cluster: str = "2P2D",
+        choices: str = "pairs",
         workload: WorkloadSource = "burst",
-        rate_rps: float | tuple[float, float] = 12.0,
-        ttft_slo_s: float = 2.0,
-        tbt_slo_s: float = 0.1,
+        rate_rps: float | tuple[float, float] | None = None,
+        ttft_slo_s: float = TTFT_SLO_S,
+        tbt_slo_s: float | tuple[float, float] = TBT_SLO_S,
+        ttft_slo_per_1k_tokens_s: float | None = None,
+        slo_classes: Sequence[Sequence[float]] | None = None,
+        step_budget: str = "slo",
         report_age_s: float = 0.1,
-        horizon_requests: int = 512,
+        start: str = "empty",
+        warm_up: str | Sequence[str] = "static",
+        warm_up_s: tuple[float, float] = START_WARM_UP_S,
+        horizon_requests: int | None = None,
+        horizon_s: float | None = None,
         tbt_weight: float = 1.0,
         tail_weight: float = 0.0,
+        miss_weight: float = 0.0,
         hosts: tuple[int, ...] | None = None,
         cluster_options: Mapping[str, Any] | None = None,
+        rows: int | None = None,
         strict_actions: bool = False,
         render_mode: str | None = None,
     ) -> None:
-        if horizon_requests < 1:
-            raise InputError(f"horizon_requests must be at least 1, not {horizon_requests}")
-        # A pair comes back from an EnvSpec's JSON as a list.
-        rates = tuple(rate_rps) if isinstance(rate_rps, tuple | list) else (rate_rps, rate_rps)
-        if len(rates) != 2 or not 0.0 < rates[0] <= rates[1] < inf:
-            raise InputError(f"rate_rps must be above 0, or a pair (low, high), not {rate_rps}")
-        for name, slo_s in (("ttft_slo_s", ttft_slo_s), ("tbt_slo_s", tbt_slo_s)):
-            if not 0.0 < slo_s < inf:
-                raise InputError(f"{name} must be a number of seconds above 0, not {slo_s}")
+        check_choice_set(choices)
         if isinstance(workload, str) and workload not in families():
             raise InputError(f"workload {workload!r} is none of the families {', '.join(families())}")
-        if isinstance(workload, Workload) and len(workload) <= horizon_requests:
-            raise InputError(
-                f"workload: an episode of {horizon_requests} decisions needs more than its {len(workload)} requests"
-            )
+        if start not in ("empty", "running"):
+            raise InputError(f"start {start!r} is none of empty, running")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise InputError(f"render_mode {render_mode!r} is none of {', '.join(self.metadata['render_modes'])}")
-        known = {field.name for field in fields(ClusterConfig)} - {"profile", "shape", "hosts", "report_age_s"}
-        if unknown := set(cluster_options or ()) - known:
-            raise InputError(f"cluster_options has no {min(unknown)!r}; it knows {', '.join(sorted(known))}")
-        self.config = ClusterConfig(
-            profile if isinstance(profile, Profile) else load_profile(profile),
-            shape=cluster,
-            hosts=hosts,
-            report_age_s=report_age_s,
-            **(cluster_options or {}),
+        self.config = _cluster_config(profile, cluster, hosts, report_age_s, step_budget, cluster_options)
+        warm_ups = [warm_up] if isinstance(warm_up, str) else list(warm_up)
+        for name in warm_ups:
+            check_warm_up(name)
+        if not warm_ups:
+            raise InputError("warm_up names no policy")
+        if len(warm_up_s) != 2 or not 0.0 <= warm_up_s[0] <= warm_up_s[1] < inf:
+            raise InputError(f"warm_up_s must be a pair (low, high) of seconds from 0 on, not {warm_up_s}")
+        tbt_range_s = _range("tbt_slo_s", tbt_slo_s)
+        if slo_classes is None:
+            slos = Slos.of(ttft_slo_s, tbt_range_s[0], ttft_slo_per_1k_tokens_s)
+        else:
+            slos = Slos(tuple([_slo_class(one) for one in slo_classes]))
+        if rate_rps is None:
+            rate_rps = (
+                default_rate_rps(workload, self.config, tbt_range_s[0]) if isinstance(workload, str) else 1.0
+            )
+        self._source = EpisodeSource(
+            workload,
+            _range("rate_rps", rate_rps),
+            slos,
+            tbt_range_s if slo_classes is None and tbt_range_s[0] < tbt_range_s[1] else None,
+            (float(warm_up_s[0]), float(warm_up_s[1])) if start == "running" else (0.0, 0.0),
+            Horizon(HORIZON_REQUESTS if horizon_requests is None and horizon_s is None else horizon_requests, horizon_s),
         )
         self.render_mode = render_mode
-        self._workload_source = workload
-        self._rate_rps = rates
-        self._slos_s = (ttft_slo_s, tbt_slo_s)
-        self._horizon_requests = horizon_requests
-        self._objective = Objective(tbt_weight, tail_weight)
+        self._choice_set = cast(ChoiceSet, choices)
+        self._warm_ups = cast("list[WarmUp]", warm_ups)
+        self._objective = Objective(tbt_weight, tail_weight, miss_weight)
         self._strict_actions = strict_actions
 
+        needed = most_choices(self._choice_set, *parse_shape(cluster))
+        if rows is not None and rows < needed:
+            raise InputError(f"rows must be at least {needed}, the choices of {cluster}, not {rows}")
+        self._rows = rows or needed
+        self.action_space = spaces.Discrete(self._rows)
+        self.observation_space: spaces.Dict = observation_space(self._rows)  # type: ignore[assignment]  # as above
+        self.records: list[RequestRecord] = []
+        self._episode = Episode([], 0, 0)
         self._cluster = Cluster(self.config, self._keep_record)
-        nodes = self._cluster.topology.nodes
-        self.action_space = spaces.Discrete(nodes)
-        self.observation_space: spaces.Dict = spaces.Dict(  # type: ignore[assignment]  # Dict is no Space[dict]
-            {
-                "request": spaces.Box(0.0, 1.0, (len(REQUEST_FEATURES),), np.float32),
-                "global": spaces.Box(0.0, 1.0, (len(GLOBAL_FEATURES),), np.float32),
-                "nodes": spaces.Box(0.0, 1.0, (nodes, len(NODE_FEATURES)), np.float32),
-                "action_mask": spaces.Box(0, 1, (nodes,), np.int8),
-            }
-        )
-        self.records: list[RequestRecord] = []  # of this episode's finished requests, in order of completion
+        self._choices: Choices | None = None
 
     def _keep_record(self, record: RequestRecord) -> None:
-        self.records.append(record)
+        if record.request >= self._episode.first:
+            self.records.append(record)
 
     # ---- Gymnasium ----------------------------------------------------------------------------------------------
 
@@ -215,82 +280,128 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Start an episode; see the class."""
         super().reset(seed=seed, options=options)
-        workload, first = self._draw_workload()
-        start_s = float(workload.arrival_s[first])
-        self._requests = [
-            (row[0] - start_s, *row[1:]) for row in workload.rows(first, first + self._horizon_requests + 1)
-        ]
+        self._episode = episode = self._source.draw(self.np_random)
         self.records = []
-        self._cluster = Cluster(self.config, self._keep_record)
-        self._next = 0
-        self._costs = Costs(0.0, 0.0, 0.0)
-        info = {"dt_s": 0.0, "waiting_cost": 0.0, "tail_cost": 0.0, "tbt_cost": 0.0, "invalid_action": False}
-        return self._observe(), info
+        if episode.first:
+            policy = self._warm_ups[int(self.np_random.integers(len(self._warm_ups)))]
+            running = Cluster(self.config, lambda _: None)
+            warm(running, episode.requests, episode.first, policy, self._choice_set, self.np_random)
+            self._cluster = running.copy(self._keep_record)
+        else:
+            self._cluster = Cluster(self.config, self._keep_record)
+        self._next = episode.first
+        self._costs = self._objective.costs(self._cluster)
+        return self._observe(), self._info(0.0, Costs(0.0, 0.0, 0.0, 0.0), invalid_action=False)
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Place the request at hand and run to the next arrival; see the class."""
-        node = int(action)
-        if not 0 <= node < len(self._found):
-            raise ValueError(f"action {action} is no node; there are {len(self._found)}")
-        candidate = self._found[node]
-        invalid = not candidate.feasible
+        row = int(action)
+        choices = self._choices
+        assert choices is not None  # Gymnasium's order: reset comes first
+        if not 0 <= row < self._rows:
+            raise ValueError(f"action {action} is no row; there are {self._rows}")
+        invalid = row >= len(choices) or not choices.feasible[row]
         if invalid and self._strict_actions:
-            raise ValueError(
-                f"action {action} breaks the TBT SLO of a running stream, or is a lost node; see action_mask"
-            )
-        placement = (self._found[self._view.shortest_prefill_queue()] if invalid else candidate).placement
+            raise ValueError(f"action {action} is masked; see action_mask")
+        view = choices.view
+        if invalid:
+            placement = Placement(view.shortest_prefill_queue(), view.least_loaded_decode_node())
+        else:
+            placement = choices.placement(row)
         cluster = self._cluster
         number = self._next
-        cluster.submit(Request(number, *self._requests[number]), placement)
+        cluster.submit(Request(number, *self._episode.requests[number]), placement)
         self._next = number + 1
         before_s = cluster.clock.now
-        now_s = self._requests[number + 1][0]
+        now_s = self._episode.requests[number + 1][0]
         cluster.clock.advance_to(now_s)
         costs = self._objective.costs(cluster)
         accrued = costs.since(self._costs)
         self._costs = costs
         reward = -self._objective.total(accrued)
-        truncated = self._next == self._horizon_requests
-        info = {
-            "dt_s": now_s - before_s,
-            "waiting_cost": accrued.waiting,
-            "tail_cost": accrued.tail,
-            "tbt_cost": accrued.tbt,
-            "invalid_action": invalid,
-        }
-        return self._observe(), reward, False, truncated, info
+        truncated = self._next == self._episode.last
+        observation = self._observe()
+        info = self._info(now_s - before_s, accrued, invalid_action=bool(invalid))
+        if truncated:
+            first, last = self._episode.first, self._episode.last
+            info["episode_summary"] = episode_summary(self.records, self._episode.requests, last - first)
+        return observation, reward, False, truncated, info
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which rows may be chosen now, shape (C,); the name that sb3-contrib's MaskablePPO looks for.
+
+        Raises:
+            ValueError: before the first reset.
+        """
+        if self._choices is None:
+            raise ValueError("action_masks() is for an environment that has been reset")
+        mask = np.zeros(self._rows, dtype=np.bool_)
+        mask[: len(self._choices)] = self._choices.feasible
+        return mask
+
+    def placements(self) -> list[Placement]:
+        """The placement of each choice at hand; none before the first reset."""
+        choices = self._choices
+        return [choices.placement(row) for row in range(len(choices))] if choices is not None else []
 
     def render(self) -> str | NDArray[np.uint8] | None:
         """The nodes as a text table ("ansi") or as a picture, uint8 (height, width, 3) ("rgb_array")."""
         if self.render_mode == "ansi":
-            return node_table(self._view)
+            return node_table(self._cluster.view())
         if self.render_mode == "rgb_array":
-            return draw_nodes(self._view)
+            return draw_nodes(self._cluster.view())
         return None
 
     # ---- parts --------------------------------------------------------------------------------------------------
 
-    def _draw_workload(self) -> tuple[Workload, int]:
-        """A workload and the index of the episode's first request in it."""
-        source = self._workload_source
-        needed = self._horizon_requests + 1
-        if isinstance(source, Workload):
-            return source, int(self.np_random.integers(len(source) - needed + 1))
-        rate_rps = float(self.np_random.uniform(*self._rate_rps))
-        seed = int(self.np_random.integers(2**31))
-        if isinstance(source, str):
-            ttft_slo_s, tbt_slo_s = self._slos_s
-            return generate(
-                source, rate_rps=rate_rps, requests=needed, seed=seed, ttft_slo_s=ttft_slo_s, tbt_slo_s=tbt_slo_s
-            ), 0
-        workload = source(needed, rate_rps, seed)
-        if len(workload) < needed:
-            raise InputError(f"the workload function gave {len(workload)} requests, an episode needs {needed}")
-        return workload, 0
-
     def _observe(self) -> Observation:
-        arrival_s, prompt_tokens, _, ttft_slo_s, tbt_slo_s, hashes = self._requests[self._next]
-        request = RequestView(self._next, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s, hashes)
-        self._view: RouterView = self._cluster.view()
-        self._found: list[Candidate] = candidates(request, self._view)
-        return encode_candidates(request, self._view, self._found)
+        request = view_of(self._next, self._episode.requests[self._next])
+        self._choices = Choices.of(request, self._cluster.view(), self._choice_set)
+        return encode(self._choices, self._rows)
+
+    def _info(self, dt_s: float, accrued: Costs, *, invalid_action: bool) -> dict[str, Any]:
+        return {
+            "dt_s": dt_s,
+            "waiting_cost": accrued.waiting,
+            "tail_cost": accrued.tail,
+            "tbt_cost": accrued.tbt,
+            "miss_cost": accrued.misses,
+            "invalid_action": invalid_action,
+        }
+
+
+def _range(name: str, given: float | Sequence[float]) -> tuple[float, float]:
+    """A number, or a pair (low, high), as a pair. A pair comes back from an EnvSpec's JSON as a list."""
+    pair = tuple(given) if isinstance(given, tuple | list) else (given, given)
+    if len(pair) != 2 or not 0.0 < pair[0] <= pair[1] < inf:
+        raise InputError(f"{name} must be a finite number above 0, or a pair (low, high) of them, not {given}")
+    return float(pair[0]), float(pair[1])
+
+
+def _slo_class(given: Sequence[float]) -> SloClass:
+    if not 3 <= len(given) <= 4:
+        raise InputError(f"slo_classes: {tuple(given)} is not (share, TTFT SLO, TBT SLO[, growth per 1,000 tokens])")
+    share, ttft_s, tbt_s, *growth_s = given
+    return SloClass(ttft_s, tbt_s, growth_s[0] if growth_s else None, share)
+
+
+def _cluster_config(
+    profile: str | Profile,
+    shape: str,
+    hosts: tuple[int, ...] | None,
+    report_age_s: float,
+    step_budget: str,
+    options: Mapping[str, Any] | None,
+) -> ClusterConfig:
+    known = {field.name for field in fields(ClusterConfig)}
+    known -= {"profile", "shape", "hosts", "report_age_s", "step_budget"}
+    if unknown := set(options or ()) - known:
+        raise InputError(f"cluster_options has no {min(unknown)!r}; it knows {', '.join(sorted(known))}")
+    return ClusterConfig(
+        profile if isinstance(profile, Profile) else load_profile(profile),
+        shape=shape,
+        hosts=None if hosts is None else tuple(hosts),  # a list from an EnvSpec's JSON
+        report_age_s=report_age_s,
+        step_budget=step_budget,  # type: ignore[arg-type]  # ClusterConfig checks it
+        **(options or {}),
+    )

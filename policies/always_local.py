@@ -1,7 +1,7 @@
 """`always-local`: no use of the prefill nodes at all."""
 
-from envs.actions import placement_for
 from envs.cluster import Placement, RequestView, RouterView
+from envs.outlook import prefill_outlook
 
 
 class AlwaysLocal:
@@ -15,4 +15,5 @@ class AlwaysLocal:
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
-        return placement_for(view.least_loaded_decode_node(), request, view)
+        node = view.least_loaded_decode_node()
+        return Placement(node, node, prefill_outlook(node, request, view, view.report(node)).chunk_plan)

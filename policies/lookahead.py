@@ -1,9 +1,12 @@
 """`lookahead`: a clairvoyant bound on what placing can achieve; not a rule to deploy."""
 
 from math import inf
+from typing import cast
+
+import numpy as np
 
 import policies
-from envs.candidates import candidates
+from envs.choices import Choices, ChoiceSet, check_choice_set
 from envs.cluster import Cluster, Placement, RequestView, RouterView
 from envs.objective import Objective
 from envs.workload import Row
@@ -19,8 +22,8 @@ class Lookahead:
     A placement's cost is the environment's (waits for first tokens over their SLOs, TBT excess) when a base policy
     places what follows: one step of policy improvement on the base (rollout; Bertsekas, Tsitsiklis and Wu 1997). With
     several bases it is the least of their costs (parallel rollout; Chang, Givan and Chong 2004), about as good as the
-    best of them. Candidates are each base's own placement, every prefill node and every feasible deflection
-    (`envs.candidates`); what costs the same goes to the first base's own.
+    best of them. Candidates are each base's own placement and the feasible choices of a set (`envs.choices`); what
+    costs the same goes to the first base's own.
 
     A bound by what it has found, not by proof: it looks at one decision at a time and at its own candidates, so a rule
     with other placements, such as `colocated`, may do better where those are. A request whose node was lost is placed
@@ -29,6 +32,7 @@ class Lookahead:
     Args:
         horizon: arrivals that follow and are played; >= 1.
         tail_weight: weight of the squared waits in the cost, as in the environment; >= 0.
+        choices: "deflection" or "pairs".
         base: registered policies joined by "+", with knobs of their own; in a name it comes last and takes the rest:
             `lookahead:horizon=20,base=kairos:beta=0.9,cap=2+static`. Two by default, ours: with kairos alone its cost
             is not told apart from that of `shortest-ttft` on bursts.
@@ -39,8 +43,15 @@ class Lookahead:
     clairvoyant = True
 
     def __init__(
-        self, horizon: int = 40, tail_weight: float = 0.0, base: str = "kairos+shortest-ttft", seed: int = 0
+        self,
+        horizon: int = 40,
+        tail_weight: float = 0.0,
+        choices: str = "deflection",
+        base: str = "kairos+shortest-ttft",
+        seed: int = 0,
     ) -> None:
+        check_choice_set(choices)
+        self._choices = cast(ChoiceSet, choices)
         if horizon < 1:
             raise InputError(f"lookahead: horizon must be at least 1 request, not {horizon}")
         names = base.split("+")
@@ -73,7 +84,8 @@ class Lookahead:
         owns = [placed_by(base, request, view) for base in self._bases]
         if request.number in cluster.lifecycle.in_flight:
             return owns[0]
-        found = [choice.placement for choice in candidates(request, view) if choice.feasible]
+        choices = Choices.of(request, view, self._choices)
+        found = [choices.placement(row) for row in np.flatnonzero(choices.feasible).tolist()]
         best = owns[0]
         best_cost = inf
         for placement in dict.fromkeys([*owns, *found]):

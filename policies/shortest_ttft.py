@@ -1,44 +1,49 @@
-"""`shortest-ttft`: the simplest use of the environment's own predictions; ours, from no paper."""
+"""`shortest-ttft`: the simplest use of the environment's own predictions; not from a paper."""
 
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
-from envs.candidates import candidates
+import numpy as np
+
+from envs.choices import Choices, ChoiceSet, check_choice_set
 from envs.cluster import Placement, RequestView, RouterView
 from hardware_profiles import InputError
 
 
 class ShortestTTFT:
-    """Prefill where the predicted TTFT is smallest, among the nodes that break no running stream's TBT SLO.
+    """Take the choice with the least predicted TTFT, among those that break no running request's TBT SLO.
 
     A learned policy must beat it to have learned anything beyond its features. Under `step_budget="slo"` the engine
     chooses the chunks of a deflection (Sarathi-Serve's stall-free batching, arXiv 2403.02310, with a budget for each
-    step), and a node is left out if even the smallest chunk would break the SLO.
+    step), and a choice is left out if even the smallest chunk would break the SLO.
 
     Args:
-        alpha: a deflection is taken when its TTFT is at most alpha times the best prefill node's.
+        alpha: a choice that does not keep the roles (prefill on a prefill node, decode on a decode node) is taken if
+            its TTFT is at most alpha times the best one's that does; > 0.
+        choices: "deflection": the roles are kept, or a decode node also prefills (arXiv 2607.02043). "pairs": any node
+            may do either job.
+        prefix: count what prefix caches hold of the prompt.
     """
 
     name = "shortest-ttft"
-    grid: ClassVar[dict[str, tuple[float, ...]]] = {
-        "alpha": (
-            *(0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0),
-            *(1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.6, 1.8, 2.0),
-        ),
+    grid: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "alpha": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0),
+        "choices": ("deflection", "pairs"),
     }
 
-    def __init__(self, alpha: float = 1.0) -> None:
+    def __init__(self, alpha: float = 1.0, choices: str = "deflection", prefix: bool = True) -> None:
         if not 0.0 < alpha < float("inf"):
             raise InputError(f"shortest-ttft: alpha must be above 0, not {alpha}")
+        check_choice_set(choices)
         self._alpha = alpha
+        self._choice_set = cast(ChoiceSet, choices)
+        self._prefix = prefix
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
-        first_decode_node = view.topology.first_decode_node
-        found = candidates(request, view)
-        best = min(found[:first_decode_node], key=lambda choice: choice.ttft_s)
-        deflections = [choice for choice in found[first_decode_node:] if choice.feasible]
-        if deflections:
-            deflection = min(deflections, key=lambda choice: choice.ttft_s)
-            if deflection.ttft_s <= self._alpha * best.ttft_s:
-                best = deflection
-        return best.placement
+        choices = Choices.of(request, view, self._choice_set, prefix=self._prefix)
+        ttft_s = np.where(choices.feasible, choices.ttft_s, np.inf)
+        best = int(ttft_s.argmin())
+        keeping = np.where(choices.keeps_roles, ttft_s, np.inf)
+        if not choices.keeps_roles[best] and ttft_s[best] > self._alpha * keeping.min():
+            best = int(keeping.argmin())
+        return choices.placement(best)

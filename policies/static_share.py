@@ -4,9 +4,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.actions import placement_for
 from envs.cluster import Placement, RequestView, RouterView
 from hardware_profiles import InputError
+from policies.always_local import AlwaysLocal
 from policies.fixed import Static
 
 
@@ -35,9 +35,10 @@ class StaticShare:
         self._share = share
         self._random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x5A2E,)))
         self._static = Static()
+        self._always_local = AlwaysLocal()
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         if self._random.random() < self._share:
-            return placement_for(view.least_loaded_decode_node(), request, view)
+            return self._always_local.place(request, view)
         return self._static.place(request, view)

@@ -1,0 +1,197 @@
+"""The choices for a request: one candidate placement per row, with what the router predicts of each.
+
+A choice set says which placements there are:
+
+- "pairs": every pair of a node that prefills and a node that decodes, equal ones included, so that any node can do
+  either job or both.
+- "deflection": the paper's (arXiv 2607.02043): each prefill node, with the least loaded decode node to decode on, and
+  each decode node, which then prefills and decodes.
+
+Of the nodes of one role, only `SHORTLIST` are candidates for each job: those with the fewest prompt tokens to compute
+before and with this prompt for the prefill, those with the fewest unfinished requests for the decode (ties: the lower
+index). A cluster with more nodes therefore has no more than `SHORTLIST` times two candidates for each job, and a
+decision costs the same on 16P16D as on 4P4D. A shortlisted prefill candidate can always decode the request itself.
+"""
+
+from functools import cache
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.cluster import Placement, RequestView, RouterView
+from envs.outlook import DecodeOutlook, PrefillOutlook, decode_outlook, prefill_outlook
+from hardware_profiles import InputError
+
+ChoiceSet = Literal["pairs", "deflection"]
+CHOICE_SETS: tuple[str, ...] = get_args(ChoiceSet)
+
+SHORTLIST = 4
+"""Nodes of one role that are candidates for one job."""
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+def check_choice_set(name: str) -> None:
+    """Raise InputError if there is no such choice set."""
+    if name not in CHOICE_SETS:
+        raise InputError(f"choices {name!r} is none of {', '.join(CHOICE_SETS)}")
+
+
+def most_choices(choice_set: ChoiceSet, prefill_nodes: int, decode_nodes: int) -> int:
+    """The largest number of choices on a cluster of so many nodes."""
+    candidates = min(prefill_nodes, SHORTLIST) + min(decode_nodes, SHORTLIST)
+    if choice_set == "deflection":
+        return candidates
+    unpruned = prefill_nodes <= SHORTLIST and decode_nodes <= SHORTLIST
+    return candidates**2 + (0 if unpruned else candidates)
+
+
+class Choices:
+    """The choices for one request, in rows; row i pairs a candidate for its prefill with one for its decode.
+
+    Attributes:
+        request: the request.
+        view: the router's view that the choices were made from.
+        prefill: candidates for the prefill.
+        decode: candidates for the decode.
+        prefill_index: (C,) position in `prefill` of each row's candidate.
+        decode_index: (C,) position in `decode` of each row's.
+        same_node: (C,) whether both are one node.
+        transfer_s: (C,) predicted KV transfer, seconds; 0 on one node.
+        ttft_s: (C,) predicted TTFT, seconds.
+        feasible: (C,) whether the row may be chosen; see `of`.
+    """
+
+    __slots__ = (
+        "decode",
+        "decode_index",
+        "feasible",
+        "keeps_roles",
+        "prefill",
+        "prefill_index",
+        "request",
+        "same_node",
+        "transfer_s",
+        "ttft_s",
+        "view",
+    )
+
+    def __init__(
+        self,
+        request: RequestView,
+        view: RouterView,
+        prefill: list[PrefillOutlook],
+        decode: list[DecodeOutlook],
+        prefill_index: IntArray,
+        decode_index: IntArray,
+    ) -> None:
+        self.request = request
+        self.view = view
+        self.prefill = prefill
+        self.decode = decode
+        self.prefill_index = prefill_index
+        self.decode_index = decode_index
+        topology = view.topology
+        hosts = topology.hosts
+
+        # The prompt's prefill; and what follows it, where the KV stays, moves within a host, and between hosts.
+        sources = np.array([(one.node, hosts[one.node], one.queue_s + one.execution_s) for one in prefill])
+        targets = np.array([self._after_prefill(one) for one in decode])
+        from_node, from_host, prefilled_s = sources[prefill_index].T
+        to_node, to_host, join_s, step_s, near_s, far_s = targets[decode_index].T
+        self.same_node = same_node = from_node == to_node
+        self.transfer_s = transfer_s = np.where(same_node, 0.0, np.where(from_host == to_host, near_s, far_s))
+        self.ttft_s = prefilled_s + join_s + np.where(same_node, 0.0, transfer_s + step_s)
+
+        safe = np.array([one.slack_s >= 0.0 for one in prefill])[prefill_index]
+        undisturbed = np.array([not one.unplanned for one in decode])[decode_index]
+        from_prefill = np.array([not one.is_decode_node for one in prefill])[prefill_index]
+        to_decode = np.array([one.is_decode_node for one in decode])[decode_index]
+        self.keeps_roles = keeps_roles = from_prefill & to_decode
+        self.feasible = feasible = safe & (undisturbed | to_decode)
+        if not feasible.any():
+            self.feasible = keeps_roles
+
+    def _after_prefill(self, one: DecodeOutlook) -> tuple[float, ...]:
+        topology = self.view.topology
+        tokens = self.request.prompt_tokens - topology.whole_blocks(one.cached_tokens)
+        near_s = topology.intra_node_transfer_s(tokens)
+        far_s = topology.inter_node_transfer_s(tokens)
+        return (one.node, topology.hosts[one.node], one.join_s, one.step_s, near_s, far_s)
+
+    @classmethod
+    def of(cls, request: RequestView, view: RouterView, choice_set: ChoiceSet, *, prefix: bool = True) -> "Choices":
+        """The choices of a set for a request that has arrived now; `prefix`: count what prefix caches hold of it.
+
+        A row is feasible unless its prefill is predicted to break what is promised to the requests that decode on that
+        node, or it decodes on a prefill node where prompts without a chunk plan are queued (`step_budget="fixed"`). If
+        no row is, those that keep the roles are: prefill on a prefill node, decode on a decode node. Lost nodes are in
+        no row.
+        """
+        topology = view.topology
+        counters = view.counters
+        prefill_nodes, decode_nodes = topology.prefill_nodes, topology.decode_nodes
+        requests = counters.decode_requests
+        queued = counters.queued_prompt_tokens
+        pruned = len(prefill_nodes) > SHORTLIST or len(decode_nodes) > SHORTLIST
+        if pruned:
+            work = queued
+            if prefix and view.has_prefix_caches:
+                work = [queued[node] - view.prefix_hit_tokens(request, node) for node in range(topology.nodes)]
+            sources = (*_least(prefill_nodes, work, requests), *_least(decode_nodes, work, requests))
+        else:
+            sources = (*prefill_nodes, *decode_nodes)
+        if choice_set == "deflection":
+            least = view.least_loaded_decode_node()
+            targets = tuple(dict.fromkeys((least, *[node for node in sources if node >= topology.first_decode_node])))
+            at = {node: index for index, node in enumerate(targets)}
+            prefill_index = np.arange(len(sources))
+            decode_index = np.array([at.get(node, 0) for node in sources])
+        elif pruned:
+            both = (*_least(prefill_nodes, requests, queued), *_least(decode_nodes, requests, queued))
+            alone = [node for node in sources if node not in both]
+            targets = (*both, *alone)
+            at = {node: index for index, node in enumerate(sources)}
+            grid_prefill, grid_decode = _grid(len(sources), len(both))
+            prefill_index = np.concatenate((grid_prefill, np.array([at[node] for node in alone], dtype=np.int64)))
+            decode_index = np.concatenate((grid_decode, len(both) + np.arange(len(alone))))
+        else:
+            targets = sources
+            prefill_index, decode_index = _grid(len(sources), len(targets))
+        reports = {node: view.report(node) for node in dict.fromkeys((*sources, *targets))}
+        least_requests = min([requests[node] for node in (*prefill_nodes, *decode_nodes)])
+        return cls(
+            request,
+            view,
+            [prefill_outlook(node, request, view, reports[node], prefix=prefix) for node in sources],
+            [decode_outlook(node, request, view, reports[node], least_requests, prefix=prefix) for node in targets],
+            prefill_index,
+            decode_index,
+        )
+
+    def __len__(self) -> int:
+        return len(self.ttft_s)
+
+    def soonest(self) -> int:
+        """The feasible row with the least predicted TTFT; the first of equals."""
+        return int(np.where(self.feasible, self.ttft_s, np.inf).argmin())
+
+    def placement(self, row: int) -> Placement:
+        """The placement that a row stands for."""
+        source = self.prefill[self.prefill_index[row]]
+        return Placement(source.node, self.decode[self.decode_index[row]].node, source.chunk_plan)
+
+
+def _least(nodes: tuple[int, ...], values: list[int], ties: list[int]) -> tuple[int, ...]:
+    """The `SHORTLIST` nodes with the least values, in order of their index."""
+    if len(nodes) <= SHORTLIST:
+        return nodes
+    return tuple(sorted(sorted(nodes, key=lambda node: (values[node], ties[node], node))[:SHORTLIST]))
+
+
+@cache
+def _grid(rows: int, columns: int) -> tuple[IntArray, IntArray]:
+    """Row and column of each cell of a grid, row by row."""
+    return np.repeat(np.arange(rows), columns), np.tile(np.arange(columns), rows)

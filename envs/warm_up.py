@@ -1,0 +1,61 @@
+"""Warm-up policies: who places the requests that come before an episode that starts in a running cluster.
+
+| name | placement |
+|---|---|
+| `static` | prefill node with the fewest queued tokens, decode node with the fewest unfinished requests |
+| `shortest-ttft` | the feasible choice with the least predicted TTFT |
+| `random` | a feasible choice at random |
+"""
+
+from typing import Literal, get_args
+
+import numpy as np
+
+from envs.choices import Choices, ChoiceSet
+from envs.cluster import Cluster, Placement, Request, RequestView
+from envs.workload import Row
+from hardware_profiles import InputError
+
+WarmUp = Literal["static", "shortest-ttft", "random"]
+WARM_UPS: tuple[str, ...] = get_args(WarmUp)
+
+
+def check_warm_up(name: str) -> None:
+    """Raise InputError if there is no such warm-up policy."""
+    if name not in WARM_UPS:
+        raise InputError(f"warm_up {name!r} is none of {', '.join(WARM_UPS)}")
+
+
+def view_of(number: int, row: Row) -> RequestView:
+    """A request as its router sees it, without its output length."""
+    arrival_s, prompt_tokens, _, ttft_slo_s, tbt_slo_s, hashes = row
+    return RequestView(number, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s, hashes)
+
+
+def warm(
+    cluster: Cluster, requests: list[Row], last: int, policy: WarmUp, choice_set: ChoiceSet, rng: np.random.Generator
+) -> None:
+    """Play the first requests through a cluster, up to the arrival of request `last`, which is not placed.
+
+    Args:
+        cluster: an empty one.
+        requests: in order of arrival.
+        last: index of the request at which it ends.
+        policy: who places them.
+        choice_set: the choices of "shortest-ttft" and "random".
+        rng: what "random" draws from.
+    """
+    view = cluster.view()
+    for number in range(last):
+        row = requests[number]
+        cluster.clock.advance_to(row[0])
+        if policy == "static":
+            placement = Placement(view.shortest_prefill_queue(), view.least_loaded_decode_node())
+        else:
+            choices = Choices.of(view_of(number, row), view, choice_set)
+            if policy == "random":
+                placement = choices.placement(int(rng.choice(np.flatnonzero(choices.feasible))))
+            else:
+                placement = choices.placement(choices.soonest())
+        cluster.submit(Request(number, *row), placement)
+    cluster.clock.advance_to(requests[last][0])
