@@ -27,10 +27,11 @@ class Costs(NamedTuple):
     waiting: float
     tbt: float
     tail: float
+    misses: float = 0.0
 
     def since(self, earlier: "Costs") -> "Costs":
         """What has accrued since."""
-        return Costs(self.waiting - earlier.waiting, self.tbt - earlier.tbt, self.tail - earlier.tail)
+        return Costs(self.waiting - earlier.waiting, self.tbt - earlier.tbt, self.tail - earlier.tail, self.misses - earlier.misses)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Objective:
 
     tbt_weight: float = 1.0
     tail_weight: float = 0.0
+    miss_weight: float = 0.0
 
     def __post_init__(self) -> None:
         for name, weight in (("tbt_weight", self.tbt_weight), ("tail_weight", self.tail_weight)):
