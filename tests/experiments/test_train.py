@@ -125,6 +125,14 @@ def test_a_traces_parts_do_not_overlap_in_time() -> None:
         Trace("short", whole.head(10))
 
 
+def test_an_episode_of_a_trace_keeps_each_requests_block_hashes() -> None:
+    hashes = tuple((number,) for number in range(2000))
+    whole = Workload.of(np.arange(2000.0), np.arange(1, 2001), np.ones(2000), label="hashed", block_hashes=hashes)
+    episode = Trace("hashed", whole).draw(300, 2.0, 0)
+    assert episode.block_hashes == tuple((int(tokens) - 1,) for tokens in episode.prompt_tokens)
+    assert episode.arrival_s[0] == 0.0
+
+
 def test_the_tuning_cost_is_the_environments() -> None:
     workload = generate("burst", rate_rps=10.0, requests=200, seed=4, tbt_slo_s=0.02)
     config = ClusterConfig(toy_profile(), step_budget="fixed")
