@@ -16,6 +16,7 @@ from envs.generators import families, generate
 from envs.objective import Costs, Objective
 from envs.observation import GLOBAL_FEATURES, NODE_FEATURES, REQUEST_FEATURES, Observation, encode_candidates
 from envs.render import draw_nodes, node_table
+from envs.slos import Slos
 from envs.workload import Workload
 from hardware_profiles import InputError, Profile, load_profile
 
@@ -280,9 +281,8 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         seed = int(self.np_random.integers(2**31))
         if isinstance(source, str):
             ttft_slo_s, tbt_slo_s = self._slos_s
-            return generate(
-                source, rate_rps=rate_rps, requests=needed, seed=seed, ttft_slo_s=ttft_slo_s, tbt_slo_s=tbt_slo_s
-            ), 0
+            slos = Slos.of(ttft_slo_s, tbt_slo_s)
+            return generate(source, rate_rps=rate_rps, requests=needed, seed=seed, slos=slos), 0
         workload = source(needed, rate_rps, seed)
         if len(workload) < needed:
             raise InputError(f"the workload function gave {len(workload)} requests, an episode needs {needed}")

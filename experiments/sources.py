@@ -13,6 +13,7 @@ import numpy as np
 
 from agents.episodes import FIRST_TRAINING_SEED
 from envs.generators import generate
+from envs.slos import DEFAULT_SLOS, Slos
 from envs.workload import Workload
 from hardware_profiles import InputError
 
@@ -45,25 +46,16 @@ class Family:
     Attributes:
         name: of the family.
         knee_rps: requests per second at load 1.
-        ttft_slo_s: promised to every request, seconds.
-        tbt_slo_s: likewise.
+        slos: what requests are promised.
     """
 
     name: str
     knee_rps: float
-    ttft_slo_s: float
-    tbt_slo_s: float
+    slos: Slos = DEFAULT_SLOS
 
     def draw(self, requests: int, load: float, seed: int) -> Workload:
         """Requests at `load` times the knee."""
-        return generate(
-            self.name,
-            rate_rps=load * self.knee_rps,
-            requests=requests,
-            seed=seed,
-            ttft_slo_s=self.ttft_slo_s,
-            tbt_slo_s=self.tbt_slo_s,
-        )
+        return generate(self.name, rate_rps=load * self.knee_rps, requests=requests, seed=seed, slos=self.slos)
 
     tuning = draw
     evaluation = draw
