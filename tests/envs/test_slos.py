@@ -1,5 +1,7 @@
 """Laws of the SLOs: what a class promises, and who is in which class."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -67,22 +69,21 @@ def test_only_mooncakes_ttft_slo_grows_by_default(family: str) -> None:
     assert set(flat.ttft_slo_s) == {2.0}
 
 
-def test_a_part_of_a_trace_keeps_the_class_of_each_request(tmp_path: object) -> None:
-    path = f"{tmp_path}/lengths.jsonl"
-    with open(path, "w") as file:
-        file.writelines(f'{{"timestamp": {i}, "input_length": {i + 1}, "output_length": 1}}\n' for i in range(200))
+def test_a_part_of_a_trace_keeps_the_class_of_each_request(tmp_path: Path) -> None:
+    path = tmp_path / "lengths.jsonl"
+    rows = [f'{{"timestamp": {i}, "input_length": {i + 1}, "output_length": 1}}\n' for i in range(200)]
+    path.write_text("".join(rows))
     whole = read_trace(path, "mooncake", slos=TWO, seed=5)
     part = read_trace(path, "mooncake", slos=TWO, seed=5, start_s=0.05, subsample=0.5, limit=40)
     assert set(whole.tbt_slo_s) == {0.03, 0.2}
     assert promises(part) == [promises(whole)[tokens - 1] for tokens in part.prompt_tokens.tolist()]
 
 
-def test_a_native_files_columns_come_first(tmp_path: object) -> None:
-    path = f"{tmp_path}/own.csv"
+def test_a_native_files_columns_come_first(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
     write_native(Workload.of([0.0, 1.0], [5, 6], [1, 1], label="", ttft_slo_s=[3.0, 4.0], tbt_slo_s=0.5), path)
     assert promises(read_trace(path, "native", slos=TWO)) == [(3.0, 0.5), (4.0, 0.5)]
-    with open(path, "w") as file:
-        file.write("arrival_s,prompt_tokens,output_tokens,tbt_slo_s\n0,1000,1,0.5\n")
+    path.write_text("arrival_s,prompt_tokens,output_tokens,tbt_slo_s\n0,1000,1,0.5\n")
     assert promises(read_trace(path, "native", slos=Slos.of(3.0, 0.1, 1.0))) == [(4.0, 0.5)]
 
 
