@@ -104,7 +104,7 @@ class EpisodeSource:
             count += ceil(1.25 * rate_rps * (warm_s + (self.horizon.seconds or 0.0))) + 64
         while True:
             if isinstance(self.workload, str):
-                workload = slos.apply(generate(self.workload, rate_rps=rate_rps, requests=count, seed=seed), seed)
+                workload = generate(self.workload, rate_rps=rate_rps, requests=count, seed=seed, slos=slos)
             else:
                 workload = self.workload(count, rate_rps, seed)
                 if len(workload) < count:

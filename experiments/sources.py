@@ -6,13 +6,14 @@ tuning and the knee have theirs around 800,000 and 900,000, training's are 2^31 
 first 60 % of its span for training, the next 15 % for tuning, the rest for evaluation.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from agents.episodes import FIRST_TRAINING_SEED
 from envs.generators import generate
+from envs.slos import DEFAULT_SLOS, Slos
 from envs.workload import Workload
 from hardware_profiles import InputError
 
@@ -45,25 +46,16 @@ class Family:
     Attributes:
         name: of the family.
         knee_rps: requests per second at load 1.
-        ttft_slo_s: promised to every request, seconds.
-        tbt_slo_s: likewise.
+        slos: what requests are promised.
     """
 
     name: str
     knee_rps: float
-    ttft_slo_s: float
-    tbt_slo_s: float
+    slos: Slos = DEFAULT_SLOS
 
     def draw(self, requests: int, load: float, seed: int) -> Workload:
         """Requests at `load` times the knee."""
-        return generate(
-            self.name,
-            rate_rps=load * self.knee_rps,
-            requests=requests,
-            seed=seed,
-            ttft_slo_s=self.ttft_slo_s,
-            tbt_slo_s=self.tbt_slo_s,
-        )
+        return generate(self.name, rate_rps=load * self.knee_rps, requests=requests, seed=seed, slos=self.slos)
 
     tuning = draw
     evaluation = draw
@@ -96,15 +88,7 @@ class Trace:
         if len(part) < requests:
             raise InputError(f"{self.name}: its training part has {len(part)} requests, an episode needs {requests}")
         first = int(np.random.default_rng(seed).integers(len(part) - requests + 1))
-        rows = slice(first, first + requests)
-        return replace(
-            part,
-            arrival_s=part.arrival_s[rows] - part.arrival_s[first],
-            prompt_tokens=part.prompt_tokens[rows],
-            output_tokens=part.output_tokens[rows],
-            ttft_slo_s=part.ttft_slo_s[rows],
-            tbt_slo_s=part.tbt_slo_s[rows],
-        )
+        return part.slice(first, first + requests)
 
     def tuning(self, requests: int, load: float, seed: int) -> Workload:  # noqa: ARG002 - there is one
         """The tuning part, as many of its requests as asked for."""

@@ -28,10 +28,9 @@ from typing import TYPE_CHECKING, Any
 from agents.lookahead import LookaheadArguments, collect
 from agents.placement_policy import current_layout
 from envs.cluster import ClusterConfig
-from envs.generators import families, generate
+from envs.generators import families, generate, slos_of_family
 from envs.objective import TUNING_OBJECTIVE
-from envs.traces import formats, read_trace
-from envs.workload import TBT_SLO_S, TTFT_SLO_S
+from envs.traces import formats, read_trace, slos_of_format
 from experiments.arguments import add_step_budget
 from experiments.cells import Cell, run_cells
 from experiments.digests import config_digest, digest, simulation_digest
@@ -150,7 +149,7 @@ def train(args: Namespace) -> None:
         at_rate = {args.workload: partial(generate, args.workload, requests=args.requests)}
         knee = knees(at_rate, config, folder / "cells", fingerprint=fingerprint, jobs=args.jobs)[args.workload]
         _say(f"knee of static on {args.workload}: {knee:.2f} requests/s")
-        source = Family(args.workload, knee, TTFT_SLO_S, TBT_SLO_S)
+        source = Family(args.workload, knee)
         load_is = f"load (multiple of {knee:.2f} requests/s, at which static meets the SLOs of {TARGET:.0%})"
 
     seeds = TUNING_SEEDS[:1] if trace is not None else TUNING_SEEDS
@@ -176,6 +175,8 @@ def train(args: Namespace) -> None:
         fingerprint=trained,
         jobs=args.jobs,
     )
+    slos = slos_of_format(args.trace_format) if trace else slos_of_family(args.workload)
+    flat_s = slos.flat_ttft_s
     about = [
         f"cluster {config.shape} of {config.profile.name}; step budget {config.step_budget}",
         f"node reports {config.report_age_s * 1e3:g} ms old",
@@ -186,7 +187,7 @@ def train(args: Namespace) -> None:
             else f"seeds {EVALUATION_SEED} to {EVALUATION_SEED + args.seeds - 1}, on which nothing was trained or tuned"
         ),
         f"cost that was minimised: TTFT / SLO + {TUNING_OBJECTIVE.tail_weight:g} (TTFT / SLO)^2 + TBT excess; SLOs, "
-        f"our choice: TTFT {TTFT_SLO_S:g} s, TBT {TBT_SLO_S:g} s",
+        f"our choice: {slos}",
         f"`{kairos}` is kairos tuned on other requests: least cost within a point of the best attainment, of "
         f"{len(tried)} settings (tuning.json); `shortest-ttft` is ours",
         load_is,
@@ -196,7 +197,7 @@ def train(args: Namespace) -> None:
             outcomes,
             "A trained policy beside the heuristics",
             about,
-            TTFT_SLO_S,
+            {source.name: flat_s} if flat_s is not None else {},
             load_is,
             folder,
             cells_name="comparison.csv",

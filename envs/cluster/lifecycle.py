@@ -20,6 +20,7 @@ READY = Phase.READY
 DECODING = Phase.DECODING
 PREEMPTED = Phase.PREEMPTED
 FINISHED = Phase.FINISHED
+REJECTED = Phase.REJECTED
 
 
 class Lifecycle:
@@ -34,7 +35,7 @@ class Lifecycle:
 
     Args:
         nodes: number of nodes.
-        on_record: called with the record of each finished request, in order of completion.
+        on_record: called with the record of each request that finishes or is rejected, in order of these events.
     """
 
     __slots__ = ("_on_record", "counters", "displaced", "first_token_wait", "in_flight", "kv_expired")
@@ -63,6 +64,11 @@ class Lifecycle:
         self.first_token_wait.requests[request] = None
         self.in_flight[request.index] = request
         self.placed(request, placement)
+
+    def rejected(self, request: Request) -> None:
+        """A request arrives and is turned away."""
+        request.phase = REJECTED
+        self._on_record(request.record())
 
     def placed(self, request: Request, placement: Placement) -> None:
         """A request is sent to its prefill node."""

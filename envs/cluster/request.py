@@ -29,12 +29,14 @@ class Phase(IntEnum):
     """Thrown out of the decode batch for lack of KV; waits to be computed again."""
     FINISHED = 8
     """Its last token is out."""
+    REJECTED = 9
+    """Turned away at its arrival."""
 
 
 NEW = Phase.NEW  # a module's global is found faster than an enum's member
 
 TRANSITIONS: dict[Phase, tuple[Phase, ...]] = {
-    Phase.NEW: (Phase.QUEUED,),
+    Phase.NEW: (Phase.QUEUED, Phase.REJECTED),
     Phase.QUEUED: (Phase.PREFILLING, Phase.QUEUED),
     # With KV streaming a request may have room on its decode node, and even KV there, before it is computed.
     Phase.PREFILLING: (
@@ -48,6 +50,7 @@ TRANSITIONS: dict[Phase, tuple[Phase, ...]] = {
     Phase.DECODING: (Phase.FINISHED, Phase.PREEMPTED, Phase.QUEUED),
     Phase.PREEMPTED: (Phase.PREFILLING, Phase.QUEUED),
     Phase.FINISHED: (),
+    Phase.REJECTED: (),
 }
 """The phases that may follow each phase. QUEUED follows nearly all of them: a lost node's requests are placed again."""
 
@@ -71,6 +74,7 @@ class RequestRecord(NamedTuple):
     (first_token - kv_ready). A deflected request has prefill_end_s == kv_ready_s == first_token_s. If a prompt was
     split, execution and transfer are those of its first part, and the decode node prefills the rest in its decode wait.
     If its KV was dropped after `ClusterConfig.kv_hold_s`, the transfer lasts until it is computed again.
+    A rejected request has nodes of -1.
     `tbt_max_s` is the longest gap between two of its tokens, 0 for a single-token output, and counts a preemption's
     pause.
     """
@@ -210,7 +214,7 @@ class Request:
                 self.output_tokens,
                 self.prefill_node,
                 self.decode_node,
-                self.prefill_node == self.decode_node,
+                self.prefill_node == self.decode_node >= 0,
                 self.prefill_start_s,
                 self.prefill_end_s,
                 self.kv_ready_s,

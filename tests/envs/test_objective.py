@@ -10,6 +10,7 @@ import policies
 from envs.cluster import Cluster, ClusterConfig, Disturbance, Request, RequestRecord, RequestView, simulate
 from envs.generators import generate
 from envs.objective import Costs, Objective
+from envs.slos import Slos
 from envs.workload import Workload
 from hardware_profiles import InputError
 from tests.toy import toy_profile
@@ -50,7 +51,9 @@ def test_a_drained_cluster_costs_what_its_result_does(
     objective: Objective,
     seed: int,
 ) -> None:
-    workload = generate("burst", rate_rps=rate_rps, requests=60, seed=seed, tbt_slo_s=tbt_slo_s)
+    workload = generate(
+        "burst", rate_rps=rate_rps, requests=60, seed=seed, max_prompt_tokens=25_000, slos=Slos.of(tbt_s=tbt_slo_s)
+    )
     config = ClusterConfig(toy_profile(kv_capacity_tokens=capacity), step_budget="fixed")  # small: preemptions
     running = objective.of(drained(workload, policy, config))
     result = simulate(workload, policies.make(policy), config)
@@ -58,7 +61,7 @@ def test_a_drained_cluster_costs_what_its_result_does(
 
 
 def test_the_loss_of_a_node_costs_the_same_in_both_forms() -> None:
-    workload = generate("burst", rate_rps=16.0, requests=80, seed=2, tbt_slo_s=0.02)
+    workload = generate("burst", rate_rps=16.0, requests=80, seed=2, slos=Slos.of(tbt_s=0.02))
     config = ClusterConfig(toy_profile(), disturbances=(Disturbance(2.0, "loss", 3),))
     objective = Objective(1.0, 8.0)
     result = simulate(workload, policies.make("static"), config)
