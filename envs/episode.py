@@ -69,7 +69,7 @@ class EpisodeSource:
         workload: where requests come from.
         rate_rps: mean arrival rate of a generated workload, requests/s: lowest and highest, drawn uniformly.
         slos: what generated requests are promised.
-        tbt_slo_s: lowest and highest TBT SLO of an episode, drawn log-uniformly, in place of that of `slos`; None: that.
+        tbt_slo_s: lowest and highest TBT SLO of an episode, drawn log-uniformly, instead of that of `slos`; None: that.
         warm_up_s: time for which the cluster has run before the first decision, seconds: shortest and longest, drawn
             uniformly.
         horizon: when episodes end.

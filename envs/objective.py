@@ -31,7 +31,12 @@ class Costs(NamedTuple):
 
     def since(self, earlier: "Costs") -> "Costs":
         """What has accrued since."""
-        return Costs(self.waiting - earlier.waiting, self.tbt - earlier.tbt, self.tail - earlier.tail, self.misses - earlier.misses)
+        return Costs(
+            self.waiting - earlier.waiting,
+            self.tbt - earlier.tbt,
+            self.tail - earlier.tail,
+            self.misses - earlier.misses,
+        )
 
 
 @dataclass(frozen=True)
