@@ -151,7 +151,12 @@ class _Runs:
                 for family, rate_rps in knee_rps.items()
             ]
             print(f"tuning on {setting}", file=sys.stderr)
-            name, _ = tuned(KAIROS, workloads, setting.config, objective=TUNING_OBJECTIVE, jobs=self._args.jobs)
+            name, _ = tuned(
+                KAIROS,
+                [(workload, setting.config) for workload in workloads],
+                objective=TUNING_OBJECTIVE,
+                jobs=self._args.jobs,
+            )
             with replacing(note) as path:
                 path.write_text(json.dumps(f"kairos-tuned={name}"))
         return str(json.loads(note.read_text()))

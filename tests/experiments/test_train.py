@@ -105,7 +105,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 
 
 def test_training_and_evaluation_never_share_requests() -> None:
-    episodes = Episodes(Arrivals(Family("burst", 8.0), 0.5, 1.3), 64, seed=0)
+    episodes = Episodes((Arrivals(Family("burst", 8.0), 0.5, 1.3),), 64, seed=0)
     trained = {episodes(k).prompt_tokens.tobytes() for k in range(20)}
     source = Family("burst", 8.0)
     evaluated = {source.evaluation(64, 1.0, EVALUATION_SEED + k).prompt_tokens.tobytes() for k in range(20)}

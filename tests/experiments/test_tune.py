@@ -85,7 +85,9 @@ def test_turning_requests_away_is_no_way_to_be_cheap() -> None:
 def test_the_same_knobs_are_best_whatever_the_order_of_the_runs() -> None:
     workloads = [generate("burst", rate_rps=8.0, requests=80, seed=seed) for seed in (1, 2)]
     config = ClusterConfig(toy_profile())
-    chosen, tried = tuned("kairos", workloads, config, objective=DEFAULT_OBJECTIVE, count=4)
+    chosen, tried = tuned(
+        "kairos", [(workload, config) for workload in workloads], objective=DEFAULT_OBJECTIVE, count=4
+    )
     assert chosen == best(tried)
     for name, found in tried.items():
         each = [measure(name, workload, config) for workload in workloads]
