@@ -31,6 +31,7 @@ from envs.cluster import ClusterConfig, parse_shape
 from envs.generators import families, generate, slos_of_family
 from envs.objective import TUNING_OBJECTIVE
 from envs.traces import formats, read_trace, slos_of_format
+from envs.workload import Workload
 from experiments.arguments import add_slos, add_step_budget, check_counts, check_families, check_positive, option, slos
 from experiments.cells import Cell, Outcome, run_cells
 from experiments.digests import config_digest, digest, simulation_digest
@@ -212,17 +213,11 @@ def train(args: Namespace) -> None:
     names = list(dict.fromkeys([*RULES, kairos, *learned]))
     first = 0 if trace else EVALUATION_SEED
     trained = digest(fingerprint, files=[Path(name.partition("=")[2]) for name in learned])
-    outcomes: list[Outcome] = []
-    for setting in settings:
-        keys = product(args.loads, range(first, first + args.seeds), names)
-        outcomes += run_cells(
-            [Cell(policy, setting.name, load, seed) for load, seed, policy in keys],
-            lambda _, load, seed, setting=setting: setting.source.evaluation(args.requests, load, seed),
-            setting.config,
-            folder / "cells",
-            fingerprint=trained,
-            jobs=args.jobs,
-        )
+    outcomes = [
+        outcome
+        for setting in settings
+        for outcome in _evaluate(args, setting, names, range(first, first + args.seeds), folder / "cells", trained)
+    ]
     of_each = {
         one.name: slos_of_format(args.trace_format, asked) if trace else slos_of_family(one.source.name, asked)
         for one in settings
@@ -273,6 +268,18 @@ def train(args: Namespace) -> None:
     print(
         f"\nwritten to {folder}: policy.npz, model.zip, progress.csv, comparison.csv, report.html, summary.md, figures/"
     )
+
+
+def _evaluate(
+    args: Namespace, setting: Setting, names: Sequence[str], seeds: range, folder: Path, fingerprint: str
+) -> list[Outcome]:
+    """Run every policy on one setting."""
+
+    def requests(_: str, load: float, seed: int) -> Workload:
+        return setting.source.evaluation(args.requests, load, seed)
+
+    cells = [Cell(name, setting.name, load, seed) for load, seed, name in product(args.loads, seeds, names)]
+    return run_cells(cells, requests, setting.config, folder, fingerprint=fingerprint, jobs=args.jobs)
 
 
 def _name(args: Namespace, workload: str, config: ClusterConfig) -> str:
