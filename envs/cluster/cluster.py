@@ -7,7 +7,7 @@ from envs.cluster.config import ClusterConfig
 from envs.cluster.engine import Engine
 from envs.cluster.failures import Failures
 from envs.cluster.gaps import GapLog
-from envs.cluster.in_progress import settle, tbt_excess
+from envs.cluster.in_progress import settle, tbt_excess, unstamped_misses
 from envs.cluster.kv_transfer import KvTransfers
 from envs.cluster.lifecycle import Lifecycle
 from envs.cluster.placement import Placement
@@ -217,6 +217,16 @@ class Cluster:
         """Time by which gaps between tokens have exceeded their TBT SLO so far, in units of the SLO, summed."""
         now_s = self.clock.now_s
         return sum([tbt_excess(engine, now_s) for engine in self.engines])
+
+    def misses(self) -> int:
+        """Requests that have missed an SLO so far, rejected ones included; it never falls.
+
+        A request misses when its TTFT SLO has passed since its arrival without a first token, or when a gap between two
+        of its tokens ends that was longer than its TBT SLO. Costs what is in flight.
+        """
+        self.settle()
+        now_s = self.clock.now_s
+        return self.lifecycle.misses_by(now_s) + sum([unstamped_misses(engine, now_s) for engine in self.engines])
 
     def settle(self) -> None:
         """Stamp the first tokens that are out by now although their spans still run."""

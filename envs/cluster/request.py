@@ -203,6 +203,12 @@ class Request:
             setattr(twin, name, getattr(self, name))
         return twin
 
+    def misses(self, now_s: float) -> bool:
+        """Whether it has missed an SLO by `now_s`, as far as its stamps tell; they do not tell of its present batch."""
+        first_token_s = self.first_token_s
+        until_s = now_s if first_token_s != first_token_s else first_token_s  # nan
+        return until_s - self.arrival_s > self.ttft_slo_s or self.tbt_max_s > self.tbt_slo_s
+
     def record(self) -> RequestRecord:
         """The record of this request as it stands."""
         return tuple.__new__(  # skips the named tuple's own constructor, a function in Python

@@ -60,6 +60,8 @@ class RunCounters:
         kv_bytes_moved: bytes of KV transferred between nodes.
         busy_s: time each node spent in steps, seconds.
         prefix_hit_tokens: tokens that came out of a prefix cache and were not computed.
+        tbt_excess: time by which gaps between tokens exceeded their TBT SLO, in units of the SLO, summed.
+        misses: requests that had missed an SLO by the run's end, see `Cluster.misses`.
     """
 
     events: int
@@ -73,6 +75,8 @@ class RunCounters:
     kv_bytes_moved: int
     busy_s: tuple[float, ...]
     prefix_hit_tokens: int = 0
+    tbt_excess: float = 0.0
+    misses: int = 0
 
 
 @dataclass(frozen=True)
@@ -201,6 +205,8 @@ def simulate(
             kv_bytes_moved=cluster.transfers.bytes_moved,
             busy_s=tuple([engine.busy_s for engine in engines]),
             prefix_hit_tokens=sum([engine.scheduler.prefix_hit_tokens for engine in engines]),
+            tbt_excess=cluster.tbt_cost(),
+            misses=cluster.misses(),
         ),
         np.array(decision_s),
         clock.now,
