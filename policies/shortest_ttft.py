@@ -16,6 +16,7 @@ class ShortestTTFT:
 
     Args:
         alpha: a deflection is taken when its TTFT is at most alpha times the best prefill node's.
+        prefix: take cached tokens into account: they are neither computed nor sent.
     """
 
     name = "shortest-ttft"
@@ -26,15 +27,16 @@ class ShortestTTFT:
         ),
     }
 
-    def __init__(self, alpha: float = 1.0) -> None:
+    def __init__(self, alpha: float = 1.0, prefix: bool = True) -> None:
         if not 0.0 < alpha < float("inf"):
             raise InputError(f"shortest-ttft: alpha must be above 0, not {alpha}")
         self._alpha = alpha
+        self._prefix = prefix
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         first_decode_node = view.topology.first_decode_node
-        found = candidates(request, view)
+        found = candidates(request, view, prefix=self._prefix)
         best = min(found[:first_decode_node], key=lambda choice: choice.ttft_s)
         deflections = [choice for choice in found[first_decode_node:] if choice.feasible]
         if deflections:
