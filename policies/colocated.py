@@ -16,6 +16,9 @@ from typing import Any, ClassVar
 from envs.cluster import Placement, RequestView, RouterView
 from hardware_profiles import InputError
 
+DEFAULT_CHUNK_TOKENS = 512
+"""Prompt tokens of a step under "fixed", unless a knob says otherwise: arXiv 2403.02310's budget for a strict SLO."""
+
 
 class Colocated:
     """Prefill and decode on the least-loaded of all nodes; the cluster's roles are of no account.
@@ -34,7 +37,7 @@ class Colocated:
         "chunk": (0, 256, 512, 768, 1024, 1536),
     }
 
-    def __init__(self, load: str = "prefill", chunk: int = 512, prefix: bool = True) -> None:
+    def __init__(self, load: str = "prefill", chunk: int = DEFAULT_CHUNK_TOKENS, prefix: bool = True) -> None:
         if load not in ("prefill", "requests", "tokens"):
             raise InputError(f"colocated: load must be prefill, requests or tokens, not {load}")
         if chunk < 0:

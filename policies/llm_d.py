@@ -14,9 +14,9 @@ from typing import ClassVar
 
 from envs.cluster import Placement, RequestView, RouterView
 from hardware_profiles import InputError
+from policies.prefix_score import best_by_score
 
-_PREFIX_WEIGHT = 2.0
-_QUEUE_WEIGHT = 1.0
+_PREFIX_WEIGHT = 2.0  # against 1 for the queue
 
 
 class LlmD:
@@ -52,15 +52,4 @@ class LlmD:
         return Placement(prefill_node, decode_node)
 
     def _best(self, nodes: Sequence[int], queues: list[int], request: RequestView, view: RouterView) -> tuple[int, int]:
-        """The node with the highest score, and the tokens of the prompt that it has cached."""
-        lengths = [queues[node] for node in nodes]
-        longest = max(lengths)
-        spread = longest - min(lengths)
-        best_node, best_cached, best_score = -1, 0, -1.0
-        for node in nodes:
-            cached = view.prefix_hit_tokens(request, node) if self._prefix else 0
-            score = _PREFIX_WEIGHT * cached / request.prompt_tokens
-            score += _QUEUE_WEIGHT * (longest - queues[node]) / spread if spread else _QUEUE_WEIGHT
-            if score > best_score:
-                best_node, best_cached, best_score = node, cached, score
-        return best_node, best_cached
+        return best_by_score(nodes, queues, request, view, prefix_weight=_PREFIX_WEIGHT, prefix=self._prefix)
