@@ -105,6 +105,7 @@ _FIELDS = (
     "generated_tokens",
     "hold_until_s",
     "index",
+    "known_hit_tokens",
     "kv_ready_s",
     "kv_tokens",
     "last_token_s",
@@ -135,6 +136,8 @@ class Request:
         computed_tokens: of them, those whose KV is computed.
         rest_tokens: of a split prompt, what the decode node is to prefill once it has the KV of the first part.
         chunk_plan: chunks that the router chose for the present prefill; `rest_plan`: for that rest.
+        known_hit_tokens: of a prompt that is not computed yet, the tokens that the router knew to be cached on its
+            prefill node when it sent it there.
         counted_as_queued: the router counts it among the queued prompts of its prefill node.
         turn: place in its engine's waiting queue; the lesser goes first.
         hold_until_s: when its computed KV is dropped unless its decode node has made room.
@@ -171,6 +174,7 @@ class Request:
         self.computed_tokens = 0
         self.rest_tokens = 0
         self.rest_plan: tuple[int, ...] = ()
+        self.known_hit_tokens = 0
         self.counted_as_queued = False
         self.turn = 0
         self.hold_until_s = inf
