@@ -148,6 +148,8 @@ class Cluster:
             if request.prompt_tokens + request.output_tokens >= self._least_capacity_tokens:
                 self.reject(request)
                 return
+        if self.transfers.caches:
+            self._note_hit(request, placement)
         self.lifecycle.submitted(request, placement)
         if split_tokens:
             self._count_rest(request)
@@ -160,10 +162,19 @@ class Cluster:
     def _place_again(self, request: Request) -> None:
         placement = self._on_displaced(request)
         self._check(request, placement)
+        if self.transfers.caches:
+            self._note_hit(request, placement)
         self.lifecycle.placed(request, placement)
         if request.rest_tokens:
             self._count_rest(request)
         self.engines[request.prefill_node].add_prompt(request)
+
+    def _note_hit(self, request: Request, placement: Placement) -> None:
+        """The router sends a request to its prefill node and knows what is cached of it there."""
+        cache = self.transfers.caches[placement.prefill_node]
+        cached = cache.reported_prefix_tokens(request.block_hashes, self.clock.now_s)
+        tokens = placement.split_tokens or request.target_tokens
+        request.known_hit_tokens = min(cached, request.prompt_tokens - 1, tokens - 1)
 
     def _count_rest(self, request: Request) -> None:
         """The rest of a split prompt counts on its decode node from now on."""

@@ -109,6 +109,7 @@ _FIELDS = (
     "generated_tokens",
     "hold_until_s",
     "index",
+    "known_hit_tokens",
     "kv_ready_s",
     "kv_tokens",
     "last_token_s",
@@ -140,6 +141,8 @@ class Request:
         computed_tokens: of them, those whose KV is computed.
         rest_tokens: of a split prompt, what the decode node is to prefill once it has the KV of the first part.
         chunk_plan: chunks that the router chose for the present prefill; `rest_plan`: for that rest.
+        known_hit_tokens: of a prompt that is not computed yet, the tokens that the router knew to be cached on its
+            prefill node when it sent it there.
         counted_as_queued: the router counts it among the queued prompts of its prefill node.
         moving_tokens: tokens that the router counts as KV on its way, or waiting, to the decode node.
         turn: place in its engine's waiting queue; the lesser goes first.
@@ -177,6 +180,7 @@ class Request:
         self.computed_tokens = 0
         self.rest_tokens = 0
         self.rest_plan: tuple[int, ...] = ()
+        self.known_hit_tokens = 0
         self.counted_as_queued = False
         self.moving_tokens = 0
         self.turn = 0
