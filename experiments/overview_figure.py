@@ -74,7 +74,7 @@ def _cells(
     image = axes.imshow(values, cmap=colours, norm=scale, aspect="auto")
     backgrounds = np.asarray(image.cmap(scale(values)))
     for (row, column), text in np.ndenumerate(np.array(texts)):
-        colour = text_colour(backgrounds[row, column])
+        colour = text_colour(backgrounds[row, column].tolist())
         axes.annotate(text, (column, row), ha="center", va="center", fontsize=7, color=colour)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

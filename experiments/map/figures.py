@@ -14,6 +14,7 @@ from matplotlib.patches import Patch, Polygon, Rectangle
 from experiments.drawing import COLOURS, save, text_colour
 from experiments.map.folders import Condition
 from experiments.map.kinds import MAPPED_KINDS, Kind
+from experiments.map.report import times
 from experiments.map.winners import Contest, Contests, tied
 from experiments.printed import label
 
@@ -71,19 +72,25 @@ def ratios(contests: Contests, title: str, path: Path) -> None:
     def draw(axes: Axes, left: float, top: float, contest: Contest) -> None:
         ratio = contest.role_free_ratio
         if ratio is None:
-            missing = "role-free" if "role-free" not in contest.best else "role-keeping"
-            axes.add_patch(Rectangle((left, top), 1, 1, facecolor=_NOT_RUN, edgecolor="white"))
-            _write(axes, left, top, f"no {missing}", "rule takes part", "black")
+            # Colours of twice and half, hatched: the side that takes part wins, by no number.
+            role_free = "role-free" in contest.best
+            face = colours(scale(-0.7 if role_free else 0.7))[:3]
+            axes.add_patch(Rectangle((left, top), 1, 1, facecolor=face, edgecolor="white", hatch="////", linewidth=0.8))
+            _write(axes, left, top, f"{'role-free' if role_free else 'role-keeping'}", "only", "black")
             return
         face = colours(scale(np.log2(ratio.value)))[:3]
         axes.add_patch(Rectangle((left, top), 1, 1, facecolor=face, edgecolor="white"))
         colour = text_colour(face)
         if tied(ratio):
             axes.plot(left + 0.13, top + 0.3, marker="o", markersize=4.5, markerfacecolor="none", color=colour)
-        _write(axes, left, top, _times(ratio.value), f"[{_times(ratio.low)}, {_times(ratio.high)}]", colour)
+        _write(axes, left, top, times(ratio.value), f"[{times(ratio.low)}, {times(ratio.high)}]", colour)
 
     names = "P95 TTFT of the best role-free rule / that of the best rule that keeps roles"
-    figure = _panels(contests, f"{title}\n{names}; 95 % interval; circle: tied (interval includes 1)", draw)
+    some_alone = any(contest.role_free_ratio is None for contest in contests.values())
+    note = "\nCircle: tied (the interval includes 1)" + (
+        "; only: the other side has no rule that takes part" * some_alone
+    )
+    figure = _panels(contests, f"{title}\n{names}, 95 % interval{note}", draw)
     bar = figure.colorbar(
         ScalarMappable(scale, colours),
         ax=figure.axes,
@@ -97,10 +104,6 @@ def ratios(contests: Contests, title: str, path: Path) -> None:
     bar.set_ticks(ticks, labels=[f"{2.0**tick:g}" for tick in ticks], fontsize=7.5)
     bar.set_label("left: role-free lower; right: role-keeping lower", fontsize=7.5)
     save(figure, path)
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.0f}"
 
 
 def _write(axes: Axes, left: float, top: float, above: str, below: str, colour: str) -> None:

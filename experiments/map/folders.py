@@ -84,7 +84,7 @@ class Folder:
         command: its options, as command.json has them.
         settings: by the label of each policy, what `policies.make` takes, with tuned parameters.
         trials: by trial, what was measured.
-        tuning: how the parameters of its rules were chosen, a sentence.
+        tuning: how the parameters of its rules were chosen, as part of a sentence.
     """
 
     path: Path
@@ -110,10 +110,10 @@ class Folder:
             raise InputError(f"{path}: the map needs workload families, not a trace")
         if command["seeds"] < FEWEST_SEEDS:
             raise InputError(f"{path}: {command['seeds']} seeds; the map needs {FEWEST_SEEDS} or more to tell ties")
-        settings, tuning = list(command["policies"]), "rules with their default parameters"
+        settings, tuning = list(command["policies"]), "default parameters"
         if command["tuned"] is not None:
             tuned = _tuned(Path(command["tuned"]), path)
-            settings, tuning = tuned.replace(settings), tuned.about()
+            settings, tuning = tuned.replace(settings), f"tuned with {tuned.budget}"
         by_label = {policies.label(setting): setting for setting in settings}
         return cls(path, command, by_label, _trials(path / "cells.csv", command, list(by_label)), tuning)
 

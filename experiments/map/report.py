@@ -4,13 +4,15 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import policies
 from experiments import statistics
 from experiments.cost import ATTAINMENT_MARGIN
+from experiments.knee import TARGET
 from experiments.map.folders import Folder, RuleRuns
-from experiments.map.kinds import MAPPED_KINDS
+from experiments.map.kinds import MAPPED_KINDS, kind_of
 from experiments.map.winners import Contest, Contests, Criterion, tied
-from experiments.markdown import bullets, plain, table
-from experiments.printed import listing, ms, name, percent, time_of, with_interval
+from experiments.markdown import bullets, code, plain, table
+from experiments.printed import ms, name, percent, time_of, with_interval
 from experiments.statistics import Interval
 from hardware_profiles.files import replacing
 
@@ -28,6 +30,11 @@ def p95(runs: RuleRuns) -> Interval:
 def attainment(runs: RuleRuns) -> Interval:
     """SLO attainment, mean over seeds."""
     return statistics.mean_interval(runs.slo_attainment)
+
+
+def times(ratio: float) -> str:
+    """A ratio, to two decimals or as many digits as small and large ones need."""
+    return f"{ratio:.2g}" if ratio < 0.1 else f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.0f}"
 
 
 def _bounds(column: str, unit: str = "") -> list[str]:
@@ -67,17 +74,17 @@ def fragment(folders: Sequence[Folder], by_criterion: Mapping[Criterion, Contest
         parts += [f"### {TITLES[criterion]}", "Number of conditions (workload and load) by result:", _counts(contests)]
     parts += ["### Every condition", _LEGEND]
     for budget, tbt_slo_s in _tables(by_criterion["lowest"]):
-        title = f"Step budget `{budget}`, TBT SLO {1e3 * tbt_slo_s:g} ms"
         chosen = {name: _of(contests, budget, tbt_slo_s) for name, contests in by_criterion.items()}
-        parts += [f"#### {title}", _conditions(chosen)]
+        parts += [f"#### Step budget {_title(budget, tbt_slo_s)} TBT SLO", _conditions(chosen)]
     return "\n\n".join(parts) + "\n"
 
 
 _LEGEND = (
-    "Each of the three columns of kinds shows the rule with the lowest P95 TTFT of that kind: P95 TTFT in ms with its 95 % "
-    "interval, then SLO attainment in %. **Bold**: lowest of the three, or tied with it. The ratio is that of the best "
-    "role-free rule's P95 TTFT to that of the best rule that keeps roles (disaggregated or deflecting), paired by seed. "
-    f"The last column names the winner among the rules within {100 * ATTAINMENT_MARGIN:g} point of the best SLO attainment."
+    "Each of the three columns of kinds shows the rule with the lowest P95 TTFT of that kind: P95 TTFT in ms with its "
+    "95 % interval, then SLO attainment in %. **Bold**: lowest of the three, or tied with it. The ratio is the best "
+    "role-free rule's P95 TTFT over that of the best rule that keeps roles (disaggregated or deflecting), paired by "
+    f"seed. The last column names the winner among the rules within {100 * ATTAINMENT_MARGIN:g} point of the best SLO "
+    "attainment."
 )
 
 
@@ -92,36 +99,47 @@ def _of(contests: Contests, budget: str, tbt_slo_s: float) -> Contests:
 def _about(folders: Sequence[Folder]) -> str:
     command = folders[0].command
     lines = [
-        f"Cluster {plain(str(command.get('cluster')))} of {plain(str(command.get('profile')))}; TTFT SLO "
-        f"{command.get('ttft_slo')} s; {command.get('requests')} requests per run; seeds 0 to {command['seeds'] - 1}; node "
-        f"reports {command.get('report_age_ms')} ms old. Loads are multiples of the knee of `static` under the same TBT SLO "
-        "and step budget.",
+        f"Cluster {plain(str(command.get('cluster')))} of {code(str(command.get('profile')))}, TTFT SLO "
+        f"{command.get('ttft_slo')} s, node reports {command.get('report_age_ms')} ms old, {command.get('requests')} "
+        f"requests per run, seeds 0 to {command['seeds'] - 1}.",
+        "Loads are multiples of the knee of `static` under the same TBT SLO and step budget.",
+        *(f"Parameters of the rules: {plain(how)}." for how in dict.fromkeys(folder.tuning for folder in folders)),
     ]
+    settings: dict[tuple[str, float], dict[str, str]] = {}
     for folder in sorted(folders, key=lambda folder: folder.table):
-        budget, tbt_slo_s = folder.table
-        rules = listing([name(label) for label in folder.settings], most=len(folder.settings))
-        lines.append(f"`{budget}`, {1e3 * tbt_slo_s:g} ms: {rules}; {plain(folder.tuning)}.")
-    return bullets(lines)
+        settings.setdefault(folder.table, {}).update(folder.settings)
+    rows = [
+        [_title(*key), ", ".join(_setting(label, setting) for label, setting in chosen.items())]
+        for key, chosen in settings.items()
+    ]
+    return f"{bullets(lines)}\n\n{table(['step budget, TBT SLO', 'rules'], rows, left=2)}"
+
+
+def _setting(label: str, setting: str) -> str:
+    """A rule with its parameters; one that takes no part in the map is marked."""
+    shown = label if policies.trained_path(setting) else setting.removeprefix(f"{label}=")
+    named = shown if shown.partition(":")[0] == label.partition(":")[0] else f"{label}={shown}"
+    return code(named) + (" (left out)" if kind_of(setting) == "other" else "")
+
+
+def _title(budget: str, tbt_slo_s: float) -> str:
+    return f"`{budget}`, {1e3 * tbt_slo_s:g} ms"
 
 
 def _counts(contests: Contests) -> str:
     """How many conditions each kind wins, and how the role-free rules compare, by step budget and TBT SLO."""
-    header = ["step budget, TBT SLO", *(f"{kind} lowest" for kind in MAPPED_KINDS), "tied with another kind"]
-    header += [
-        "role-free significantly lower",
-        "tied with role-keeping",
-        "role-keeping significantly lower",
-        "only one takes part",
-    ]
+    header = ["step budget, TBT SLO", "conditions", *(f"{kind} wins" for kind in MAPPED_KINDS)]
+    header += ["winner tied with another kind", "role-free significantly lower", "role-free and role-keeping tied"]
+    header += ["role-keeping significantly lower", "only one of the two takes part", f"no rule reaches {TARGET:.0%}"]
     rows = []
     for budget, tbt_slo_s in _tables(contests):
         found = list(_of(contests, budget, tbt_slo_s).values())
-        ratios = [one.role_free_ratio for one in found]
-        both = [each for each in ratios if each is not None]
-        numbers = [sum(one.winner.kind == kind for one in found) for kind in MAPPED_KINDS]
+        both = [ratio for ratio in (one.role_free_ratio for one in found) if ratio is not None]
+        numbers = [len(found), *(sum(one.winner.kind == kind for one in found) for kind in MAPPED_KINDS)]
         numbers += [sum(bool(one.tied_kinds) for one in found)]
         numbers += [sum(each.high < 1 for each in both), sum(map(tied, both)), sum(each.low > 1 for each in both)]
-        rows.append([f"`{budget}`, {1e3 * tbt_slo_s:g} ms", *map(str, [*numbers, len(ratios) - len(both)])])
+        numbers += [len(found) - len(both), sum(one.top_attainment < TARGET for one in found)]
+        rows.append([_title(budget, tbt_slo_s), *map(str, numbers)])
     return table(header, rows)
 
 
@@ -135,12 +153,9 @@ def _conditions(by_criterion: Mapping[Criterion, Contests]) -> str:
             leads = kind == contest.winner.kind or kind in contest.tied_kinds
             row.append("none" if runs is None else _shown(runs, "**" if leads else ""))
         ratio = contest.role_free_ratio
-        row.append("none" if ratio is None else with_interval(ratio, "{:.2f}".format, least=0))
-        usable = by_criterion["usable"][condition]
-        winner = usable.winner
-        row.append(
-            f"{name(winner.label)} {ms(float(winner.ttft_p95_s.mean()))}, {percent(float(winner.slo_attainment.mean()))}"
-        )
+        row.append("none" if ratio is None else with_interval(ratio, times, least=0))
+        winner = by_criterion["usable"][condition].winner
+        row.append(f"{name(winner.label)} {ms(p95(winner).value)}, {percent(attainment(winner).value)}")
         rows.append(row)
     return table(header, rows, left=2)
 
