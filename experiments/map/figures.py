@@ -26,6 +26,7 @@ _FOUR_TIMES = 2.0
 """Where the colours of a ratio end, as a power of two."""
 _WIDTH_INCHES = 8.0  # 1,200 pixels at the plot style's 150 dpi
 _ROW_INCHES = 0.36
+_CELL_CHARACTERS = 17  # that fit into a cell of the largest map, of two step budgets and four TBT SLOs
 _WORKLOAD_GAP = 0.18  # between workloads, in rows
 
 
@@ -50,7 +51,7 @@ def winners(contests: Contests, title: str, path: Path) -> None:
             right, low, high = left + 0.985, top + 0.97 * (1 - rank), top + 0.97 * (1 - rank) + (0.3 if rank else -0.3)
             axes.add_patch(Polygon([(right, low), (right - 0.11, low), (right, high)], facecolor=_COLOUR[kind]))
         p95_ms, met = 1e3 * winner.ttft_p95_s.mean(), winner.slo_attainment.mean()
-        _write(axes, left, top, label(winner.label), f"{p95_ms:,.0f} ms, {100 * met:.0f} %", text_colour(face))
+        _write(axes, left, top, [*_name(winner.label), f"{p95_ms:,.0f} ms, {100 * met:.0f} %"], text_colour(face))
 
     figure = _panels(contests, f"{title}\nP95 TTFT and SLO attainment of the winner", draw)
     handles = [Patch(facecolor=_COLOUR[kind], label=f"{kind} rule wins") for kind in MAPPED_KINDS]
@@ -67,23 +68,23 @@ def ratios(contests: Contests, title: str, path: Path) -> None:
         title: of the figure.
         path: the PNG file to write.
     """
-    scale, colours = Normalize(-_FOUR_TIMES, _FOUR_TIMES), colormaps["PuOr"]
+    scale, colours = Normalize(-_FOUR_TIMES, _FOUR_TIMES), colormaps["BrBG_r"]
 
     def draw(axes: Axes, left: float, top: float, contest: Contest) -> None:
         ratio = contest.role_free_ratio
         if ratio is None:
-            # Colours of twice and half, hatched: the side that takes part wins, by no number.
+            # Hatched: the side that takes part wins, but there is no ratio.
             role_free = "role-free" in contest.best
             face = colours(scale(-0.7 if role_free else 0.7))[:3]
-            axes.add_patch(Rectangle((left, top), 1, 1, facecolor=face, edgecolor="white", hatch="////", linewidth=0.8))
-            _write(axes, left, top, f"{'role-free' if role_free else 'role-keeping'}", "only", "black")
+            axes.add_patch(Rectangle((left, top), 1, 1, facecolor=face, edgecolor="white", hatch="//"))
+            _write(axes, left, top, ["role-free" if role_free else "role-keeping", "only"], "black", face)
             return
         face = colours(scale(np.log2(ratio.value)))[:3]
         axes.add_patch(Rectangle((left, top), 1, 1, facecolor=face, edgecolor="white"))
         colour = text_colour(face)
         if tied(ratio):
             axes.plot(left + 0.13, top + 0.3, marker="o", markersize=4.5, markerfacecolor="none", color=colour)
-        _write(axes, left, top, times(ratio.value), f"[{times(ratio.low)}, {times(ratio.high)}]", colour)
+        _write(axes, left, top, [times(ratio.value), f"[{times(ratio.low)}, {times(ratio.high)}]"], colour)
 
     names = "P95 TTFT of the best role-free rule / that of the best rule that keeps roles"
     some_alone = any(contest.role_free_ratio is None for contest in contests.values())
@@ -106,11 +107,24 @@ def ratios(contests: Contests, title: str, path: Path) -> None:
     save(figure, path)
 
 
-def _write(axes: Axes, left: float, top: float, above: str, below: str, colour: str) -> None:
-    """Two lines of text in a cell; long names are set smaller."""
-    size = 7.0 if len(above) <= 15 else 5.2
-    for text, share, points in ((above, 0.3, size), (below, 0.72, 6.0)):
-        axes.text(left + 0.5, top + share, text, ha="center", va="center", fontsize=points, color=colour, clip_on=True)
+def _name(policy: str) -> list[str]:
+    """The name of a rule; a long one with its parameters on a second line, cut where the cell ends."""
+    name = label(policy)
+    if len(name) <= _CELL_CHARACTERS:
+        return [name]
+    parts = [part for part in name.partition(":") if part not in ("", ":")]
+    return [part if len(part) <= _CELL_CHARACTERS else part[: _CELL_CHARACTERS - 1] + "…" for part in parts]
+
+
+def _write(
+    axes: Axes, left: float, top: float, lines: Sequence[str], colour: str, behind: tuple[float, ...] | None = None
+) -> None:
+    """Lines of text in a cell, the first one larger; `behind` is their background over a hatch."""
+    box = {"facecolor": behind, "edgecolor": "none", "pad": 0.6} if behind else None
+    for line, text in enumerate(lines):
+        height = top + (0.5 + line) / len(lines) * 0.84 + 0.08
+        size = 7.0 if line == 0 else 6.0
+        axes.text(left + 0.5, height, text, ha="center", va="center", fontsize=size, color=colour, bbox=box)
 
 
 def _panels(contests: Contests, title: str, draw: Callable[[Axes, float, float, Contest], None]) -> Figure:
