@@ -106,6 +106,8 @@ class Folder:
             InputError: it is not a finished comparison of workload families.
         """
         command = _command(path)
+        if not (path / "cells.csv").exists():
+            raise InputError(f"{path}: no cells.csv; the comparison is not finished")
         if not command["workload"]:
             raise InputError(f"{path}: the map needs workload families, not a trace")
         if command["seeds"] < FEWEST_SEEDS:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 import policies
+from experiments.compare import compare
+from experiments.compare import parse as parse_compare
 from experiments.map.command import BEGIN, END, draw_map, parse
 from experiments.map.folders import Condition, Folder, merge
 from experiments.map.kinds import kind_of
@@ -242,6 +244,23 @@ def test_the_map_is_written_with_its_figures(tmp_path: Path) -> None:
         "map-winners-usable.png",
     ]
     assert all(path.read_bytes().startswith(PNG) for path in figures)
+
+
+@pytest.mark.slow
+def test_the_map_reads_what_compare_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.compare.knees", lambda *_, **__: {"burst": 8.0})
+    given = "--policies static few=kairos:cap=1 colocated --workload burst --requests 40 --seeds 5 --loads 0.7 1.05"
+    compare(parse_compare([*given.split(), "--out", str(tmp_path / "table")]))
+    draw_map(parse([str(tmp_path / "table"), "--out", str(tmp_path / "out")]))
+    with (tmp_path / "out" / "map.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["criterion"] == "lowest"]
+    with (tmp_path / "table" / "cells.csv").open(newline="") as file:
+        found = [
+            float(row["ttft_p95_s"]) for row in csv.DictReader(file) if (row["policy"], row["load"]) == ("few", "0.7")
+        ]
+    assert [(row["workload"], float(row["load"])) for row in rows] == [("burst", 0.7), ("burst", 1.05)]
+    assert rows[0]["deflecting_rule"] == "few"
+    assert float(rows[0]["deflecting_ttft_p95_s"]) == pytest.approx(sum(found) / 5)
 
 
 def test_invalid_input_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
