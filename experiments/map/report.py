@@ -33,8 +33,8 @@ def attainment(runs: RuleRuns) -> Interval:
 
 
 def times(ratio: float) -> str:
-    """A ratio, to two decimals or as many digits as small and large ones need."""
-    return f"{ratio:.2g}" if ratio < 0.1 else f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.0f}"
+    """A ratio, with two or three digits."""
+    return f"{ratio:#.2g}" if ratio < 0.0995 else f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.1f}"
 
 
 def _bounds(column: str, unit: str = "") -> list[str]:
@@ -117,8 +117,10 @@ def _about(folders: Sequence[Folder]) -> str:
 
 def _setting(label: str, setting: str) -> str:
     """A rule with its parameters; one that takes no part in the map is marked."""
-    shown = label if policies.trained_path(setting) else setting.removeprefix(f"{label}=")
-    named = shown if shown.partition(":")[0] == label.partition(":")[0] else f"{label}={shown}"
+    if policies.trained_path(setting):
+        named = label
+    else:
+        named = setting.removeprefix(f"{label}=") if setting.startswith(f"{label}={label}:") else setting
     return code(named) + (" (left out)" if kind_of(setting) == "other" else "")
 
 
