@@ -164,6 +164,19 @@ def test_folders_of_one_table_are_merged(tmp_path: Path) -> None:
     assert found[Condition("slo", 0.03, "burst", 0.7)] == ["static", "kairos", "colocated"]
 
 
+def test_tuned_parameters_are_found_next_to_a_folder_that_moved(tmp_path: Path) -> None:
+    path = write_folder(tmp_path / "table", {"static": (2.0, 1.0), "kairos": (1.0, 1.0)}, tuned="gone/tune")
+    with pytest.raises(FileNotFoundError, match=r"tune"):
+        Folder.read(path)
+    (tmp_path / "tune").mkdir()
+    budget = {"settings": 18, "runs_per_setting": 30, "requests_per_run": 1000}
+    chosen = {"kairos": {"chosen": "kairos:alpha=1.5"}}
+    (tmp_path / "tune" / "tuned.json").write_text(json.dumps({"budget": budget, "seeds": [1, 2], "policies": chosen}))
+    folder = Folder.read(path)
+    assert folder.settings == {"static": "static", "kairos": "kairos=kairos:alpha=1.5"}
+    assert "18 settings of each policy" in folder.tuning
+
+
 OTHER_RULE = {"arrow": (0.7, 1.0)}
 
 
