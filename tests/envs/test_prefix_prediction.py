@@ -3,10 +3,10 @@
 from math import inf
 
 import pytest
+from envs.candidates import candidates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.candidates import candidates
 from envs.chunk_plan import CHUNK_CANDIDATES, plan_chunks
 from envs.cluster import ClusterConfig, NodeReport, Placement, RequestView, RouterView, simulate
 from envs.cluster.config import StepBudget

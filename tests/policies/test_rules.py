@@ -4,12 +4,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from envs.actions import placement_for
+from envs.candidates import candidates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from envs.actions import placement_for
-from envs.candidates import candidates
 from envs.cluster import ClusterConfig, Placement, Policy, RequestRecord, RequestView, RouterView, simulate
 from envs.generators import generate
 from envs.workload import Workload
