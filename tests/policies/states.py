@@ -133,9 +133,8 @@ def mixed_views(draw: st.DrawFn, shape: str | None = None, step_budget: StepBudg
     counters.kv_coming_tokens[:] = [700 * n for n in draw(drawn)]
     counters.finished_requests = draw(st.sampled_from([0.0, 1.0, 1.99, 60.5]))
     counters.finished_output_tokens = counters.finished_requests * draw(st.floats(1.0, 2000.0))
-    view.generated = [
-        float(n) if report.decode_batch else 0.0 for n, report in zip(draw(drawn), view.reports, strict=True)
-    ]
+    batches = [report.decode_batch for report in view.reports]
+    view.generated = [float(n) if batch else 0.0 for n, batch in zip(draw(drawn), batches, strict=True)]
     return view
 
 
