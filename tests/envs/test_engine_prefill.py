@@ -2,17 +2,18 @@
 
 from math import inf
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from envs.candidates import candidates
+from envs.choices import CHOICE_SETS, Choices
 from envs.cluster import ClusterConfig, NodeReport, Placement, RequestView, RouterView, simulate
 from envs.generators import generate
 from envs.prediction import NodeSteps, local_prefill, shared_queue_s
 from envs.workload import Workload
-from tests.policies.states import IDLE, HandMade, behind, decoding, requests, views
+from tests.policies.states import IDLE, HandMade, behind, decoding, mixed_views, requests, row_of, views
 from tests.toy import TOY_LAW, toy_profile
 
 TOPOLOGY = HandMade("1P1D", step_budget="slo").topology
@@ -118,18 +119,23 @@ def test_no_rule_makes_a_plan(rule: str, view: HandMade, request: RequestView) -
     assert placed.chunk_plan == ()
 
 
+@pytest.mark.parametrize("choice_set", CHOICE_SETS)
 @settings(max_examples=60, deadline=None)
-@given(view=views(step_budget="slo"), request=requests)
-def test_a_candidate_is_feasible_if_it_has_slack(view: HandMade, request: RequestView) -> None:
-    for node, found in enumerate(candidates(request, view)):
-        assert found.placement.chunk_plan == ()
-        assert found.feasible == (found.slack_s >= 0.0)
-        assert found.ttft_s >= found.execution_s > 0.0
-        if node >= view.topology.first_decode_node:
-            assert found.chunks >= 1
-            if not view.reports[node].decode_batch:
-                assert found.feasible
-                assert found.slack_s == request.tbt_slo_s
+@given(view=mixed_views(step_budget="slo"), request=requests)
+def test_a_choice_is_feasible_if_its_prefill_has_slack(choice_set: str, view: HandMade, request: RequestView) -> None:
+    choices = Choices.of(request, view, choice_set)  # type: ignore[arg-type]
+    for one in choices.prefill:
+        assert one.chunk_plan == ()
+        assert one.steps >= 1
+        if not view.reports[one.node].decode_batch:
+            assert one.slack_s == request.tbt_slo_s
+    slack_s = np.array([choices.prefill[index].slack_s for index in choices.prefill_index])
+    execution_s = np.array([choices.prefill[index].execution_s for index in choices.prefill_index])
+    assert (choices.ttft_s >= execution_s).all()
+    if (slack_s >= 0.0).any():
+        assert choices.feasible.tolist() == (slack_s >= 0.0).tolist()
+    else:
+        assert choices.feasible.tolist() == choices.keeps_roles.tolist()
 
 
 @pytest.mark.parametrize("knobs", ["beta=0.5", "chunk=128"])
@@ -148,9 +154,10 @@ class Local:
         self.predicted_s: list[float] = []
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
-        found = candidates(request, view)[1]
-        self.predicted_s.append(found.ttft_s)
-        return found.placement
+        choices = Choices.of(request, view, "deflection")
+        row = row_of(choices, 1, 1)
+        self.predicted_s.append(choices.ttft_s[row])
+        return choices.placement(row)
 
 
 @settings(max_examples=25, deadline=None)

@@ -5,6 +5,7 @@ from math import inf
 
 from hypothesis import strategies as st
 
+from envs.choices import Choices
 from envs.cluster import ClusterConfig, NodeReport, RequestView, RouterCounters, RouterView, Topology
 from envs.cluster.config import StepBudget
 from tests.toy import toy_profile
@@ -30,7 +31,7 @@ def asks(
 
 
 class HandMade(RouterView):
-    """A view whose reports, counters and prefix hits are what a test says they are; there is no cluster behind it."""
+    """A view whose reports, counts and prefix hits are what a test says they are; there is no cluster behind it."""
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class HandMade(RouterView):
         self.counters = RouterCounters(self.topology.nodes)
         self.reports = list(reports) or [IDLE] * self.topology.nodes
         self.hits = [0] * self.topology.nodes
+        self.generated = [0.0] * self.topology.nodes
         self.at_s = at_s
         assert len(self.reports) == self.topology.nodes
 
@@ -61,6 +63,9 @@ class HandMade(RouterView):
     def prefix_hit_tokens(self, request: RequestView, node: int) -> int:
         return min(self.hits[node], request.prompt_tokens - 1)
 
+    def mean_generated_tokens(self, node: int) -> float:
+        return self.generated[node]
+
     @classmethod
     def of(cls, view: RouterView, request: RequestView) -> "HandMade":
         """What a router sees now, and nothing else: no way leads from it to the cluster."""
@@ -69,8 +74,15 @@ class HandMade(RouterView):
         seen.counters = deepcopy(view.counters)
         seen.reports = [view.report(node) for node in range(view.topology.nodes)]
         seen.hits = [view.prefix_hit_tokens(request, node) for node in range(view.topology.nodes)]
+        seen.generated = [view.mean_generated_tokens(node) for node in range(view.topology.nodes)]
         seen.at_s = view.now_s
         return seen
+
+
+def row_of(choices: Choices, prefill_node: int, decode_node: int) -> int:
+    """The row of the choice that prefills on one node and decodes on the other."""
+    (row,) = [row for row in range(len(choices)) if choices.placement(row)[:2] == (prefill_node, decode_node)]
+    return row
 
 
 _COUNTS = st.integers(0, 40)
@@ -102,6 +114,27 @@ def views(draw: st.DrawFn, shape: str | None = None, step_budget: StepBudget = "
     counters.decode_requests[prefill:] = draw(st.lists(_COUNTS, min_size=decode, max_size=decode, unique=True))
     counters.decode_prompt_tokens[:] = [n * draw(st.integers(1, 3000)) for n in counters.decode_requests]
     view.hits = [512 * draw(st.integers(0, 4)) for _ in range(nodes)]
+    return view
+
+
+@st.composite
+def mixed_views(draw: st.DrawFn, shape: str | None = None, step_budget: StepBudget = "fixed") -> HandMade:
+    """A view of a cluster on which any node does both jobs, KV is on its way, and requests have finished."""
+    view = draw(views(shape, step_budget))
+    counters, nodes = view.counters, view.topology.nodes
+    drawn = st.lists(st.integers(0, 40), min_size=nodes, max_size=nodes)
+    counters.decode_requests[:] = draw(drawn)
+    counters.deflected_requests[:] = [min(n, m) for n, m in zip(draw(drawn), counters.queued_prompts, strict=True)]
+    planned = draw(st.lists(st.booleans(), min_size=nodes, max_size=nodes))
+    counters.unplanned_prompt_tokens[:] = [
+        0 if all_planned else tokens for all_planned, tokens in zip(planned, counters.queued_prompt_tokens, strict=True)
+    ]
+    counters.kv_leaving_tokens[:] = [500 * n for n in draw(drawn)]
+    counters.kv_coming_tokens[:] = [700 * n for n in draw(drawn)]
+    counters.finished_requests = draw(st.sampled_from([0.0, 1.0, 1.99, 60.5]))
+    counters.finished_output_tokens = counters.finished_requests * draw(st.floats(1.0, 2000.0))
+    batches = [report.decode_batch for report in view.reports]
+    view.generated = [float(n) if batch else 0.0 for n, batch in zip(draw(drawn), batches, strict=True)]
     return view
 
 

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
+from envs.choices import CHOICE_SETS, Choices
 from envs.cluster import ClusterConfig, Placement, Policy, RequestRecord, RequestView, RouterView, simulate
 from envs.generators import generate
 from envs.workload import Workload
 from tests.envs.shared_prefixes import conversations
-from tests.policies.states import IDLE, HandMade, asks, decoding, requests, views
+from tests.policies.states import IDLE, HandMade, asks, decoding, mixed_views, requests, row_of, views
 from tests.toy import toy_profile
 
 RULES = policies.names()
@@ -191,7 +192,7 @@ def test_static_takes_the_least_pending_prefill_work_and_the_fewest_decodes(
     prompt=st.integers(1, 20_000),
     own_slo_s=st.floats(0.01, 0.2),
 )
-def test_always_local_is_the_environments_action_for_the_least_loaded_decode_node(
+def test_always_local_is_the_choice_of_the_least_loaded_decode_node(
     batches: tuple[int, int], slos_s: tuple[float, float], prompt: int, own_slo_s: float
 ) -> None:
     nodes = [
@@ -201,24 +202,27 @@ def test_always_local_is_the_environments_action_for_the_least_loaded_decode_nod
     view.counters.decode_requests[1:] = batches
     request = asks(prompt, tbt_slo_s=own_slo_s)
     placed = policies.make("always-local").place(request, view)
-    assert placed == placement_for(view.least_loaded_decode_node(), request, view)
+    choices = Choices.of(request, view, "deflection")
+    node = view.least_loaded_decode_node()
+    assert placed == choices.placement(row_of(choices, node, node))
     assert sum(placed.chunk_plan) == prompt
 
 
+@pytest.mark.parametrize("choice_set", CHOICE_SETS)
 @settings(deadline=None)
-@given(view=views(), request=requests, alpha=st.sampled_from([0.5, 1.0, 2.0]))
-def test_shortest_ttft_deflects_where_that_is_predicted_to_be_sooner_and_safe(
-    view: HandMade, request: RequestView, alpha: float
+@given(view=mixed_views(), request=requests, alpha=st.sampled_from([0.5, 1.0, 2.0]))
+def test_shortest_ttft_leaves_the_roles_where_that_is_sooner_and_safe(
+    choice_set: str, view: HandMade, request: RequestView, alpha: float
 ) -> None:
-    placed = policies.make(f"shortest-ttft:alpha={alpha}").place(request, view)
-    found = candidates(request, view)
-    prefill = len(view.topology.prefill_nodes)
-    best_s = min(c.ttft_s for c in found[:prefill])
-    deflections_s = [c.ttft_s for c in found[prefill:] if c.feasible]
-    (chosen,) = [c for c in found if c.placement == placed]
-    assert chosen.feasible
-    if placed.prefill_node >= prefill:
-        assert chosen.ttft_s == min(deflections_s) <= alpha * best_s
+    placed = policies.make(f"shortest-ttft:alpha={alpha},choices={choice_set}").place(request, view)
+    choices = Choices.of(request, view, choice_set)  # type: ignore[arg-type]
+    row = row_of(choices, *placed[:2])
+    assert choices.placement(row) == placed
+    assert choices.feasible[row]
+    keeping_s = choices.ttft_s[choices.feasible & choices.keeps_roles].min(initial=float("inf"))
+    soonest_s = choices.ttft_s[choices.feasible].min()
+    if choices.keeps_roles[row]:
+        assert choices.ttft_s[row] == keeping_s
+        assert soonest_s == keeping_s or soonest_s > alpha * keeping_s
     else:
-        assert chosen.ttft_s == best_s
-        assert min(deflections_s, default=float("inf")) > alpha * best_s
+        assert choices.ttft_s[row] == soonest_s <= alpha * keeping_s
