@@ -3,10 +3,10 @@
 from math import inf
 
 import pytest
-from envs.candidates import candidates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from envs.choices import Choices
 from envs.chunk_plan import CHUNK_CANDIDATES, plan_chunks
 from envs.cluster import ClusterConfig, NodeReport, Placement, RequestView, RouterView, simulate
 from envs.cluster.config import StepBudget
@@ -95,11 +95,11 @@ class Warmed:
     def place(self, request: RequestView, view: RouterView) -> Placement:
         if request.number == 0:
             return Placement(0, 1)
-        found = candidates(request, view)[self.node]
-        self.predicted_s = [found.ttft_s]
+        choices = Choices.of(request, view, "deflection")
+        self.predicted_s = [float(choices.ttft_s[self.node])]
         if self.node == 0:
             self.predicted_s.append(best_remote(request, view, 1).ttft_s)
-        return found.placement
+        return choices.placement(self.node)
 
 
 @settings(max_examples=60, deadline=None)
@@ -170,7 +170,7 @@ class Queued:
             return Placement(0, 1)
         report = view.report(self.node)
         self.ahead.append((report.prefill_tokens_ahead, view.counters.queued_prompt_tokens[self.node]))
-        self.predicted_s.append(candidates(request, view)[self.node].ttft_s)
+        self.predicted_s.append(float(Choices.of(request, view, "deflection").ttft_s[self.node]))
         return Placement(self.node, 1)
 
 

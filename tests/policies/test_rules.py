@@ -4,8 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from envs.actions import placement_for
-from envs.candidates import candidates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
