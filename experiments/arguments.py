@@ -36,7 +36,8 @@ def add_slos(parser: ArgumentParser) -> None:
         nargs="+",
         action="extend",
         metavar="SHARE:TTFT:TBT[:TTFT_PER_1K]",
-        help="classes of requests with separate SLOs, instead of the three above; such as 0.3:1:0.05 0.7:10:0.2",
+        help="classes of requests with separate SLOs, instead of the three above; such as 0.3:1:0.05 0.7:10:0.2:0.5 "
+        "(TTFT_PER_1K: 0 if left out)",
     )
 
 
@@ -64,12 +65,13 @@ def slos(args: Namespace) -> Slos:
 
 def _slo_class(given: str) -> SloClass:
     try:
-        share, ttft_s, tbt_s, *added_s = map(float, given.split(":"))
+        numbers = [float(part) for part in given.split(":")]
     except ValueError:
-        added_s = [0.0, 0.0]
-    if len(added_s) > 1:
+        numbers = []
+    if not 3 <= len(numbers) <= 4:
         raise InputError(f"{given!r} is not of the form SHARE:TTFT:TBT or SHARE:TTFT:TBT:TTFT_PER_1K, in numbers")
-    return SloClass(ttft_s, tbt_s, added_s[0] if added_s else None, share)
+    share, ttft_s, tbt_s, *added_s = numbers
+    return SloClass(ttft_s, tbt_s, sum(added_s), share)
 
 
 def add_cluster(parser: ArgumentParser) -> None:

@@ -84,7 +84,7 @@ def _of_workload(
         drawn.append(Picture(path, f"{alt}, {workload}", caption))
         return path
 
-    dashed = "" if ttft_slo_s is None else f"Dashed, the SLO of {ttft_slo_s:g} s; "
+    lines = "Dotted, P95." if ttft_slo_s is None else f"Dashed, the SLO of {ttft_slo_s:g} s; dotted, P95."
     figures.ttft_cdf(
         {policy: np.concatenate(runs.ttft_s) for policy, runs in group.items()},
         ttft_slo_s,
@@ -93,7 +93,7 @@ def _of_workload(
             "ttft_cdf",
             "distribution of TTFT by policy",
             "Share of requests (up) whose first token came within a time (right, logarithmic): further left is better. "
-            f"{dashed}dotted, P95. {at}{greys}.",
+            f"{lines} {at}{greys}.",
         ),
         coloured,
     )

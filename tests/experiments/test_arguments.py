@@ -23,9 +23,9 @@ def given(text: str) -> Slos:
         ("--tbt-slo 0.03", Slos.of(2.0, 0.03)),
         ("--ttft-slo-per-1k-tokens 0", Slos.of(2.0, 0.1, 0.0)),
         ("--ttft-slo 1 --tbt-slo 0.2 --ttft-slo-per-1k-tokens 0.5", Slos.of(1.0, 0.2, 0.5)),
-        ("--slo-class 1:3:0.2", Slos.of(3.0, 0.2)),
-        ("--slo-class 0.3:1:0.05:0.5 0.7:10:0.2", Slos((SloClass(1, 0.05, 0.5, 0.3), SloClass(10, 0.2, None, 0.7)))),
-        ("--slo-class 0.5:1:0.1 --slo-class 0.5:2:0.1", Slos((SloClass(1, share=0.5), SloClass(2, share=0.5)))),
+        ("--slo-class 1:3:0.2", Slos.of(3.0, 0.2, 0.0)),
+        ("--slo-class 0.3:1:0.05:0.5 0.7:10:0.2", Slos((SloClass(1, 0.05, 0.5, 0.3), SloClass(10, 0.2, 0.0, 0.7)))),
+        ("--slo-class 0.5:1:0.1 --slo-class 0.5:2:0.1", Slos((SloClass(1, 0.1, 0.0, 0.5), SloClass(2, 0.1, 0.0, 0.5)))),
     ],
 )
 def test_options_become_slos(text: str, expected: Slos) -> None:
@@ -40,6 +40,7 @@ def test_options_become_slos(text: str, expected: Slos) -> None:
         ("--ttft-slo-per-1k-tokens -1", "--ttft-slo-per-1k-tokens -1: must be finite seconds, 0 or more"),
         ("--slo-class 0.5:1", "--slo-class 0.5:1: '0.5:1' is not of the form SHARE:TTFT:TBT or"),
         ("--slo-class 1:1:0.1:0:0", "is not of the form"),
+        ("--slo-class nan:1:0.1", "share nan: must be above 0, at most 1"),
         ("--slo-class half:1:0.1", "'half:1:0.1' is not of the form SHARE:TTFT:TBT"),
         (
             "--slo-class 0.5:1:0.1",
