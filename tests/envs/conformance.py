@@ -415,7 +415,7 @@ class OtherOutputs:
             (row[0], row[1], self.change(row[2]), *row[3:]) if number >= episode.first else row
             for number, row in enumerate(episode.requests)
         ]
-        return episode._replace(requests=requests)  # type: ignore[arg-type]  # rows of the same types
+        return episode._replace(requests=requests)
 
 
 def the_future_does_not_leak(make: Make, seed: int = 0) -> None:

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.candidates import candidates
+from envs.choices import Choices
 from envs.chunk_plan import CHUNK_CANDIDATES, plan_chunks
 from envs.cluster import ClusterConfig, NodeReport, Placement, RequestView, RouterView, simulate
 from envs.cluster.config import StepBudget
 from envs.prediction import NodeSteps, best_remote, local_prefill, tokens_to_send
 from envs.workload import HASH_BLOCK_TOKENS, Workload
 from tests.envs.shared_prefixes import blocks_of
-from tests.policies.states import IDLE, HandMade, asks, decoding
+from tests.policies.states import IDLE, HandMade, asks, decoding, row_of
 from tests.toy import TOY_LAW, toy_profile
 
 budgets = st.sampled_from(["fixed", "slo"])
@@ -95,11 +95,12 @@ class Warmed:
     def place(self, request: RequestView, view: RouterView) -> Placement:
         if request.number == 0:
             return Placement(0, 1)
-        found = candidates(request, view)[self.node]
-        self.predicted_s = [found.ttft_s]
+        choices = Choices.of(request, view, "deflection")
+        row = row_of(choices, self.node, 1)
+        self.predicted_s = [choices.ttft_s[row]]
         if self.node == 0:
             self.predicted_s.append(best_remote(request, view, 1).ttft_s)
-        return found.placement
+        return choices.placement(row)
 
 
 @settings(max_examples=60, deadline=None)
