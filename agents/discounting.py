@@ -34,14 +34,26 @@ class TimeDiscountedBuffer(DictRolloutBuffer):
     Args:
         args: DictRolloutBuffer's own.
         rollouts_per_arrivals: environments in a group; 1 for no baseline.
+        rate_per_s: beta; a step of dt seconds is discounted by exp(-beta * dt).
+        gae_time_s: a step's lambda is exp(-dt / gae_time_s) if that is above `gae_lambda`: where decisions are dense,
+            what an action does shows only after many of them. 0: `gae_lambda` for all steps.
         kwargs: DictRolloutBuffer's own.
     """
 
     advantages: np.ndarray
     returns: np.ndarray
-    discounts: np.ndarray
+    dt_s: np.ndarray
 
-    def __init__(self, *args: Any, rollouts_per_arrivals: int = 1, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        rollouts_per_arrivals: int = 1,
+        rate_per_s: float = 0.0,
+        gae_time_s: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        self.rate_per_s = rate_per_s
+        self.gae_time_s = gae_time_s
         super().__init__(*args, **kwargs)
         if self.n_envs % rollouts_per_arrivals:
             raise ValueError(f"{self.n_envs} environments cannot be split into groups of {rollouts_per_arrivals}")
@@ -51,22 +63,26 @@ class TimeDiscountedBuffer(DictRolloutBuffer):
         """Forget the rollout."""
         super().reset()
         # nan until written, so that a step whose time was never recorded cannot pass unnoticed.
-        self.discounts = np.full((self.buffer_size, self.n_envs), np.nan, dtype=np.float32)
+        self.dt_s = np.full((self.buffer_size, self.n_envs), np.nan, dtype=np.float32)
 
     def compute_returns_and_advantage(self, last_values: Tensor, dones: np.ndarray) -> None:
-        """GAE(lambda), arXiv 1506.02438, with discount[t] in place of gamma.
+        """GAE(lambda), arXiv 1506.02438, with a discount and a lambda per step.
 
         Args:
             last_values: values of the states after the last step, (n_envs, 1).
             dones: whether the last step ended an episode, (n_envs,).
         """
+        discounts = np.exp(-self.rate_per_s * self.dt_s)
+        lambdas = np.full_like(self.dt_s, self.gae_lambda)
+        if self.gae_time_s > 0.0:
+            lambdas = np.maximum(lambdas, np.exp(-self.dt_s / self.gae_time_s))
         next_values = last_values.cpu().numpy().reshape(-1)
         goes_on = 1.0 - dones.astype(np.float32)
         advantage = np.zeros(self.n_envs, dtype=np.float32)
         for step in reversed(range(self.buffer_size)):
-            discount = self.discounts[step] * goes_on
+            discount = discounts[step] * goes_on
             error = self.rewards[step] + discount * next_values - self.values[step]
-            advantage = error + discount * self.gae_lambda * advantage
+            advantage = error + discount * lambdas[step] * advantage
             self.advantages[step] = advantage
             next_values = self.values[step]
             goes_on = 1.0 - self.episode_starts[step]
@@ -74,7 +90,7 @@ class TimeDiscountedBuffer(DictRolloutBuffer):
         self.advantages = self._comparable(self.advantages)
 
     def _comparable(self, advantages: np.ndarray) -> np.ndarray:
-        """Advantages less their group's mean at the step, in units of their group's spread, within ADVANTAGE_LIMIT."""
+        """Advantages minus their group's mean at the step, in units of their group's spread, within ADVANTAGE_LIMIT."""
         groups = advantages.reshape(self.buffer_size, -1, self.rollouts_per_arrivals)
         if self.rollouts_per_arrivals > 1:
             groups = groups - groups.mean(axis=2, keepdims=True)
@@ -84,7 +100,7 @@ class TimeDiscountedBuffer(DictRolloutBuffer):
 
 
 class TimeDiscount(BaseCallback):
-    """Writes each step's discount into the buffer, scales rewards, and bootstraps truncated episodes.
+    """Writes each step's time into the buffer, scales rewards, and bootstraps truncated episodes.
 
     stable-baselines3 would bootstrap with its one gamma, so the truncation flag is taken from it once that is
     done here. `reward_total` is the sum of a rollout's rewards as the environment gave them.
@@ -108,7 +124,7 @@ class TimeDiscount(BaseCallback):
         dt_s = np.array([info["dt_s"] for info in infos], dtype=np.float32)
         discounts = np.exp(-self.rate_per_s * dt_s)
         buffer = self.model.rollout_buffer
-        buffer.discounts[buffer.pos] = discounts
+        buffer.dt_s[buffer.pos] = dt_s
         self.reward_total += float(rewards.sum())
         rewards *= self.reward_scale  # in place: this is the array that goes into the buffer
         for index in np.flatnonzero(self.locals["dones"]):

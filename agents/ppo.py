@@ -1,7 +1,7 @@
 """PPO for placements: its arguments and how the learner is put together from them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium
@@ -39,7 +39,8 @@ class PPOArguments:
         learning_rate: of Adam at the start, falling linearly to 0.
         discount_rate_per_s: beta in exp(-beta * dt).
         reward_scale: what rewards are multiplied by before learning.
-        gae_lambda: of GAE.
+        gae_lambda: of GAE, for steps of any length.
+        gae_time_s: raises it for short steps, see TimeDiscountedBuffer.
         clip_range: of the probability ratio.
         entropy_weight: at the start, falling linearly to 0.
         value_weight: of the value loss.
@@ -53,21 +54,33 @@ class PPOArguments:
     timesteps: int = 200_000
     seed: int = 0
     n_envs: int = 16
-    n_steps: int = 256
-    batch_size: int = 512
+    n_steps: int = 200
+    batch_size: int = 320
     n_epochs: int = 4
     learning_rate: float = 1e-3
     discount_rate_per_s: float = 0.05
     reward_scale: float = 0.2
     gae_lambda: float = 0.95
+    gae_time_s: float = 1.0
     clip_range: float = 0.2
     entropy_weight: float = 0.0
     value_weight: float = 0.5
     max_grad_norm: float = 0.5
     target_kl: float | None = 0.03
-    rollouts_per_arrivals: int = 8
+    rollouts_per_arrivals: int = 4
     hidden: int = 64
     skip_start: Mapping[int, float] = field(default_factory=dict)
+
+    def for_groups(self, groups: int) -> "PPOArguments":
+        """The same with so many groups of environments, in 10 batches per rollout.
+
+        Each group plays the same arrivals in `rollouts_per_arrivals` environments.
+        """
+        n_envs = groups * self.rollouts_per_arrivals
+        return replace(self, n_envs=n_envs, batch_size=n_envs * self.n_steps // _BATCHES)
+
+
+_BATCHES = 10  # per rollout, where the number of environments follows the number of workloads
 
 
 def build(make_env: MakeEnv, arguments: PPOArguments, first_episodes: list[int] | None = None) -> PPO:
@@ -107,7 +120,11 @@ def build(make_env: MakeEnv, arguments: PPOArguments, first_episodes: list[int] 
         normalize_advantage=False,  # TimeDiscountedBuffer has scaled them, by group
         target_kl=arguments.target_kl,
         rollout_buffer_class=TimeDiscountedBuffer,
-        rollout_buffer_kwargs={"rollouts_per_arrivals": arguments.rollouts_per_arrivals},
+        rollout_buffer_kwargs={
+            "rollouts_per_arrivals": arguments.rollouts_per_arrivals,
+            "rate_per_s": arguments.discount_rate_per_s,
+            "gae_time_s": arguments.gae_time_s,
+        },
         policy_kwargs={"hidden": arguments.hidden, "skip_start": dict(arguments.skip_start)},
         device="cpu",
     )

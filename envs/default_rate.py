@@ -1,7 +1,5 @@
 """The arrival rate of an environment that names none: below what the cluster can serve within its SLOs."""
 
-import numpy as np
-
 from envs.cluster import ClusterConfig, Topology
 from envs.generators import generate
 from envs.prediction import decode_step_s, prefill_s
@@ -32,11 +30,12 @@ def default_rate_rps(family: str, config: ClusterConfig, tbt_slo_s: float = TBT_
     prefill_rps = decode_rps = 0.0
     for node in topology.prefill_nodes:
         law = topology.laws[node]
-        prefill_rps += 1.0 / np.mean([prefill_s(law, n, topology.token_budget) for n in workload.prompt_tokens.tolist()])
+        executions_s = [prefill_s(law, tokens, topology.token_budget) for tokens in workload.prompt_tokens.tolist()]
+        prefill_rps += len(executions_s) / sum(executions_s)
     for node in topology.decode_nodes:
         law = topology.laws[node]
         batch = max(1, min(topology.max_seqs, int(topology.kv_capacity_tokens[node] / context)))
         while batch > 1 and decode_step_s(law, batch, int(batch * context)) > tbt_slo_s:
             batch -= 1
         decode_rps += batch / (output_tokens * decode_step_s(law, batch, int(batch * context)))
-    return UTILISATION * float(min(prefill_rps, decode_rps))
+    return UTILISATION * min(prefill_rps, decode_rps)

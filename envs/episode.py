@@ -69,7 +69,7 @@ class EpisodeSource:
         workload: where requests come from.
         rate_rps: mean arrival rate of a generated workload, requests/s: lowest and highest, drawn uniformly.
         slos: what generated requests are promised.
-        tbt_slo_s: lowest and highest TBT SLO of an episode, drawn log-uniformly, in place of that of `slos`; None: that.
+        tbt_slo_s: lowest and highest TBT SLO of an episode, drawn log-uniformly, instead of that of `slos`; None: that.
         warm_up_s: time for which the cluster has run before the first decision, seconds: shortest and longest, drawn
             uniformly.
         horizon: when episodes end.
@@ -104,7 +104,7 @@ class EpisodeSource:
             count += ceil(1.25 * rate_rps * (warm_s + (self.horizon.seconds or 0.0))) + 64
         while True:
             if isinstance(self.workload, str):
-                workload = slos.apply(generate(self.workload, rate_rps=rate_rps, requests=count, seed=seed), seed)
+                workload = generate(self.workload, rate_rps=rate_rps, requests=count, seed=seed, slos=slos)
             else:
                 workload = self.workload(count, rate_rps, seed)
                 if len(workload) < count:

@@ -5,10 +5,10 @@ are in seconds, lengths in tokens, sizes in bytes. `envs.observation` evaluates 
 docstring are made from them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,25 +30,14 @@ class Feature(Generic[T]):
         name: its name.
         reference: the value that squashes to 0.41; see `squash`.
         meaning: one line for the tables.
-        value: computes it.
+        value: computes it from its part of the choices; of a pair of nodes for all rows at once, shape (C,).
         kind: "from 0": 0 or more. "signed": of either sign; 0 becomes 0.5. "flag": 0 or 1, not squashed.
     """
 
     name: str
     reference: float
     meaning: str
-    value: Callable[[T], float]
-    kind: Kind = "from 0"
-
-
-@dataclass(frozen=True)
-class ChoiceFeature:
-    """One number of each choice's row; as `Feature`, but `value` gives all rows at once, shape (C,)."""
-
-    name: str
-    reference: float
-    meaning: str
-    value: Callable[[Choices], FloatArray | NDArray[np.bool_]]
+    value: Callable[[T], float | FloatArray | NDArray[np.bool_]]
     kind: Kind = "from 0"
 
 
@@ -146,9 +135,7 @@ GLOBAL_FEATURES: tuple[Feature[Fading], ...] = (
         "finished_output_tokens",
         128.0,
         "mean output length of finished requests, each counting 1 % less after each later one (router's count)",
-        lambda f: (
-            f.choices.view.counters.finished_output_tokens / max(1.0, f.choices.view.counters.finished_requests)
-        ),
+        lambda f: f.choices.view.counters.finished_output_tokens / max(1.0, f.choices.view.counters.finished_requests),
     ),
     Feature(
         "prefill_share_of_nodes",
@@ -177,9 +164,7 @@ PREFILL_FEATURES: tuple[Feature[PrefillOutlook], ...] = (
         "prompt tokens ahead (report, and what was dispatched since)",
         lambda n: max(0, n.report.prefill_tokens_ahead),
     ),
-    Feature(
-        "prefill_queued_tokens", 2048.0, "queued prompt tokens (router's count)", lambda n: n.queued_prompt_tokens
-    ),
+    Feature("prefill_queued_tokens", 2048.0, "queued prompt tokens (router's count)", lambda n: n.queued_prompt_tokens),
     Feature("prefill_queued_prompts", 1.0, "queued prompts (router's count)", lambda n: n.queued_prompts),
     Feature(
         "prefill_deflected_requests",
@@ -221,9 +206,7 @@ DECODE_FEATURES: tuple[Feature[DecodeOutlook], ...] = (
         "flag",
     ),
     Feature("decode_cached_tokens", 512.0, "prompt tokens in its prefix cache", lambda n: n.cached_tokens),
-    Feature(
-        "decode_queued_tokens", 2048.0, "queued prompt tokens (router's count)", lambda n: n.queued_prompt_tokens
-    ),
+    Feature("decode_queued_tokens", 2048.0, "queued prompt tokens (router's count)", lambda n: n.queued_prompt_tokens),
     Feature("decode_batch", 32.0, "decode batch (report)", lambda n: n.report.decode_batch),
     Feature(
         "decode_requests", 32.0, "unfinished requests that decode there (router's count)", lambda n: n.decode_requests
@@ -249,18 +232,18 @@ DECODE_FEATURES: tuple[Feature[DecodeOutlook], ...] = (
     ),
 )
 
-PAIR_FEATURES: tuple[ChoiceFeature, ...] = (
-    ChoiceFeature("same_node", 0.0, "one node prefills and decodes", lambda c: c.same_node, "flag"),
-    ChoiceFeature("ttft_s", 0.25, "predicted TTFT", lambda c: c.ttft_s),
-    ChoiceFeature("ttft_over_slo", 0.25, "the same over the TTFT SLO", lambda c: c.ttft_s / c.request.ttft_slo_s),
-    ChoiceFeature(
+PAIR_FEATURES: tuple[Feature[Choices], ...] = (
+    Feature("same_node", 0.0, "one node prefills and decodes", lambda c: c.same_node, "flag"),
+    Feature("ttft_s", 0.25, "predicted TTFT", lambda c: c.ttft_s),
+    Feature("ttft_over_slo", 0.25, "the same over the TTFT SLO", lambda c: c.ttft_s / c.request.ttft_slo_s),
+    Feature(
         "ttft_behind_best_s",
         0.05,
         "the same minus the smallest over the feasible choices, 0 if it is less",
         lambda c: np.maximum(0.0, c.ttft_s - _best_ttft_s(c)),
     ),
-    ChoiceFeature("transfer_s", 0.05, "predicted KV transfer; 0 on one node", lambda c: c.transfer_s),
-    ChoiceFeature(
+    Feature("transfer_s", 0.05, "predicted KV transfer; 0 on one node", lambda c: c.transfer_s),
+    Feature(
         "decode_step_over_tbt_slo",
         0.5,
         "predicted decode step, with prompt tokens if prompts are ahead there, over the TBT SLO",
@@ -268,15 +251,14 @@ PAIR_FEATURES: tuple[ChoiceFeature, ...] = (
     ),
 )
 
-CHOICE_FEATURES = (*PREFILL_FEATURES, *DECODE_FEATURES, *PAIR_FEATURES)
+CHOICE_FEATURES: tuple[Feature[Any], ...] = (*PREFILL_FEATURES, *DECODE_FEATURES, *PAIR_FEATURES)
 """The features of a choice's row, in order."""
 
 
-def table(features: tuple[Feature[T], ...] | tuple[ChoiceFeature, ...], first: int = 0) -> str:
+def table(features: Sequence[Feature[Any]], first: int = 0) -> str:
     """The features as a Markdown table, with their index, scale and meaning."""
     rows = ["| index | feature | reference | meaning |", "|---|---|---|---|"]
     for index, one in enumerate(features, start=first):
-        scale = f"{one.reference:g}" if one.kind == "from 0" else one.kind
-        scale = f"{one.reference:g}, signed" if one.kind == "signed" else scale
+        scale = {"from 0": f"{one.reference:g}", "signed": f"{one.reference:g}, signed", "flag": "flag"}[one.kind]
         rows.append(f"| {index} | `{one.name}` | {scale} | {one.meaning} |")
     return "\n".join(rows)

@@ -6,6 +6,7 @@ longer; a ceiling would make the policy herd.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -19,7 +20,6 @@ from envs.features import (
     PAIR_FEATURES,
     PREFILL_FEATURES,
     REQUEST_FEATURES,
-    ChoiceFeature,
     Fading,
     Feature,
 )
@@ -30,7 +30,6 @@ LAYOUT_VERSION = 2
 Observation = dict[str, NDArray[np.float32] | NDArray[np.int8]]
 
 FloatArray = NDArray[np.float64]
-Declared = Sequence[Feature[Choices]] | Sequence[Feature[Fading]] | Sequence[ChoiceFeature]
 
 PREDICTED_TTFT_COLUMN = [feature.name for feature in CHOICE_FEATURES].index("ttft_s")
 
@@ -49,7 +48,7 @@ class Scale:
         features: in order.
     """
 
-    def __init__(self, features: Declared | Sequence[Feature[object]]) -> None:
+    def __init__(self, features: Sequence[Feature[Any]]) -> None:
         self.refs = np.array([1.0 if one.kind == "flag" else one.reference for one in features])
         self.flags = np.array([i for i, one in enumerate(features) if one.kind == "flag"], dtype=np.int64)
         self.signed = np.array([i for i, one in enumerate(features) if one.kind == "signed"], dtype=np.int64)
@@ -68,13 +67,13 @@ class Scale:
 
 
 _REQUEST, _GLOBAL = Scale(REQUEST_FEATURES), Scale(GLOBAL_FEATURES)
-_PREFILL, _DECODE, _PAIR = Scale(PREFILL_FEATURES), Scale(DECODE_FEATURES), Scale(PAIR_FEATURES)  # type: ignore[arg-type]
+_PREFILL, _DECODE, _PAIR = Scale(PREFILL_FEATURES), Scale(DECODE_FEATURES), Scale(PAIR_FEATURES)
 _FIRST_DECODE = len(PREFILL_FEATURES)
 _FIRST_PAIR = _FIRST_DECODE + len(DECODE_FEATURES)
 
 
 def encode(choices: Choices, rows: int = 0) -> Observation:
-    """The observation of one decision; see `envs.placement_env.PlacementEnv` for its tables.
+    """The observation of one decision; see `envs.placement_env.PrefillPlacementEnv` for its tables.
 
     Args:
         choices: for the request.
@@ -86,9 +85,9 @@ def encode(choices: Choices, rows: int = 0) -> Observation:
     """
     count = len(choices)
     table = np.zeros((rows or count, len(CHOICE_FEATURES)), dtype=np.float32)
-    prefill = np.array([[float(one.value(node)) for one in PREFILL_FEATURES] for node in choices.prefill])
-    decode = np.array([[float(one.value(node)) for one in DECODE_FEATURES] for node in choices.decode])
-    pair = np.array([one.value(choices) for one in PAIR_FEATURES]).T
+    prefill = np.array([[one.value(node) for one in PREFILL_FEATURES] for node in choices.prefill], dtype=np.float64)
+    decode = np.array([[one.value(node) for one in DECODE_FEATURES] for node in choices.decode], dtype=np.float64)
+    pair = np.array([one.value(choices) for one in PAIR_FEATURES], dtype=np.float64).T
     table[:count, :_FIRST_DECODE] = _PREFILL(prefill)[choices.prefill_index]
     table[:count, _FIRST_DECODE:_FIRST_PAIR] = _DECODE(decode)[choices.decode_index]
     table[:count, _FIRST_PAIR:] = _PAIR(pair)

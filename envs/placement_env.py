@@ -29,7 +29,7 @@ from envs.observation import Observation, encode, observation_space
 from envs.render import draw_nodes, node_table
 from envs.slos import SloClass, Slos
 from envs.warm_up import WarmUp, check_warm_up, view_of, warm
-from envs.workload import TBT_SLO_S, TTFT_SLO_S, Workload
+from envs.workload import TBT_SLO_S, TTFT_SLO_S
 from hardware_profiles import InputError, Profile, load_profile
 
 HORIZON_REQUESTS = 512
@@ -78,12 +78,12 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     | choices | rows |
     |---|---|
     | `"pairs"` | every pair of a node that prefills and a node that decodes, equal ones included |
-    | `"deflection"` | the paper's: each prefill node, with the least loaded decode node to decode on; each decode node, \
-which prefills and decodes |
+    | `"deflection"` | the paper's: prefill nodes, with the least loaded decode node; decode nodes, which do both |
 
     Of each role, at most four nodes are candidates for each job (`envs.choices.SHORTLIST`), so that a decision costs no
-    more on 16P16D than on 4P4D. `env.unwrapped.placements()` names the placement of each row. Rows keep no identity from one
-    decision to the next, and those beyond the choices at hand (a node is lost, or `rows` asks for more) are all zeros.
+    more on 16P16D than on 4P4D. `env.unwrapped.placements()` names the placement of each row. Rows keep no identity
+    from one decision to the next, and those beyond the choices at hand (a node is lost, or `rows` asks for more) are
+    all zeros.
 
     A row may be chosen if `action_mask` is 1: unless the prefill is predicted to break what is promised to the requests
     that decode on its node, or it decodes on a prefill node where prompts without a chunk plan are queued
@@ -240,17 +240,17 @@ which prefills and decodes |
             slos = Slos.of(ttft_slo_s, tbt_range_s[0], ttft_slo_per_1k_tokens_s)
         else:
             slos = Slos(tuple([_slo_class(one) for one in slo_classes]))
+        if horizon_requests is None and horizon_s is None:
+            horizon_requests = HORIZON_REQUESTS
         if rate_rps is None:
-            rate_rps = (
-                default_rate_rps(workload, self.config, tbt_range_s[0]) if isinstance(workload, str) else 1.0
-            )
+            rate_rps = default_rate_rps(workload, self.config, tbt_range_s[0]) if isinstance(workload, str) else 1.0
         self._source = EpisodeSource(
             workload,
             _range("rate_rps", rate_rps),
             slos,
             tbt_range_s if slo_classes is None and tbt_range_s[0] < tbt_range_s[1] else None,
             (float(warm_up_s[0]), float(warm_up_s[1])) if start == "running" else (0.0, 0.0),
-            Horizon(HORIZON_REQUESTS if horizon_requests is None and horizon_s is None else horizon_requests, horizon_s),
+            Horizon(horizon_requests, horizon_s),
         )
         self.render_mode = render_mode
         self._choice_set = cast(ChoiceSet, choices)

@@ -9,8 +9,8 @@ the engine chooses each chunk, so that the step keeps within `slo_share` of the 
 law is applied here to the router's report.
 
 With prefix caches a prefill starts after the tokens of the prompt that the router knows to be cached on its node
-(`done_tokens`), and a transfer leaves out those cached on the decode node. Prompts that are queued count in full, as
-they do in reports and in the router's counts: their hits are known to their node once they begin.
+(`done_tokens`), and a transfer leaves out those cached on the decode node. Reports and the router's counts of queued
+prompts leave out what the router knew to be cached when it sent them.
 """
 
 from collections.abc import Sequence

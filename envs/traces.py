@@ -17,6 +17,10 @@ Files are plain or gzip. A row that makes no sense stops the reading with `file:
 least one token, so zero tokens are such a row, but for BurstGPT, which records failed requests that way: they are
 dropped, and counted in the label. Rows out of order are sorted, equal stamps staying in file order, and the label says
 so.
+
+All requests are promised the same SLOs unless others are asked for (envs.slos). The TTFT SLO of a mooncake trace grows
+by 0.25 s per 1,000 prompt tokens: its longest prompts of more than 100,000 tokens cannot meet 2 s. Not from a paper:
+our default.
 """
 
 import gzip
@@ -30,9 +34,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from envs.slos import DEFAULT_SLOS, MOONCAKE_TTFT_PER_1K_TOKENS_S, Slos
 from envs.streams import stream
 from envs.trace_rows import Rows, csv_rows, json_rows, row_error, shown, text_of
-from envs.workload import HASH_BLOCK_TOKENS, TBT_SLO_S, TTFT_SLO_S, FloatArray, Workload
+from envs.workload import HASH_BLOCK_TOKENS, FloatArray, Workload
 from hardware_profiles.errors import InputError
 from hardware_profiles.files import replacing
 
@@ -58,6 +63,7 @@ class _Format(NamedTuple):
     clock: _Kind
     ticks_per_s: float
     tokens: _Kind
+    ttft_per_1k_tokens_s: float = 0.0  # the default of its SLOs
 
 
 def _date_us(value: Any) -> float:
@@ -102,7 +108,9 @@ _OPTIONAL = {
 _FORMATS = {
     "azure": _Format(("TIMESTAMP", "ContextTokens", "GeneratedTokens"), _DATE, 1e6, _TOKENS),
     "vidur": _Format(("arrived_at", "num_prefill_tokens", "num_decode_tokens"), _SECONDS, 1, _TOKENS),
-    "mooncake": _Format(("timestamp", "input_length", "output_length"), _MILLISECONDS, 1e3, _TOKENS),
+    "mooncake": _Format(
+        ("timestamp", "input_length", "output_length"), _MILLISECONDS, 1e3, _TOKENS, MOONCAKE_TTFT_PER_1K_TOKENS_S
+    ),
     "burstgpt": _Format(("Timestamp", "Request tokens", "Response tokens"), _SECONDS, 1, _TOKENS_OR_FAILED),
     "native": _Format(("arrival_s", "prompt_tokens", "output_tokens"), _SECONDS, 1, _TOKENS),
 }
@@ -111,6 +119,21 @@ _FORMATS = {
 def formats() -> tuple[str, ...]:
     """Return the names of the formats that can be read."""
     return tuple(_FORMATS)
+
+
+def slos_of_format(format: str, slos: Slos = DEFAULT_SLOS) -> Slos:  # noqa: A002 - as in `read_trace`
+    """Return `slos` with the format's own default where they leave one open.
+
+    Raises:
+        InputError: the format is unknown.
+    """
+    return slos.with_default(_format(format).ttft_per_1k_tokens_s)
+
+
+def _format(name: str) -> _Format:
+    if name not in _FORMATS:
+        raise InputError(f"unknown trace format {shown(name)}; known: {', '.join(formats())}")
+    return _FORMATS[name]
 
 
 def read_trace(
@@ -123,8 +146,7 @@ def read_trace(
     end_s: float | None = None,
     subsample: float | None = None,
     seed: int = 0,
-    ttft_slo_s: float = TTFT_SLO_S,
-    tbt_slo_s: float = TBT_SLO_S,
+    slos: Slos = DEFAULT_SLOS,
 ) -> Workload:
     """Read a trace; what else is asked for is done in the order slice, subsample, rate scale, limit.
 
@@ -141,17 +163,15 @@ def read_trace(
         start_s: slice the trace from here, in seconds of its own clock (before compression), which becomes 0.
         end_s: to here, exclusive; None is the end.
         subsample: the share of requests to keep, at random.
-        seed: of the subsample and of the arrivals inside a tick.
-        ttft_slo_s: promised to every request, seconds; a native file's own column comes first.
-        tbt_slo_s: likewise.
+        seed: of the subsample, of the arrivals inside a tick and of the SLO classes.
+        slos: what requests are promised, see `slos_of_format`; a native file's own columns come first. A request's
+            class depends on its place in the whole file.
 
     Raises:
         InputError: the format is unknown, the file or a row is bad, or an argument is out of range.
         OSError: the file cannot be opened.
     """
-    if format not in _FORMATS:
-        raise InputError(f"unknown trace format {shown(format)}; known: {', '.join(formats())}")
-    workload = _read(Path(path), format, seed, ttft_slo_s, tbt_slo_s)
+    workload = _read(Path(path), format, seed, slos_of_format(format, slos))
     if start_s != 0 or end_s is not None:
         workload = workload.window(start_s, end_s)
     if subsample is not None:
@@ -179,7 +199,7 @@ def write_native(workload: Workload, path: str | os.PathLike[str]) -> None:
         temporary.write_bytes(gzip.compress(raw, mtime=0) if target.suffix == ".gz" else raw)
 
 
-def _read(path: Path, name: str, seed: int, ttft_slo_s: float, tbt_slo_s: float) -> Workload:
+def _read(path: Path, name: str, seed: int, slos: Slos) -> Workload:
     form = _FORMATS[name]
     found = _rows(path, name)
     kinds = (form.clock, form.tokens, form.tokens, *(_OPTIONAL[column] for column in found.columns[3:]))
@@ -205,12 +225,11 @@ def _read(path: Path, name: str, seed: int, ttft_slo_s: float, tbt_slo_s: float)
         arrival_s = _spread_in_ticks(arrival_s, tick_s, seed)
         notes.append(f"arrivals spread at random inside its clock's ticks of {tick_s:.3g} s (seed {seed})")
 
-    slo_s = {"ttft_slo_s": ttft_slo_s, "tbt_slo_s": tbt_slo_s} | {
-        column: table[:, i] for i, column in enumerate(found.columns) if column in _SLO_COLUMNS
-    }
     blocks = np.ceil(table[:, 1] / HASH_BLOCK_TOKENS).astype(int).tolist()
     block_hashes = tuple([mine[:count] for mine, count in zip(hashes, blocks, strict=True)]) if any(hashes) else ()
-    recorded = Workload.of(arrival_s, table[:, 1], table[:, 2], label="", block_hashes=block_hashes, **slo_s)
+    recorded = slos.apply(Workload.of(arrival_s, table[:, 1], table[:, 2], label="", block_hashes=block_hashes), seed)
+    own = {column: table[:, i] for i, column in enumerate(found.columns) if column in _SLO_COLUMNS}
+    recorded = recorded.with_slos(*[own.get(column, getattr(recorded, column)) for column in _SLO_COLUMNS])
     what = f"{name} trace {path.name}, recorded at {recorded.rate_rps:.3g} req/s"
     return replace(recorded, label=", ".join([what, *notes]))
 

@@ -19,6 +19,7 @@ Row = tuple[float, int, int, float, float, tuple[int, ...]]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+_Selection = slice | IntArray  # `Workload.slice` hides the type's own name inside the class
 
 # The project's default promises (domain: evaluation), stated as ours.
 TTFT_SLO_S = 2.0
@@ -136,6 +137,13 @@ class Workload:
             raise InputError(f"limit {count}: must be at least 1 request")
         return self if count >= len(self) else self._rows(slice(count), f"first {count} requests")
 
+    def slice(self, first: int, last: int) -> Self:
+        """Return requests `first` to `last` (not included), with time 0 at the arrival of the first of them."""
+        if not 0 <= first < last <= len(self):
+            raise InputError(f"requests {first} to {last}: needs 0 <= first < last <= {len(self)}")
+        part = self._rows(slice(first, last), f"requests {first} to {last}")
+        return replace(part, arrival_s=part.arrival_s - part.arrival_s[0])
+
     def rows(self, first: int = 0, last: int | None = None) -> list[Row]:
         """Requests `first` to `last` (not included) as plain values, for a simulation's inner loop."""
         part = slice(first, last)
@@ -205,7 +213,7 @@ class Workload:
         values.flags.writeable = False
         object.__setattr__(self, name, values)
 
-    def _rows(self, rows: slice | IntArray, did: str) -> Self:
+    def _rows(self, rows: _Selection, did: str) -> Self:
         hashes = self.block_hashes
         if hashes:
             hashes = hashes[rows] if isinstance(rows, slice) else tuple([hashes[row] for row in rows.tolist()])

@@ -8,16 +8,68 @@ from typing import get_args
 from envs.cluster import ClusterConfig
 from envs.cluster.config import StepBudget
 from envs.generators import families
+from envs.slos import MOONCAKE_TTFT_PER_1K_TOKENS_S, SloClass, Slos
 from envs.workload import TBT_SLO_S, TTFT_SLO_S
 from experiments import executors
 from experiments.cluster_options import cluster_options
 from hardware_profiles import InputError, load_profile
 
+_ONE_FOR_ALL = ("ttft_slo", "tbt_slo", "ttft_slo_per_1k_tokens")
+SLO_ARGUMENTS = (*_ONE_FOR_ALL, "slo_class")
+"""The arguments of `add_slos`, by name."""
+
 
 def add_slos(parser: ArgumentParser) -> None:
-    """--ttft-slo and --tbt-slo."""
-    parser.add_argument("--ttft-slo", type=float, default=TTFT_SLO_S, metavar="S", help="seconds (default %(default)g)")
-    parser.add_argument("--tbt-slo", type=float, default=TBT_SLO_S, metavar="S", help="seconds (default %(default)g)")
+    """--ttft-slo, --tbt-slo, --ttft-slo-per-1k-tokens, and --slo-class instead of these; `slos` reads them."""
+    add = parser.add_argument
+    add("--ttft-slo", type=float, metavar="S", help=f"seconds (default {TTFT_SLO_S:g})")
+    add("--tbt-slo", type=float, metavar="S", help=f"seconds (default {TBT_SLO_S:g})")
+    add(
+        "--ttft-slo-per-1k-tokens",
+        type=float,
+        metavar="S",
+        help="seconds that each 1,000 prompt tokens add to the TTFT SLO "
+        f"(default 0; {MOONCAKE_TTFT_PER_1K_TOKENS_S:g} for mooncake-conv and for traces in mooncake format)",
+    )
+    add(
+        "--slo-class",
+        nargs="+",
+        action="extend",
+        metavar="SHARE:TTFT:TBT[:TTFT_PER_1K]",
+        help="classes of requests with separate SLOs, instead of the three above; such as 0.3:1:0.05 0.7:10:0.2",
+    )
+
+
+def slos(args: Namespace) -> Slos:
+    """The SLOs that the arguments of `add_slos` describe.
+
+    Raises:
+        InputError: an argument out of range, one that is no class, or both classes and SLOs for all.
+    """
+    named = [name for name in _ONE_FOR_ALL if getattr(args, name) is not None]
+    if args.slo_class:
+        if named:
+            raise InputError(f"{option(named[0])} goes without --slo-class only, which states all SLOs of a class")
+        try:
+            return Slos(tuple([_slo_class(given) for given in args.slo_class]))
+        except InputError as error:
+            raise InputError(f"--slo-class {' '.join(args.slo_class)}: {error}") from None
+    check_positive(args, *[name for name in ("ttft_slo", "tbt_slo") if name in named])
+    added_s = args.ttft_slo_per_1k_tokens
+    if added_s is not None and not 0 <= added_s < inf:
+        raise InputError(f"--ttft-slo-per-1k-tokens {added_s:g}: must be finite seconds, 0 or more")
+    ttft_s = TTFT_SLO_S if args.ttft_slo is None else args.ttft_slo
+    return Slos.of(ttft_s, TBT_SLO_S if args.tbt_slo is None else args.tbt_slo, added_s)
+
+
+def _slo_class(given: str) -> SloClass:
+    try:
+        share, ttft_s, tbt_s, *added_s = map(float, given.split(":"))
+    except ValueError:
+        added_s = [0.0, 0.0]
+    if len(added_s) > 1:
+        raise InputError(f"{given!r} is not of the form SHARE:TTFT:TBT or SHARE:TTFT:TBT:TTFT_PER_1K, in numbers")
+    return SloClass(ttft_s, tbt_s, added_s[0] if added_s else None, share)
 
 
 def add_cluster(parser: ArgumentParser) -> None:
@@ -77,7 +129,7 @@ def check_counts(args: Namespace, *names: str) -> None:
     """Raise InputError where one of these arguments is not at least 1."""
     for name in names:
         if getattr(args, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be at least 1")
+            raise InputError(f"{option(name)} {getattr(args, name)}: must be at least 1")
 
 
 def check_positive(args: Namespace, *names: str) -> None:
@@ -86,7 +138,12 @@ def check_positive(args: Namespace, *names: str) -> None:
         given = getattr(args, name)
         for value in given if isinstance(given, list) else [given]:
             if not 0 < value < inf:
-                raise InputError(f"--{name.replace('_', '-')} {value:g}: must be a finite number above 0")
+                raise InputError(f"{option(name)} {value:g}: must be a finite number above 0")
+
+
+def option(name: str) -> str:
+    """How an argument is typed."""
+    return "--" + name.replace("_", "-")
 
 
 def check_families(named: Sequence[str]) -> None:

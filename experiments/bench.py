@@ -99,7 +99,7 @@ def requests_per_s(workload: Workload, policy: str, config: ClusterConfig) -> fl
 
 def env_steps_per_s(profile: str) -> float:
     """Steps a second of the environment under its defaults, resets included."""
-    env = gymnasium.make("envs:PrefillPlacement-v0", profile=profile).unwrapped
+    env = gymnasium.make("envs:PrefillPlacement-v1", profile=profile).unwrapped
     rng = np.random.default_rng(0)
     observation, _ = env.reset(seed=0)
     began = perf_counter()
@@ -173,7 +173,7 @@ def bench(profile: str, trace: Path | None, seconds: float, step_budget: StepBud
     config = ClusterConfig(loaded, step_budget=step_budget)
     fresh = ClusterConfig(loaded, step_budget=step_budget, report_age_s=0.0)
     workload = read_trace(trace, "azure", rate_scale=3.0) if trace else conversation()
-    placement_env = gymnasium.make("envs:PrefillPlacement-v0", profile=profile).unwrapped
+    placement_env = gymnasium.make("envs:PrefillPlacement-v1", profile=profile).unwrapped
     measures: dict[str, Callable[[], float]] = {
         "simpy_events_per_s": simpy_events_per_s,
         "simulated_requests_per_s": lambda: requests_per_s(workload, "static", config),
@@ -190,7 +190,7 @@ def bench(profile: str, trace: Path | None, seconds: float, step_budget: StepBud
             found[name] = better(value, found.get(name, value))
         print(".", end="", file=sys.stderr, flush=True)
     found["ppo_steps_per_s"] = ppo_steps_per_s(
-        lambda: gymnasium.make("envs:PrefillPlacement-v0", profile=profile).unwrapped
+        lambda: gymnasium.make("envs:PrefillPlacement-v1", profile=profile).unwrapped
     )
     found["ppo_ceiling_steps_per_s"] = ppo_steps_per_s(lambda: _Free(placement_env))
     print(file=sys.stderr)

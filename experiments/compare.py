@@ -14,9 +14,11 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
+import numpy as np
+
 import policies
-from envs.generators import families, generate
-from envs.traces import formats, read_trace
+from envs.generators import families, generate, slos_of_family
+from envs.traces import formats, read_trace, slos_of_format
 from envs.workload import Workload
 from experiments.arguments import (
     add_cluster,
@@ -27,12 +29,15 @@ from experiments.arguments import (
     check_families,
     check_positive,
     cluster,
+    option,
+    slos,
 )
 from experiments.cells import DRAIN_S, Cell, run_cells
 from experiments.digests import config_digest, digest, policy_files, simulation_digest
 from experiments.knee import TARGET, knees
 from experiments.metrics import WARMUP_SHARE
 from experiments.output import claim, write_all
+from experiments.printed import slos_line
 from experiments.provenance import made_by
 from experiments.tuned import Tuned
 from hardware_profiles import InputError
@@ -90,7 +95,8 @@ def _checked(args: Namespace) -> Namespace:
             setattr(args, name, value)
     check_executor(args)
     check_counts(args, "seeds", *(["requests"] if args.workload else []))
-    check_positive(args, "loads", "ttft_slo", "tbt_slo")
+    check_positive(args, "loads")
+    slos(args)
     check_families(args.workload or ())
     # Named twice is meant once.
     for name in ("policies", "workload", "loads"):
@@ -102,11 +108,7 @@ def _checked(args: Namespace) -> Namespace:
 def _refuse(args: Namespace, names: Sequence[str], source: str) -> None:
     for name in names:
         if getattr(args, name) is not None:
-            raise InputError(f"{_option(name)} goes with {source} only")
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
+            raise InputError(f"{option(name)} goes with {source} only")
 
 
 def _input_files(args: Namespace) -> list[Path]:
@@ -119,17 +121,17 @@ def compare(args: Namespace) -> None:
     config = cluster(args, args.cluster)
     tuned = Tuned.read(args.tuned) if args.tuned else None
     if tuned is not None:
-        tuned.check(config, args.ttft_slo, args.tbt_slo)
+        tuned.check(config, slos(args))
     names = tuned.replace(args.policies) if tuned is not None else args.policies
     for policy in names:
         policies.make(policy)
     labels = [policies.label(policy) for policy in names]
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise InputError(f"two policies are called {twice[0]} in tables; give one of them a LABEL=")
-    slos = {"ttft_slo_s": args.ttft_slo, "tbt_slo_s": args.tbt_slo}
+    asked = slos(args)
     if args.trace:
-        trace = partial(read_trace, args.trace, args.trace_format, limit=args.limit, **slos)
-        trace(rate_scale=args.rate_scale)  # what is wrong with it is told before anything is written
+        trace = partial(read_trace, args.trace, args.trace_format, limit=args.limit, slos=asked)
+        whole = trace(rate_scale=args.rate_scale)  # what is wrong with it is told before anything is written
 
     command = {name: value for name, value in vars(args).items() if name not in ("out", "jobs", "executor", "line")}
     identity = json.dumps(command, default=str)
@@ -141,6 +143,8 @@ def compare(args: Namespace) -> None:
 
     if args.trace:
         workloads = [args.trace.name.partition(".")[0]]
+        of_each = {workloads[0]: slos_of_format(args.trace_format, asked)}
+        ttft_slo_s = {workloads[0]: float(whole.ttft_slo_s[0])} if np.ptp(whole.ttft_slo_s) == 0 else {}
         load_is = f"load (multiple of rate scale {args.rate_scale:g})"
         loads_are = load_is
 
@@ -148,7 +152,9 @@ def compare(args: Namespace) -> None:
             return trace(rate_scale=args.rate_scale * load, seed=seed)
     else:
         workloads = args.workload
-        at_rate = {name: partial(generate, name, requests=args.requests, **slos) for name in workloads}
+        of_each = {name: slos_of_family(name, asked) for name in workloads}
+        ttft_slo_s = {name: flat_s for name, one in of_each.items() if (flat_s := one.flat_ttft_s) is not None}
+        at_rate = {name: partial(generate, name, requests=args.requests, slos=asked) for name in workloads}
         knee_rps = knees(at_rate, config, kept, fingerprint=fingerprint, **workers)
         load_is = "load (multiple of the knee of static)"
         loads_are = (
@@ -165,15 +171,14 @@ def compare(args: Namespace) -> None:
     about = [
         f"cluster {config.shape} of {config.profile.name}; step budget {config.step_budget}",
         f"node reports {args.report_age_ms:g} ms old",
-        f"SLOs, our choice: TTFT {args.ttft_slo:g} s, TBT {args.tbt_slo:g} s"
-        + ("; a native trace's own columns come first" if args.trace_format == "native" else ""),
+        slos_line(of_each, native=args.trace_format == "native"),
         f"the first {WARMUP_SHARE:.0%} of the span of arrivals is warm-up and left out; a run ends at the latest "
         f"{DRAIN_S:g} s after its last arrival",
         loads_are,
         *([tuned.about()] if tuned is not None else []),
     ]
     made = made_by(f"python -m experiments.compare {args.line}", config.profile, f"0 to {args.seeds - 1}")
-    print(write_all(outcomes, "Placement policies compared", about, args.ttft_slo, load_is, folder, made_by=made))
+    print(write_all(outcomes, "Placement policies compared", about, ttft_slo_s, load_is, folder, made_by=made))
     print(f"\nwritten to {folder}: report.html, summary.md, figures/, cells.csv, requests.csv.gz")
 
 

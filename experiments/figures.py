@@ -88,13 +88,13 @@ def _legend(figure: Figure) -> None:
 
 
 def ttft_cdf(
-    ttft_s: Mapping[str, Floats], slo_s: float, title: str, path: Path, coloured: Sequence[str] | None = None
+    ttft_s: Mapping[str, Floats], slo_s: float | None, title: str, path: Path, coloured: Sequence[str] | None = None
 ) -> None:
     """Cumulative distribution of TTFT by policy.
 
     Args:
         ttft_s: seconds a request, by policy.
-        slo_s: drawn as a vertical line.
+        slo_s: drawn as a vertical line; None: no line.
         title: what was run.
         path: the PNG file to write.
         coloured: policies in colour, always in this order; None: all.
@@ -106,8 +106,10 @@ def ttft_cdf(
         share = np.linspace(0.0, 1.0, min(len(values), _CURVE_POINTS))
         quantiles = np.quantile(values, share, method="inverted_cdf")
         axes.step(quantiles, share, where="post", **_curve(axes, policy, styles[policy]))  # type: ignore[arg-type]
-    axes.axvline(slo_s, color="0.4", linewidth=1, linestyle=(0, (4, 3)))
-    axes.annotate(f"SLO {slo_s:g} s", (slo_s, 0.02), xytext=(4, 0), textcoords="offset points", color="0.3", fontsize=9)
+    if slo_s is not None:
+        axes.axvline(slo_s, color="0.4", linewidth=1, linestyle=(0, (4, 3)))
+        at = (slo_s, 0.02)
+        axes.annotate(f"SLO {slo_s:g} s", at, xytext=(4, 0), textcoords="offset points", color="0.3", fontsize=9)
     axes.axhline(0.95, color="0.4", linewidth=0.8, linestyle=(0, (1, 3)))
     axes.annotate(
         "P95",

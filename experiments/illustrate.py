@@ -1,6 +1,6 @@
 """Which pictures a set of results gets, and what each of them shows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,14 +30,14 @@ class Picture(NamedTuple):
     caption: str
 
 
-def illustrate(groups: Groups, ttft_slo_s: float, load_is: str, folder: Path) -> dict[str, list[Picture]]:
+def illustrate(groups: Groups, ttft_slo_s: Mapping[str, float], load_is: str, folder: Path) -> dict[str, list[Picture]]:
     """Draw an overview, and of each workload its TTFT, the parts of it, the queues, and attainment by load.
 
     Where it is of one load, that is `shown_load`. Policies that a crowded picture shows in colour are `highlighted`.
 
     Args:
         groups: results.
-        ttft_slo_s: drawn as a line, seconds.
+        ttft_slo_s: drawn as a line, seconds; of each workload that has one TTFT SLO for all requests.
         load_is: what a load is, for the axis.
         folder: where the PNG files go.
 
@@ -60,12 +60,13 @@ def illustrate(groups: Groups, ttft_slo_s: float, load_is: str, folder: Path) ->
             )
         )
     for workload in workloads(groups):
-        drawn[workload] = _of_workload(of_workload(groups, workload), highlighted(groups), ttft_slo_s, load_is, folder)
+        slo_s = ttft_slo_s.get(workload)
+        drawn[workload] = _of_workload(of_workload(groups, workload), highlighted(groups), slo_s, load_is, folder)
     return drawn
 
 
 def _of_workload(
-    groups: Groups, coloured: Sequence[str], ttft_slo_s: float, load_is: str, folder: Path
+    groups: Groups, coloured: Sequence[str], ttft_slo_s: float | None, load_is: str, folder: Path
 ) -> list[Picture]:
     (workload,) = workloads(groups)
     load = shown_load(groups, workload)
@@ -83,6 +84,7 @@ def _of_workload(
         drawn.append(Picture(path, f"{alt}, {workload}", caption))
         return path
 
+    dashed = "" if ttft_slo_s is None else f"Dashed, the SLO of {ttft_slo_s:g} s; "
     figures.ttft_cdf(
         {policy: np.concatenate(runs.ttft_s) for policy, runs in group.items()},
         ttft_slo_s,
@@ -91,7 +93,7 @@ def _of_workload(
             "ttft_cdf",
             "distribution of TTFT by policy",
             "Share of requests (up) whose first token came within a time (right, logarithmic): further left is better. "
-            f"Dashed, the SLO of {ttft_slo_s:g} s; dotted, P95. {at}{greys}.",
+            f"{dashed}dotted, P95. {at}{greys}.",
         ),
         coloured,
     )

@@ -15,7 +15,8 @@ from typing import NamedTuple, Protocol
 import policies
 from envs.cluster import ClusterConfig, simulate
 from envs.generators import generate
-from envs.workload import TBT_SLO_S, TTFT_SLO_S, Workload
+from envs.slos import DEFAULT_SLOS, Slos
+from envs.workload import Workload
 from experiments.cells import DRAIN_S
 from experiments.digests import config_digest, digest
 from experiments.executors import finished
@@ -38,22 +39,18 @@ class AtRate(Protocol):
         """Make them."""
 
 
-def family_at_rate(
-    name: str, requests: int, *, span_s: float = 0.0, ttft_slo_s: float = TTFT_SLO_S, tbt_slo_s: float = TBT_SLO_S
-) -> AtRate:
+def family_at_rate(name: str, requests: int, *, span_s: float = 0.0, slos: Slos = DEFAULT_SLOS) -> AtRate:
     """Requests of a family: `requests` of them, or as many more as come in `span_s` seconds.
 
     A queue must grow before an SLO is missed, so a run that is not much longer than the TTFT SLO bears more than the
     cluster does; at hundreds of requests a second a fixed number of them is such a run.
     """
-    return partial(_drawn, name, requests, span_s, ttft_slo_s, tbt_slo_s)
+    return partial(_drawn, name, requests, span_s, slos)
 
 
-def _drawn(
-    name: str, requests: int, span_s: float, ttft_slo_s: float, tbt_slo_s: float, *, rate_rps: float, seed: int
-) -> Workload:
+def _drawn(name: str, requests: int, span_s: float, slos: Slos, *, rate_rps: float, seed: int) -> Workload:
     count = max(requests, ceil(rate_rps * span_s))
-    return generate(name, rate_rps=rate_rps, requests=count, seed=seed, ttft_slo_s=ttft_slo_s, tbt_slo_s=tbt_slo_s)
+    return generate(name, rate_rps=rate_rps, requests=count, seed=seed, slos=slos)
 
 
 def attainment(workload: Workload, policy: str, config: ClusterConfig, seed: int = 0) -> float:

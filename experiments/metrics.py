@@ -139,9 +139,10 @@ class Metrics:
     """The numbers of one run. Times in seconds; shares in [0, 1]; nan where nothing is there to measure.
 
     Over the requests of the measured window, except: tbt_* (but tbt_max) are over the single gaps of decode
-    runs that began in it; kv_bytes_moved, chunk_steps, over_slo_*, kv_expired, preemptions, events, decision times
-    and busy shares are of the whole run. tbt_max_p95_s is over each request's longest gap (outputs of one token and
-    rejected requests have none and are left out).
+    runs that began in it; kv_bytes_moved, chunk_steps, over_slo_*, kv_expired, prefix_hit_share, preemptions, events,
+    decision times and busy shares are of the whole run. prefix_hit_share is the prompt tokens that came out of a prefix
+    cache and were not computed, over all prompt tokens. tbt_max_p95_s is over each request's longest gap (outputs of
+    one token and rejected requests have none and are left out).
     """
 
     requests: int
@@ -182,6 +183,7 @@ class Metrics:
     over_slo_decode_alone: int
     over_slo_minimum: int
     kv_expired: int
+    prefix_hit_share: float
     preemptions: int
     events: int
 
@@ -278,6 +280,7 @@ def measure(result: RunResult, workload: Workload, config: ClusterConfig) -> Met
         over_slo_decode_alone=counters.over_slo_decode_alone,
         over_slo_minimum=counters.over_slo_minimum,
         kv_expired=counters.kv_expired,
+        prefix_hit_share=counters.prefix_hit_tokens / int(everything["prompt_tokens"].sum()),
         preemptions=counters.preemptions,
         events=counters.events,
     )

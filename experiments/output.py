@@ -53,7 +53,7 @@ def write_all(
     outcomes: Sequence[Outcome],
     title: str,
     about: Sequence[str],
-    ttft_slo_s: float,
+    ttft_slo_s: Mapping[str, float],
     load_is: str,
     folder: Path,
     *,
@@ -67,7 +67,7 @@ def write_all(
         outcomes: all cells.
         title: heading of the summary.
         about: what was run, a line of Markdown each.
-        ttft_slo_s: drawn in the figures, seconds.
+        ttft_slo_s: drawn in the figures, seconds; of each workload that has one TTFT SLO for all requests.
         load_is: what a load is, for an axis.
         folder: where to write.
         cells_name: name of the file with a row a cell.

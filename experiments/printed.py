@@ -1,9 +1,10 @@
 """How numbers and names are printed: milliseconds, percent, intervals in brackets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf, isnan
 
 import policies
+from envs.slos import Slos
 from experiments.markdown import code
 from experiments.statistics import Interval
 
@@ -72,3 +73,18 @@ def listing(names: list[str], most: int = 4) -> str:
     if len(names) > most:
         return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def slos_line(of_each: Mapping[str, Slos], *, native: bool = False) -> str:
+    """A line of a report that says which SLOs the requests of each workload had.
+
+    Args:
+        of_each: by workload.
+        native: they come from a native trace.
+    """
+    texts: dict[str, list[str]] = {}
+    for workload, slos in of_each.items():
+        texts.setdefault(str(slos), []).append(workload)
+    one = next(iter(texts)) if len(texts) == 1 else None
+    text = one or "; ".join(f"{', '.join(workloads)}: {text}" for text, workloads in texts.items())
+    return f"SLOs (not from a paper): {text}" + ("; a native trace's own columns come first" if native else "")

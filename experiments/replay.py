@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.cluster import ClusterConfig, Placement, RequestRecord, RequestView, RouterView, simulate
+from envs.cluster import ClusterConfig, Placement, RequestRecord, RequestView, RouterView, Topology, simulate
 from envs.cluster.config import parse_shape
 from envs.workload import Workload
 from hardware_profiles import InputError, Link, Profile, load_profile
@@ -147,6 +147,9 @@ def set_up(
         profile: machine and model of every node.
         label: of the workload.
         shape: of the cluster; None: no more nodes than the recording names.
+
+    Raises:
+        InputError: a request that does not fit the KV capacity of a node.
     """
     if shape is None:
         shape = "{}P{}D".format(*(int(recording[name].max()) + 1 for name in _NODE_COLUMNS))
@@ -165,6 +168,14 @@ def set_up(
         max_prompts=_RECORDER_PROMPTS,
         step_budget="fixed",
     )
+    capacity = min(Topology(config).kv_capacity_tokens)
+    total_tokens = workload.prompt_tokens + workload.output_tokens
+    longest = int(total_tokens.argmax())
+    if total_tokens[longest] >= capacity:  # it would be rejected
+        raise InputError(
+            f"request {longest}: {workload.prompt_tokens[longest]} prompt and {workload.output_tokens[longest]} output"
+            f" tokens do not fit the KV capacity of a node, {capacity} tokens (requests in order of arrival, from 0)"
+        )
     return Setup(workload, Recorded(placements), config)
 
 
@@ -217,12 +228,12 @@ def replay(path: Path, profile: Profile, link_gb_per_s: float | None = None) -> 
         profile = with_link(profile, link_gb_per_s)
     if recording["output_tokens"].max() < 2:
         raise InputError(f"{path}: no request of two tokens or more, so there is no ITL to compare")
-    workload, policy, config = set_up(recording, profile, f"recording {path.name}")
-    began = perf_counter()
     try:
-        records = simulate(workload, policy, config).records
+        workload, policy, config = set_up(recording, profile, f"recording {path.name}")
     except InputError as error:
-        raise InputError(f"{path}: {error} (requests in order of arrival, from 0)") from error
+        raise InputError(f"{path}: {error}") from error
+    began = perf_counter()
+    records = simulate(workload, policy, config).records
     wall_s = perf_counter() - began
     return held_against(recording, records) | {"requests_per_s": len(records) / wall_s}
 

@@ -6,15 +6,19 @@ tuning and the knee have theirs around 800,000 and 900,000, training's are 2^31 
 first 60 % of its span for training, the next 15 % for tuning, the rest for evaluation.
 """
 
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from agents.episodes import FIRST_TRAINING_SEED
-from envs.generators import generate
+from envs.generators import generate, slos_of_family
+from envs.slos import DEFAULT_SLOS, Slos
 from envs.workload import Workload
 from hardware_profiles import InputError
+
+EPISODE_REQUESTS = 1024
+"""Decisions of a training episode."""
 
 EVALUATION_SEED = 500_000
 TUNING_SEEDS = tuple(range(800_001, 800_009))
@@ -37,6 +41,13 @@ class Source(Protocol):
     def evaluation(self, requests: int, load: float, seed: int) -> Workload:
         """Requests that nothing was trained or tuned on."""
 
+    def environment(self, low_load: float, high_load: float) -> dict[str, Any]:
+        """The environment's arguments for episodes at loads from `low_load` to `high_load`."""
+
+    @property
+    def reward_scale(self) -> float:
+        """What rewards are multiplied by in training, so that costs per second are of one size in all workloads."""
+
 
 @dataclass(frozen=True)
 class Family:
@@ -45,28 +56,36 @@ class Family:
     Attributes:
         name: of the family.
         knee_rps: requests per second at load 1.
-        ttft_slo_s: promised to every request, seconds.
-        tbt_slo_s: likewise.
+        slos: what requests are promised.
     """
 
     name: str
     knee_rps: float
-    ttft_slo_s: float
-    tbt_slo_s: float
+    slos: Slos = DEFAULT_SLOS
 
     def draw(self, requests: int, load: float, seed: int) -> Workload:
         """Requests at `load` times the knee."""
-        return generate(
-            self.name,
-            rate_rps=load * self.knee_rps,
-            requests=requests,
-            seed=seed,
-            ttft_slo_s=self.ttft_slo_s,
-            tbt_slo_s=self.tbt_slo_s,
-        )
+        return generate(self.name, rate_rps=load * self.knee_rps, requests=requests, seed=seed, slos=self.slos)
 
     tuning = draw
     evaluation = draw
+
+    def environment(self, low_load: float, high_load: float) -> dict[str, Any]:
+        """Episodes of the family."""
+        return {
+            "workload": self.name,
+            "rate_rps": (low_load * self.knee_rps, high_load * self.knee_rps),
+            "slo_classes": [
+                (one.share, one.ttft_s, one.tbt_s, one.ttft_per_1k_tokens_s or 0.0)
+                for one in slos_of_family(self.name, self.slos).classes
+            ],
+            "horizon_requests": EPISODE_REQUESTS,
+        }
+
+    @property
+    def reward_scale(self) -> float:
+        """10 requests per second over the knee."""
+        return 10.0 / self.knee_rps
 
 
 @dataclass(frozen=True)
@@ -96,15 +115,18 @@ class Trace:
         if len(part) < requests:
             raise InputError(f"{self.name}: its training part has {len(part)} requests, an episode needs {requests}")
         first = int(np.random.default_rng(seed).integers(len(part) - requests + 1))
-        rows = slice(first, first + requests)
-        return replace(
-            part,
-            arrival_s=part.arrival_s[rows] - part.arrival_s[first],
-            prompt_tokens=part.prompt_tokens[rows],
-            output_tokens=part.output_tokens[rows],
-            ttft_slo_s=part.ttft_slo_s[rows],
-            tbt_slo_s=part.tbt_slo_s[rows],
-        )
+        return part.slice(first, first + requests)
+
+    def environment(self, low_load: float, high_load: float) -> dict[str, Any]:
+        """Episodes of the training part; a third of it at most."""
+        training = len(self._part(0.0, _TRAINING_SHARE, 1.0))
+        return {
+            "workload": Arrivals(self, low_load, high_load),
+            "rate_rps": (low_load, high_load),
+            "horizon_requests": min(EPISODE_REQUESTS, training // 3),
+        }
+
+    reward_scale = 1.0
 
     def tuning(self, requests: int, load: float, seed: int) -> Workload:  # noqa: ARG002 - there is one
         """The tuning part, as many of its requests as asked for."""
@@ -139,17 +161,18 @@ class Episodes:
     """Workloads numbered from 0, for collecting examples.
 
     Attributes:
-        arrivals: what they are drawn from.
+        arrivals: what they are drawn from, in turns.
         requests: of each.
         seed: of the run.
     """
 
-    arrivals: Arrivals
+    arrivals: tuple[Arrivals, ...]
     requests: int
     seed: int
 
     def __call__(self, episode: int) -> Workload:
         """The workload of one episode, at a load drawn uniformly."""
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(0xE915, episode)))
-        load = float(rng.uniform(self.arrivals.low_load, self.arrivals.high_load))
-        return self.arrivals.source.draw(self.requests, load, FIRST_TRAINING_SEED + int(rng.integers(2**31)))
+        arrivals = self.arrivals[episode % len(self.arrivals)]
+        load = float(rng.uniform(arrivals.low_load, arrivals.high_load))
+        return arrivals.source.draw(self.requests, load, FIRST_TRAINING_SEED + int(rng.integers(2**31)))

@@ -29,6 +29,7 @@ from experiments.arguments import (
     check_families,
     check_positive,
     cluster,
+    slos,
 )
 from experiments.cells import Cell
 from experiments.cost import ATTAINMENT_MARGIN, Tried, best
@@ -75,7 +76,8 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
     args.line = shlex.join(sys.argv[1:] if argv is None else argv)
     check_counts(args, "settings", "seeds", "requests")
     check_executor(args)
-    check_positive(args, "loads", "ttft_slo", "tbt_slo")
+    check_positive(args, "loads")
+    slos(args)
     check_families(args.workload)
     parse_shape(args.cluster)
     for name in ("policies", "workload", "loads"):
@@ -99,10 +101,7 @@ def tune(args: Namespace) -> None:
     fingerprint = digest(identity, config_digest(config), simulation_digest())
     workers = {"jobs": args.jobs, "executor": args.executor}
 
-    at_rate = {
-        name: family_at_rate(name, args.requests, ttft_slo_s=args.ttft_slo, tbt_slo_s=args.tbt_slo)
-        for name in args.workload
-    }
+    at_rate = {name: family_at_rate(name, args.requests, slos=slos(args)) for name in args.workload}
     knee_rps = knees(at_rate, config, kept, fingerprint=fingerprint, **workers)
     names = {rule: settings(rule, args.settings) for rule in args.policies}
     seeds = range(TUNING_SEEDS[0], TUNING_SEEDS[0] + args.seeds)
@@ -159,7 +158,7 @@ def _contents(
     return {
         "command": f"python -m experiments.tune {args.line}",
         "commit": commit(),
-        **made_for(config, args.ttft_slo, args.tbt_slo),
+        **made_for(config, slos(args)),
         "connector": args.connector,
         "cluster_options": args.cluster_option,
         "report_age_ms": args.report_age_ms,

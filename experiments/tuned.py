@@ -2,25 +2,25 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import policies
 from envs.cluster import ClusterConfig
+from envs.slos import Slos
 from experiments.digests import profile_digest
 from hardware_profiles import InputError
 
 
-def made_for(config: ClusterConfig, ttft_slo_s: float, tbt_slo_s: float) -> dict[str, object]:
+def made_for(config: ClusterConfig, slos: Slos) -> dict[str, object]:
     """What knobs are tuned for; report ages and other options of the cluster may differ, so that they can be varied."""
     return {
         "profile": config.profile.name,
         "profile_digest": profile_digest(config.profile),
         "cluster": config.shape,
         "step_budget": config.step_budget,
-        "ttft_slo_s": ttft_slo_s,
-        "tbt_slo_s": tbt_slo_s,
+        "slos": [asdict(one) for one in slos.classes],
     }
 
 
@@ -56,16 +56,20 @@ class Tuned:
         """The setting of each policy."""
         return {name: str(found["chosen"]) for name, found in self.contents["policies"].items()}
 
-    def check(self, config: ClusterConfig, ttft_slo_s: float, tbt_slo_s: float) -> None:
+    def check(self, config: ClusterConfig, slos: Slos) -> None:
         """Refuse to be used for something else than the knobs were tuned for.
 
         Raises:
             InputError: names what differs.
         """
-        for name, value in made_for(config, ttft_slo_s, tbt_slo_s).items():
-            if self.contents[name] != value:
+        contents = dict(self.contents)
+        if "slos" not in contents:  # a file of version 0.1.0, when there were two numbers
+            old = Slos.of(contents["ttft_slo_s"], contents["tbt_slo_s"])
+            contents["slos"] = made_for(config, old)["slos"]
+        for name, value in made_for(config, slos).items():
+            if contents[name] != value:
                 what = "a profile or connector of digest" if name == "profile_digest" else name
-                raise InputError(f"{self.path}: tuned for {what} {self.contents[name]}, not {value}")
+                raise InputError(f"{self.path}: tuned for {what} {contents[name]}, not {value}")
 
     def replace(self, names: Sequence[str]) -> list[str]:
         """The same policies; rules named without knobs get the setting that was chosen, and keep their label.

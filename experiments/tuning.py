@@ -41,14 +41,20 @@ def run_trial(trial: Trial) -> Tried:
 
 def tuned(
     rule: str,
-    workloads: Sequence[Workload],
-    config: ClusterConfig,
+    runs: Sequence[tuple[Workload, ClusterConfig]],
     *,
     objective: Objective,
     count: int = SETTINGS,
     jobs: int | None = 1,
 ) -> tuple[str, dict[str, Tried]]:
-    """The best knobs of a rule on the mean over `workloads`; see `cost.best` for what is best.
+    """The best knobs of a rule on the mean over runs; see `cost.best` for what is best.
+
+    Args:
+        rule: its registered name.
+        runs: the requests of each and the cluster that they meet.
+        objective: the cost.
+        count: settings tried, at most.
+        jobs: processes.
 
     Returns:
         The rule's name with its knobs, and the mean result of every setting that was tried, by name.
@@ -57,13 +63,13 @@ def tuned(
     trials = [
         Trial(Cell(name, "", 0.0, i), workload, config, objective)
         for name in names
-        for i, workload in enumerate(workloads)
+        for i, (workload, config) in enumerate(runs)
     ]
     found = {}
     for trial, tried in finished(run_trial, trials, jobs):
         found[trial.cell] = tried
         show_progress(rule, len(found), len(trials))
-    means = {name: mean([found[Cell(name, "", 0.0, i)] for i in range(len(workloads))]) for name in names}
+    means = {name: mean([found[Cell(name, "", 0.0, i)] for i in range(len(runs))]) for name in names}
     return best(means), means
 
 

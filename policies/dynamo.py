@@ -30,22 +30,24 @@ from envs.cluster import Placement, RequestView, RouterView
 from hardware_profiles import InputError
 
 
-def _cheapest_decode_node(request: RequestView, view: RouterView) -> tuple[int, int]:
+def _cheapest_decode_node(request: RequestView, view: RouterView, prefix: bool) -> tuple[int, int]:
     """The decode node with the fewest tokens to compute and to hold, and what of the prompt is to be computed there."""
     queued = view.counters.queued_prompt_tokens
     held = view.counters.decode_prompt_tokens
     best_node, best_tokens, best_hit = -1, inf, 0
     for node in view.topology.decode_nodes:
-        hit = view.prefix_hit_tokens(request, node)
+        hit = view.prefix_hit_tokens(request, node) if prefix else 0
         tokens = queued[node] + held[node] - hit
         if tokens < best_tokens:
             best_node, best_tokens, best_hit = node, tokens, hit
     return best_node, request.prompt_tokens - best_hit
 
 
-def _cheapest_prefill_node(request: RequestView, view: RouterView) -> int:
+def _cheapest_prefill_node(request: RequestView, view: RouterView, prefix: bool) -> int:
     """The prefill node with the fewest tokens to compute."""
     queued = view.counters.queued_prompt_tokens
+    if not prefix:
+        return view.shortest_prefill_queue()
     return min(view.topology.prefill_nodes, key=lambda node: queued[node] - view.prefix_hit_tokens(request, node))
 
 
@@ -55,6 +57,7 @@ class DynamoLegacy:
     Args:
         max_local_tokens: a prompt with more tokens to compute than this is prefilled remotely.
         max_queue: unless this many prompts wait at the prefill nodes.
+        prefix: take cached tokens into account; if not, no token counts as cached.
     """
 
     name = "dynamo-legacy"
@@ -63,21 +66,22 @@ class DynamoLegacy:
         "max_queue": (2, 4, 8),
     }
 
-    def __init__(self, max_local_tokens: int = 1000, max_queue: int = 2) -> None:
+    def __init__(self, max_local_tokens: int = 1000, max_queue: int = 2, prefix: bool = True) -> None:
         if max_local_tokens < 0:
             raise InputError(f"dynamo-legacy: max_local_tokens must be 0 or more, not {max_local_tokens}")
         if max_queue < 0:
             raise InputError(f"dynamo-legacy: max_queue must be 0 or more, not {max_queue}")
         self._max_local_tokens = max_local_tokens
         self._max_queue = max_queue
+        self._prefix = prefix
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
-        decode_node, to_compute = _cheapest_decode_node(request, view)
+        decode_node, to_compute = _cheapest_decode_node(request, view, self._prefix)
         queued = view.counters.queued_prompts
         waiting = sum([max(0, queued[node] - 1) for node in view.topology.prefill_nodes])
         if to_compute > self._max_local_tokens and waiting < self._max_queue:
-            return Placement(_cheapest_prefill_node(request, view), decode_node)
+            return Placement(_cheapest_prefill_node(request, view, self._prefix), decode_node)
         return Placement(decode_node, decode_node)
 
 
@@ -86,7 +90,7 @@ class _Conditional:
 
     name: str
 
-    def __init__(self, eff_isl: int, ratio: float, prefill_busy: float, decode_busy: float) -> None:
+    def __init__(self, eff_isl: int, ratio: float, prefill_busy: float, decode_busy: float, prefix: bool) -> None:
         if eff_isl < 0:
             raise InputError(f"{self.name}: eff_isl must be 0 or more tokens, not {eff_isl}")
         if not 0.0 <= ratio <= 1.0:
@@ -99,11 +103,12 @@ class _Conditional:
         self._ratio = ratio
         self._prefill_busy = prefill_busy
         self._decode_busy = decode_busy
+        self._prefix = prefix
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
-        decode_node, to_compute = _cheapest_decode_node(request, view)
-        prefill_node = _cheapest_prefill_node(request, view)
+        decode_node, to_compute = _cheapest_decode_node(request, view, self._prefix)
+        prefill_node = _cheapest_prefill_node(request, view, self._prefix)
         short = to_compute < self._eff_isl and to_compute < self._ratio * request.prompt_tokens
         busy = view.counters.queued_prompt_tokens[prefill_node] > self._prefill_busy * view.topology.token_budget
         if (short or busy) and not self._vetoed(request, view, decode_node):
@@ -123,6 +128,7 @@ class DynamoISL(_Conditional):
         eff_isl: tokens to compute must be fewer than this,
         ratio: and fewer than this share of the prompt.
         decode_busy: never where more than this share of the decode node's KV would be in use.
+        prefix: take cached tokens into account; if not, no token counts as cached.
     """
 
     name = "dynamo-isl"
@@ -131,8 +137,8 @@ class DynamoISL(_Conditional):
         "ratio": (0.5, 0.7, 0.9),
     }
 
-    def __init__(self, eff_isl: int = 2048, ratio: float = 0.7, decode_busy: float = 1.0) -> None:
-        super().__init__(eff_isl, ratio, inf, decode_busy)
+    def __init__(self, eff_isl: int = 2048, ratio: float = 0.7, decode_busy: float = 1.0, prefix: bool = True) -> None:
+        super().__init__(eff_isl, ratio, inf, decode_busy, prefix)
 
 
 class DynamoLoad(_Conditional):
@@ -141,6 +147,7 @@ class DynamoLoad(_Conditional):
     Args:
         prefill_busy: its queued prompt tokens exceed this many steps of the engine's token budget.
         decode_busy: never where more than this share of the decode node's KV would be in use.
+        prefix: take cached tokens into account; if not, no token counts as cached.
     """
 
     name = "dynamo-load"
@@ -149,8 +156,8 @@ class DynamoLoad(_Conditional):
         "decode_busy": (0.7, 0.9, 1.0),
     }
 
-    def __init__(self, prefill_busy: float = 16.0, decode_busy: float = 1.0) -> None:
-        super().__init__(0, 0.0, prefill_busy, decode_busy)
+    def __init__(self, prefill_busy: float = 16.0, decode_busy: float = 1.0, prefix: bool = True) -> None:
+        super().__init__(0, 0.0, prefill_busy, decode_busy, prefix)
 
 
 class DynamoISLOrLoad(_Conditional):
@@ -163,6 +170,11 @@ class DynamoISLOrLoad(_Conditional):
     }
 
     def __init__(
-        self, eff_isl: int = 2048, ratio: float = 0.7, prefill_busy: float = 16.0, decode_busy: float = 1.0
+        self,
+        eff_isl: int = 2048,
+        ratio: float = 0.7,
+        prefill_busy: float = 16.0,
+        decode_busy: float = 1.0,
+        prefix: bool = True,
     ) -> None:
-        super().__init__(eff_isl, ratio, prefill_busy, decode_busy)
+        super().__init__(eff_isl, ratio, prefill_busy, decode_busy, prefix)

@@ -47,10 +47,25 @@ class Static:
 
     Prefill on the prefill node with the least pending prefill work in tokens, decode on the decode node with the fewest
     unfinished requests; both from the router's own fresh counters. Never deflects.
+
+    Adapted to prefix caches, which DistServe does not have: the work pending on a prefill node includes this prompt's
+    tokens, without those that are cached there.
+
+    Args:
+        prefix: take cached tokens into account.
     """
 
     name = "static"
 
-    def place(self, request: RequestView, view: RouterView) -> Placement:  # noqa: ARG002
+    def __init__(self, prefix: bool = True) -> None:
+        self._prefix = prefix
+
+    def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
-        return prefill_then_decode(view.shortest_prefill_queue(), view.least_loaded_decode_node())
+        if self._prefix and view.has_prefix_caches:
+            pending = view.counters.queued_prompt_tokens
+            nodes = view.topology.prefill_nodes
+            prefill_node = min(nodes, key=lambda node: pending[node] + view.uncached_tokens(request, node))
+        else:
+            prefill_node = view.shortest_prefill_queue()
+        return prefill_then_decode(prefill_node, view.least_loaded_decode_node())

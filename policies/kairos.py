@@ -8,6 +8,9 @@ what is done here:
 - chi, the chunk of the queue-wait estimate, "the engine's chunk budget (at most the prompt)": read as the budget,
   shortened to the prompt in hand, by default; `queue_chunk=budget` leaves it at the engine's budget.
 - Prompt tokens ahead: the node's report plus what the router has dispatched to it since.
+- Prefix caches, which the readings do not mention: tokens cached on a node are not computed there, in a chunk plan
+  too, and those cached on the decode node are not sent. chi is still shortened to the whole prompt only: it stands for
+  the steps of the queue, and the few tokens that a cache leaves are not like those.
 
 Under `step_budget="slo"` (not in the paper; chunks chosen anew for each step, as in Niyama, arXiv 2503.22562) the
 engine chooses the chunks, so a deflection has no plan; it is feasible, as in Algorithm 1, if no step is predicted to
@@ -19,7 +22,7 @@ from typing import ClassVar
 
 from envs.chunk_plan import CHUNK_CANDIDATES
 from envs.cluster import Placement, RequestView, RouterView, prefill_then_decode
-from envs.prediction import local_prefill, prefill_s, queue_wait_s
+from envs.prediction import local_prefill, prefill_s, queue_wait_s, tokens_to_send
 from hardware_profiles import InputError
 
 
@@ -33,6 +36,7 @@ class Kairos:
         transfer: count the KV transfer on the prefill path.
         queue_chunk: "prompt" or "budget"; see the module's text.
         chunk: tokens of every chunk instead of the greedy schedule, for ablations under "fixed"; 0: the schedule.
+        prefix: take cached tokens into account.
     """
 
     name = "kairos"
@@ -50,6 +54,7 @@ class Kairos:
         transfer: bool = True,
         queue_chunk: str = "prompt",
         chunk: int = 0,
+        prefix: bool = True,
     ) -> None:
         if not 1.0 <= alpha < inf:
             raise InputError(f"kairos: alpha must be a number from 1 on, not {alpha}")
@@ -66,6 +71,7 @@ class Kairos:
         self._cap = cap
         self._transfer = transfer
         self._queue_chunk = queue_chunk
+        self._prefix = prefix
         self._sizes = (chunk,) if chunk else CHUNK_CANDIDATES
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
@@ -75,6 +81,7 @@ class Kairos:
         limit_s = min(self._alpha * prefill_ttft_s, request.ttft_slo_s)
         best: Placement | None = None
         topology = view.topology
+        prefix = self._prefix and view.has_prefix_caches
         for node in topology.decode_nodes:
             if view.counters.deflected_requests[node] >= self._cap:
                 continue
@@ -86,6 +93,7 @@ class Kairos:
                 request.tbt_slo_s,
                 share=self._beta,
                 sizes=self._sizes,
+                done_tokens=view.prefix_hit_tokens(request, node) if prefix else 0,
             )
             if local is not None and local.total_s <= limit_s:
                 limit_s = local.total_s
@@ -102,14 +110,20 @@ class Kairos:
         best_s = inf
         law = topology.laws[topology.prefill_nodes[0]]
         execution_s = prefill_s(law, prompt_tokens, chunk)
+        prefix = self._prefix and view.has_prefix_caches
+        to_send = tokens_to_send(request, view, decode_node) if prefix else prompt_tokens
         for node in topology.prefill_nodes:
-            if topology.laws[node] is not law:  # nodes that are alike share it
+            if prefix:
+                law = topology.laws[node]
+                cached = view.prefix_hit_tokens(request, node)
+                execution_s = prefill_s(law, prompt_tokens - cached, chunk, cached)
+            elif topology.laws[node] is not law:  # nodes that are alike share it
                 law = topology.laws[node]
                 execution_s = prefill_s(law, prompt_tokens, chunk)
             ahead = view.report(node).prefill_tokens_ahead
             ttft_s = queue_wait_s(law, ahead, queue_chunk, 0.5 * ahead) + execution_s
             if self._transfer:
-                ttft_s += topology.transfer_s(node, decode_node, prompt_tokens)
+                ttft_s += topology.transfer_s(node, decode_node, to_send)
             if ttft_s < best_s:
                 best_node = node
                 best_s = ttft_s

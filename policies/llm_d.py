@@ -14,9 +14,9 @@ from typing import ClassVar
 
 from envs.cluster import Placement, RequestView, RouterView
 from hardware_profiles import InputError
+from policies.prefix_score import best_by_score
 
-_PREFIX_WEIGHT = 2.0
-_QUEUE_WEIGHT = 1.0
+_PREFIX_WEIGHT = 2.0  # against 1 for the queue
 
 
 class LlmD:
@@ -24,6 +24,7 @@ class LlmD:
 
     Args:
         uncached_tokens: from this many tokens on the prompt is prefilled on a prefill node; 0: never, as in llm-d.
+        prefix: take cached tokens into account; if not, no token counts as cached.
     """
 
     name = "llm-d"
@@ -34,32 +35,21 @@ class LlmD:
         ),
     }
 
-    def __init__(self, uncached_tokens: int = 16) -> None:
+    def __init__(self, uncached_tokens: int = 16, prefix: bool = True) -> None:
         if uncached_tokens < 0:
             raise InputError(f"llm-d: uncached_tokens must be 0 or more, not {uncached_tokens}")
         self._uncached_tokens = uncached_tokens
+        self._prefix = prefix
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         topology = view.topology
         counters = view.counters
-        decode_node, cached = _best(topology.decode_nodes, counters.decode_requests, request, view)
+        decode_node, cached = self._best(topology.decode_nodes, counters.decode_requests, request, view)
         if not 0 < self._uncached_tokens <= request.prompt_tokens - cached:
             return Placement(decode_node, decode_node)
-        prefill_node, _ = _best(topology.prefill_nodes, counters.queued_prompts, request, view)
+        prefill_node, _ = self._best(topology.prefill_nodes, counters.queued_prompts, request, view)
         return Placement(prefill_node, decode_node)
 
-
-def _best(nodes: Sequence[int], queues: list[int], request: RequestView, view: RouterView) -> tuple[int, int]:
-    """The node with the highest score, and the tokens of the prompt that it has cached."""
-    lengths = [queues[node] for node in nodes]
-    longest = max(lengths)
-    spread = longest - min(lengths)
-    best_node, best_cached, best_score = -1, 0, -1.0
-    for node in nodes:
-        cached = view.prefix_hit_tokens(request, node)
-        score = _PREFIX_WEIGHT * cached / request.prompt_tokens
-        score += _QUEUE_WEIGHT * (longest - queues[node]) / spread if spread else _QUEUE_WEIGHT
-        if score > best_score:
-            best_node, best_cached, best_score = node, cached, score
-    return best_node, best_cached
+    def _best(self, nodes: Sequence[int], queues: list[int], request: RequestView, view: RouterView) -> tuple[int, int]:
+        return best_by_score(nodes, queues, request, view, prefix_weight=_PREFIX_WEIGHT, prefix=self._prefix)

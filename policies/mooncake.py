@@ -18,7 +18,7 @@ Adapted:
 from math import inf
 
 from envs.cluster import Placement, RequestView, RouterView
-from envs.prediction import decode_step_s, prefill_s, queue_wait_s
+from envs.prediction import decode_step_s, prefill_s, queue_wait_s, tokens_to_send
 
 
 class Mooncake:
@@ -26,12 +26,14 @@ class Mooncake:
 
     Args:
         reject: do not take in what is predicted to miss an SLO.
+        prefix: take cached tokens into account.
     """
 
     name = "mooncake"
 
-    def __init__(self, reject: bool = False) -> None:
+    def __init__(self, reject: bool = False, prefix: bool = True) -> None:
         self._reject = reject
+        self._prefix = prefix
 
     def place(self, request: RequestView, view: RouterView) -> Placement | None:
         """Place one request; None: it is rejected."""
@@ -39,12 +41,13 @@ class Mooncake:
         prompt_tokens = request.prompt_tokens
         budget = topology.token_budget
         decode_node = view.least_loaded_decode_node()
-        to_send = prompt_tokens - view.prefix_hit_tokens(request, decode_node)
+        prefix = self._prefix and view.has_prefix_caches
+        to_send = tokens_to_send(request, view, decode_node) if prefix else prompt_tokens
         best_node = -1
         best_s = inf
         for node in topology.prefill_nodes:
             law = topology.laws[node]
-            cached = view.prefix_hit_tokens(request, node)
+            cached = view.prefix_hit_tokens(request, node) if prefix else 0
             ahead = view.report(node).prefill_tokens_ahead
             ttft_s = queue_wait_s(law, ahead, budget, 0.5 * ahead)
             ttft_s += prefill_s(law, prompt_tokens - cached, budget, cached)

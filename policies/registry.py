@@ -6,6 +6,7 @@ A rule that has knobs may say in `grid`, a mapping of knob to values, which are 
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from policies.dynaserve import DynaServe
 from policies.fixed import Random, RoundRobin, Static
 from policies.kairos import Kairos
 from policies.llm_d import LlmD
+from policies.lmetric import LMetric
 from policies.lookahead import Lookahead
 from policies.mooncake import Mooncake
+from policies.prefix_load import PrefixLoad
 from policies.shortest_ttft import ShortestTTFT
 from policies.splitwise import Splitwise
 from policies.static_share import StaticShare
@@ -35,12 +38,14 @@ _RULES: dict[str, type] = {
         AlwaysLocal,
         StaticShare,
         Colocated,
+        LMetric,
         Splitwise,
         DynamoLegacy,
         DynamoISL,
         DynamoLoad,
         DynamoISLOrLoad,
         LlmD,
+        PrefixLoad,
         Mooncake,
         TaiChi,
         Arrow,
@@ -81,12 +86,65 @@ def register_loader(suffix: str, loader: Callable[[Path], Policy]) -> None:
     _LOADERS[suffix] = loader
 
 
+@dataclass(frozen=True)
+class PolicySpec:
+    """A policy's name, taken apart.
+
+    Attributes:
+        label: LABEL of `LABEL=...`; "" without one.
+        rule: a registered name, or `module:Class`, or what is neither; "" if the name is that of a file.
+        knobs: `knob=value,knob=value` of a registered name.
+        path: the file of a trained policy; None for rules.
+    """
+
+    label: str
+    rule: str
+    knobs: str
+    path: Path | None
+
+    @classmethod
+    def parse(cls, name: str) -> "PolicySpec":
+        """Take a name apart; `make` says what is wrong with one that means nothing.
+
+        A label is what stands before the first "=", if it has no "/" and no ":" and a registered name or a trained
+        policy's file follows. A file in a folder such as `seed=1` is therefore told from `seed=FILE` by another folder
+        in front of it: `./seed=1/policy.npz`.
+        """
+        given, _, rest = name.partition("=")
+        if given and "/" not in given and ":" not in given:
+            spec = cls._unlabelled(given, rest)
+            if spec.path or spec.rule in _RULES:
+                return spec
+        return cls._unlabelled("", name)
+
+    @classmethod
+    def _unlabelled(cls, label: str, name: str) -> "PolicySpec":
+        rule, _, rest = name.partition(":")
+        if rule in _RULES:
+            return cls(label, rule, rest, None)
+        path = Path(name)
+        return cls(label, "", "", path) if path.suffix in _LOADERS else cls(label, name, "", None)
+
+    def rule_class(self) -> type:
+        """The class of a rule.
+
+        Raises:
+            InputError: there is none.
+        """
+        if self.rule in _RULES:
+            return _RULES[self.rule]
+        module, _, attribute = self.rule.partition(":")
+        if attribute and "=" not in attribute:
+            return _import(module, attribute)
+        known = ", ".join([*names(), *bounds()])
+        raise InputError(
+            f"no policy {self.rule!r}; registered are {known}; or give module:Class, or a trained policy's file"
+        )
+
+
 def trained_path(name: str) -> Path | None:
     """The file that a name stands for: `path` or `LABEL=path`, where the path's suffix has a loader; else None."""
-    given, _, last = name.rpartition("=")
-    rule, colon, _ = given.partition(":")
-    path = Path(last)
-    return path if path.suffix in _LOADERS and not (colon and rule in _RULES) else None
+    return PolicySpec.parse(name).path
 
 
 def label(name: str) -> str:
@@ -94,30 +152,21 @@ def label(name: str) -> str:
 
     That of a clairvoyant one says so.
     """
-    path = trained_path(name)
-    if path is None:
-        return (_labelled(name)[0] or name) + (" (clairvoyant)" if clairvoyant(name) else "")
-    given, equals, _ = name.rpartition("=")
-    return given if equals else path.name
+    spec = PolicySpec.parse(name)
+    if spec.path is not None:
+        return spec.label or spec.path.name
+    return (spec.label or name) + (" (clairvoyant)" if clairvoyant(name) else "")
 
 
 def clairvoyant(name: str) -> bool:
     """Whether a policy knows what no router can, such as output lengths: its class says `clairvoyant = True`."""
-    if trained_path(name) is not None:
+    spec = PolicySpec.parse(name)
+    if spec.path is not None:
         return False
-    rule, _, rest = _labelled(name)[1].partition(":")
     try:
-        found = _RULES.get(rule) or (_import(rule, rest) if rest and "=" not in rest else None)
+        return bool(getattr(spec.rule_class(), "clairvoyant", False))
     except InputError:  # `make` says what is wrong with it
         return False
-    return bool(getattr(found, "clairvoyant", False))
-
-
-def _labelled(name: str) -> tuple[str, str]:
-    """LABEL and the rest of `LABEL=rule:knob=value`; without a label "" and the whole."""
-    given, equals, rest = name.partition("=")
-    is_label = equals and ":" not in given and rest.partition(":")[0] in _RULES
-    return (given, rest) if is_label else ("", name)
 
 
 def make(name: str, seed: int = 0) -> Policy:
@@ -131,16 +180,10 @@ def make(name: str, seed: int = 0) -> Policy:
     Raises:
         InputError: no such policy, knob or value.
     """
-    path = trained_path(name)
-    if path is not None:
-        return _LOADERS[path.suffix](path)
-    rule, _, rest = _labelled(name)[1].partition(":")
-    if rule in _RULES:
-        return _construct(rule, _RULES[rule], rest, seed)
-    if rest and "=" not in rest:
-        return _construct(name, _import(rule, rest), "", seed)
-    known = ", ".join([*names(), *bounds()])
-    raise InputError(f"no policy {name!r}; registered are {known}; or give module:Class, or a trained policy's file")
+    spec = PolicySpec.parse(name)
+    if spec.path is not None:
+        return _LOADERS[spec.path.suffix](spec.path)
+    return _construct(spec.rule, spec.rule_class(), spec.knobs, seed)
 
 
 def _import(module: str, attribute: str) -> type:

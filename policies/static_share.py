@@ -18,6 +18,7 @@ class StaticShare:
 
     Args:
         share: of the prompts that are deflected, in [0, 1].
+        prefix: `static` takes cached tokens into account.
         seed: of the draws.
     """
 
@@ -29,12 +30,12 @@ class StaticShare:
         ),
     }
 
-    def __init__(self, share: float = 0.2, seed: int = 0) -> None:
+    def __init__(self, share: float = 0.2, prefix: bool = True, seed: int = 0) -> None:
         if not 0.0 <= share <= 1.0:
             raise InputError(f"static-share: share must be from 0 to 1, not {share}")
         self._share = share
         self._random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x5A2E,)))
-        self._static = Static()
+        self._static = Static(prefix)
         self._always_local = AlwaysLocal()
 
     def place(self, request: RequestView, view: RouterView) -> Placement:

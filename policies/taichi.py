@@ -16,6 +16,8 @@ What is adapted, and what is ours where the readings leave it open:
 - Shortest first: the source orders the requests that wait at the scheduler by length. Here each is placed alone when
   it arrives, so "short" is a length of at most `short` times the mean prompt of those that arrived lately
   (the router's slower fading sums, this request included).
+- Prefix caches: tokens cached on a node are not computed there, and those cached on the decode node are not sent. For a
+  decode node, a prompt is as long as what it leaves to compute, since length stands for work.
 - Memory: the source moves decodes away from a D-heavy instance whose memory passes a watermark (95 %, in an example).
   Nothing moves here, so instead a decode node on which a prompt would pass `watermark` is not given it to prefill, and
   the default is lower: what decodes there still grows.
@@ -42,6 +44,7 @@ class TaiChi:
         short: what counts as short, in mean prompts of late; > 0, and inf takes every request for short.
         share: share of the TTFT SLO that a projected TTFT on a decode node may take; > 0.
         watermark: share of a decode node's KV capacity that a prompt prefilled there may fill it to; in (0, 1].
+        prefix: take cached tokens into account.
     """
 
     name = "taichi"
@@ -51,7 +54,14 @@ class TaiChi:
         "share": (0.5, 1.0),
     }
 
-    def __init__(self, chunk: int = 256, short: float = 1.0, share: float = 1.0, watermark: float = 0.5) -> None:
+    def __init__(
+        self,
+        chunk: int = 256,
+        short: float = 1.0,
+        share: float = 1.0,
+        watermark: float = 0.5,
+        prefix: bool = True,
+    ) -> None:
         if chunk < 1:
             raise InputError(f"taichi: chunk must be at least 1 token, not {chunk}")
         if not short > 0.0:
@@ -64,6 +74,7 @@ class TaiChi:
         self._short = short
         self._share = share
         self._watermark = watermark
+        self._prefix = prefix
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
@@ -71,36 +82,42 @@ class TaiChi:
         plan = (self._chunk,) if view.topology.step_budget == "fixed" else ()
         prompt_tokens = request.prompt_tokens
         mean_tokens = (counters.tokens_slow + prompt_tokens) / (counters.requests_slow + 1.0)
-        local_node, local_s = self._on_decode_node(request, view)
+        local_node, local_s, local_tokens = self._on_decode_node(request, view)
         fits_there = local_s <= self._share * request.ttft_slo_s
-        if fits_there and prompt_tokens <= self._short * mean_tokens:
+        if fits_there and local_tokens <= self._short * mean_tokens:
             return Placement(local_node, local_node, plan)
         decode_node = view.least_loaded_decode_node()
-        remote = best_remote(request, view, decode_node)
+        remote = best_remote(request, view, decode_node, prefix=self._prefix)
         if fits_there and remote.ttft_s > request.ttft_slo_s:
             return Placement(local_node, local_node, plan)
         return Placement(remote.node, decode_node)
 
-    def _on_decode_node(self, request: RequestView, view: RouterView) -> tuple[int, float]:
-        """The decode node with the least projected TTFT, and that in seconds."""
+    def _on_decode_node(self, request: RequestView, view: RouterView) -> tuple[int, float, int]:
+        """The decode node with the least projected TTFT, that in seconds, and the tokens to compute there."""
         topology = view.topology
         planned = topology.step_budget == "fixed"
+        prompt_tokens = request.prompt_tokens
+        prefix = self._prefix and view.has_prefix_caches
         best_node = -1
         best_s = inf
+        best_tokens = prompt_tokens
         for node in topology.decode_nodes:
             report = view.report(node)
-            if report.kv_used_tokens + request.prompt_tokens > self._watermark * topology.kv_capacity_tokens[node]:
+            if report.kv_used_tokens + prompt_tokens > self._watermark * topology.kv_capacity_tokens[node]:
                 continue
             steps = NodeSteps.of(topology, node, report)
             ahead = report.prefill_tokens_ahead
+            cached = view.prefix_hit_tokens(request, node) if prefix else 0
+            tokens = prompt_tokens - cached
             if planned:
                 chunk = max(1, min(self._chunk, steps.room))
                 ttft_s = planned_queue_s(view, node, steps, ahead, chunk)
-                ttft_s += steps.prefill_s(request.prompt_tokens, chunk)
+                ttft_s += steps.prefill_s(tokens, chunk, cached)
             else:
-                ttft_s = shared_queue_s(view, node, steps, ahead) + steps.engine_prefill_s(request.prompt_tokens)
+                ttft_s = shared_queue_s(view, node, steps, ahead) + steps.engine_prefill_s(tokens, cached)
             ttft_s += join_s(steps.law, report)
             if ttft_s < best_s:
                 best_node = node
                 best_s = ttft_s
-        return best_node, best_s
+                best_tokens = tokens
+        return best_node, best_s, best_tokens

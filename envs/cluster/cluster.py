@@ -7,7 +7,7 @@ from envs.cluster.config import ClusterConfig
 from envs.cluster.engine import Engine
 from envs.cluster.failures import Failures
 from envs.cluster.gaps import GapLog
-from envs.cluster.in_progress import settle, tbt_excess
+from envs.cluster.in_progress import settle, tbt_excess, unstamped_misses
 from envs.cluster.kv_transfer import KvTransfers
 from envs.cluster.lifecycle import Lifecycle
 from envs.cluster.placement import Placement
@@ -36,7 +36,7 @@ class Cluster:
 
     Args:
         config: the cluster.
-        on_record: called with the record of each finished request, in order of completion.
+        on_record: called with the record of each request that finishes or is rejected, in order of these events.
         on_displaced: places a request whose node was lost; None: shortest prefill queue, fewest decode requests.
         topology: of `config`, if one is at hand.
     """
@@ -127,9 +127,12 @@ class Cluster:
     def submit(self, request: Request, placement: Placement) -> None:
         """Place a request that has arrived now.
 
+        One whose prompt and output do not fit the KV capacity of every node is rejected instead: a deployment has one
+        longest request (vLLM's max_model_len), which its smallest node can hold, and refuses what is longer.
+
         Raises:
-            InputError: a node that does not exist, is lost, or cannot ever hold the request's KV; a chunk plan that the
-                step budget does not allow or that has an empty chunk; a split that leaves a node nothing.
+            InputError: a node that does not exist or is lost; a chunk plan that the step budget does not allow or that
+                has an empty chunk; a split that leaves a node nothing.
         """
         prefill_node, decode_node, chunk_plan, split_tokens = placement
         nodes = self._nodes
@@ -141,18 +144,37 @@ class Cluster:
             or self.topology.lost
         ):
             self._check(request, placement)
+            # One token of slack: a decode step needs room for its token.
+            if request.prompt_tokens + request.output_tokens >= self._least_capacity_tokens:
+                self.reject(request)
+                return
+        if self.transfers.caches:
+            self._note_hit(request, placement)
         self.lifecycle.submitted(request, placement)
         if split_tokens:
             self._count_rest(request)
         self.engines[prefill_node].add_prompt(request)
 
+    def reject(self, request: Request) -> None:
+        """Turn away a request that has arrived now: it has a record and leaves no other trace."""
+        self.lifecycle.rejected(request)
+
     def _place_again(self, request: Request) -> None:
         placement = self._on_displaced(request)
         self._check(request, placement)
+        if self.transfers.caches:
+            self._note_hit(request, placement)
         self.lifecycle.placed(request, placement)
         if request.rest_tokens:
             self._count_rest(request)
         self.engines[request.prefill_node].add_prompt(request)
+
+    def _note_hit(self, request: Request, placement: Placement) -> None:
+        """The router sends a request to its prefill node and knows what is cached of it there."""
+        cache = self.transfers.caches[placement.prefill_node]
+        cached = cache.reported_prefix_tokens(request.block_hashes, self.clock.now_s)
+        tokens = placement.split_tokens or request.target_tokens
+        request.known_hit_tokens = min(cached, request.prompt_tokens - 1, tokens - 1)
 
     def _count_rest(self, request: Request) -> None:
         """The rest of a split prompt counts on its decode node from now on."""
@@ -161,8 +183,7 @@ class Cluster:
     def _check(self, request: Request, placement: Placement) -> None:
         prefill_node, decode_node, chunk_plan, split_tokens = placement
         topology = self.topology
-        capacities = topology.kv_capacity_tokens
-        nodes = len(capacities)
+        nodes = self._nodes
         if not 0 <= prefill_node < nodes > decode_node >= 0:
             raise InputError(f"{Placement(prefill_node, decode_node)} names a node outside 0 to {nodes - 1}")
         if topology.lost and (prefill_node in topology.lost or decode_node in topology.lost):
@@ -183,14 +204,6 @@ class Cluster:
             raise InputError(
                 f"{placement} splits a prompt of {request.target_tokens} tokens: it takes two nodes, and a token for"
                 " each"
-            )
-        # One token of slack: a decode step needs room for its token.
-        needed = request.prompt_tokens + request.output_tokens + 1
-        if needed > capacities[prefill_node] or needed > capacities[decode_node]:
-            node = prefill_node if needed > capacities[prefill_node] else decode_node
-            raise InputError(
-                f"request {request.index}: {request.prompt_tokens} prompt and {request.output_tokens} output tokens do"
-                f" not fit the KV capacity of node {node}, {capacities[node]} tokens"
             )
 
     def _default_placement(self, _: Request) -> Placement:
@@ -215,6 +228,16 @@ class Cluster:
         """Time by which gaps between tokens have exceeded their TBT SLO so far, in units of the SLO, summed."""
         now_s = self.clock.now_s
         return sum([tbt_excess(engine, now_s) for engine in self.engines])
+
+    def misses(self) -> int:
+        """Requests that have missed an SLO so far, rejected ones included; it never falls.
+
+        A request misses when its TTFT SLO has passed since its arrival without a first token, or when a gap between two
+        of its tokens ends that was longer than its TBT SLO. Costs what is in flight.
+        """
+        self.settle()
+        now_s = self.clock.now_s
+        return self.lifecycle.misses_by(now_s) + sum([unstamped_misses(engine, now_s) for engine in self.engines])
 
     def settle(self) -> None:
         """Stamp the first tokens that are out by now although their spans still run."""

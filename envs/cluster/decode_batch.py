@@ -221,6 +221,30 @@ class DecodeBatch:
             excess -= max(0.0, first_s / request.tbt_slo_s - 1.0)
         return excess
 
+    def unstamped_misses(self, steps_over: int, first_s: float, growth_s: float) -> int:
+        """Members that have missed an SLO by a gap since they joined alone, which no stamp tells before they leave.
+
+        Args:
+            steps_over: steps of the span in progress that are over.
+            first_s: the span's first step.
+            growth_s: what its steps grow by.
+        """
+        longest = self._longest
+        latest_s = first_s + (steps_over - 1) * growth_s if steps_over else 0.0
+        if latest_s <= self.tbt_slo_s and (not longest.values or longest.values[0] <= self.tbt_slo_s):
+            return 0
+        step = self.step
+        misses = 0
+        for _, _, request in self.members:
+            slo_s = request.tbt_slo_s
+            first_gap_step = request.first_gap_step
+            late = latest_s > slo_s and step + steps_over > first_gap_step
+            if not late and step > first_gap_step:
+                late = longest.since(first_gap_step) > slo_s
+            if late and not request.misses(request.first_token_s):  # its first token is out, or no gap could be
+                misses += 1
+        return misses
+
     def tbt_excess(self, steps_over: int, first_s: float, growth_s: float) -> float:
         """Sum over all gaps so far of (gap - SLO) / SLO where positive.
 

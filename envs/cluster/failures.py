@@ -93,22 +93,13 @@ class Failures:
             engine.resume()
 
     def _other_decode_node(self, request: Request) -> int:
-        """Where a request whose decode node is lost decodes instead: the least loaded node that can hold it.
+        """Where a request whose decode node is lost decodes instead: the least loaded node.
 
         Decode nodes come first; the prefill node is not among them, as the KV is to move.
-
-        Raises:
-            InputError: no node that is left can hold it.
         """
         topology = self._topology
-        needed = request.prompt_tokens + request.output_tokens + 1
         for nodes in (topology.decode_nodes, topology.prefill_nodes):
-            others = [
-                node for node in nodes if node != request.prefill_node and topology.kv_capacity_tokens[node] >= needed
-            ]
+            others = [node for node in nodes if node != request.prefill_node]
             if others:
                 return first_least(others, self._lifecycle.counters.decode_requests)
-        raise InputError(
-            f"request {request.index}: none of the nodes that are left can hold its {needed - 1} prompt and output"
-            " tokens"
-        )
+        raise AssertionError("a node of each kind is left, and one of them is not the prefill node")

@@ -24,6 +24,14 @@ def tbt_excess(engine: Engine, now_s: float) -> float:
     return batch.tbt_excess(over, span.first_s, span.growth_s)
 
 
+def unstamped_misses(engine: Engine, now_s: float) -> int:
+    """Members of an engine's decode batch that have missed an SLO by now, which no stamp tells yet."""
+    span = engine.span
+    batch = engine.batch
+    over = span.steps_over(now_s) if batch.members else 0
+    return batch.unstamped_misses(over, span.first_s, span.growth_s)
+
+
 def busy_s(engine: Engine, now_s: float) -> tuple[float, float]:
     """Time an engine has spent in steps by now, and how long its step under way lasts (0 if there is none), seconds."""
     span = engine.span

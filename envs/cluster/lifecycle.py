@@ -20,6 +20,7 @@ READY = Phase.READY
 DECODING = Phase.DECODING
 PREEMPTED = Phase.PREEMPTED
 FINISHED = Phase.FINISHED
+REJECTED = Phase.REJECTED
 
 
 class Lifecycle:
@@ -31,13 +32,14 @@ class Lifecycle:
         first_token_wait: who waits for a first token, and what waiting has cost.
         displaced: placements made again because a node was lost.
         kv_expired: requests whose computed KV was dropped because their decode node made no room in time.
+        misses: requests that missed an SLO, of those that finished or were rejected.
 
     Args:
         nodes: number of nodes.
-        on_record: called with the record of each finished request, in order of completion.
+        on_record: called with the record of each request that finishes or is rejected, in order of these events.
     """
 
-    __slots__ = ("_on_record", "counters", "displaced", "first_token_wait", "in_flight", "kv_expired")
+    __slots__ = ("_on_record", "counters", "displaced", "first_token_wait", "in_flight", "kv_expired", "misses")
 
     def __init__(self, nodes: int, on_record: Callable[[RequestRecord], object]) -> None:
         self.in_flight: dict[int, Request] = {}
@@ -45,6 +47,7 @@ class Lifecycle:
         self.first_token_wait = FirstTokenWait()
         self.displaced = 0
         self.kv_expired = 0
+        self.misses = 0
         self._on_record = on_record
 
     def copy_state(self, other: "Lifecycle", twins: Mapping[Request, Request]) -> None:
@@ -54,6 +57,11 @@ class Lifecycle:
         self.first_token_wait.copy_state(other.first_token_wait, twins)
         self.displaced = other.displaced
         self.kv_expired = other.kv_expired
+        self.misses = other.misses
+
+    def misses_by(self, now_s: float) -> int:
+        """Requests that have missed an SLO, as far as stamps tell (`Request.misses`)."""
+        return self.misses + sum([1 for request in self.in_flight.values() if request.misses(now_s)])
 
     # ---- placing --------------------------------------------------------------------------------------------------
 
@@ -63,6 +71,12 @@ class Lifecycle:
         self.first_token_wait.requests[request] = None
         self.in_flight[request.index] = request
         self.placed(request, placement)
+
+    def rejected(self, request: Request) -> None:
+        """A request arrives and is turned away."""
+        request.phase = REJECTED
+        self.misses += 1
+        self._on_record(request.record())
 
     def placed(self, request: Request, placement: Placement) -> None:
         """A request is sent to its prefill node."""
@@ -179,6 +193,8 @@ class Lifecycle:
         request.phase = FINISHED
         request.generated_tokens = request.output_tokens
         request.last_token_s = now_s
+        if request.misses(now_s):
+            self.misses += 1
         self.counters.finished(request)
         del self.in_flight[request.index]
         self._on_record(request.record())

@@ -19,7 +19,7 @@ class NodeQueues:
         prompts: prompts that have not begun, preempted ones first.
         awaiting: requests computed elsewhere that ask for KV here, in order.
         inbound: requests whose KV is reserved here and has not all arrived.
-        enqueued_tokens: prompt tokens that routers ever sent here.
+        enqueued_tokens: prompt tokens that routers ever sent here, without those that they knew to be cached here.
         computed_tokens: of them, those computed; what must be computed again does not count.
 
     Args:
@@ -67,7 +67,7 @@ class NodeQueues:
 
     def add_prompt(self, request: Request) -> None:
         """A prompt reaches the node, sent by a router."""
-        self.enqueued_tokens += request.target_tokens
+        self.enqueued_tokens += request.target_tokens - request.known_hit_tokens
         self._next_turn = request.turn = self._next_turn + 1
         self.prompts.append(request)
 

@@ -29,12 +29,14 @@ class Phase(IntEnum):
     """Thrown out of the decode batch for lack of KV; waits to be computed again."""
     FINISHED = 8
     """Its last token is out."""
+    REJECTED = 9
+    """Turned away at its arrival."""
 
 
 NEW = Phase.NEW  # a module's global is found faster than an enum's member
 
 TRANSITIONS: dict[Phase, tuple[Phase, ...]] = {
-    Phase.NEW: (Phase.QUEUED,),
+    Phase.NEW: (Phase.QUEUED, Phase.REJECTED),
     Phase.QUEUED: (Phase.PREFILLING, Phase.QUEUED),
     # With KV streaming a request may have room on its decode node, and even KV there, before it is computed.
     Phase.PREFILLING: (
@@ -48,6 +50,7 @@ TRANSITIONS: dict[Phase, tuple[Phase, ...]] = {
     Phase.DECODING: (Phase.FINISHED, Phase.PREEMPTED, Phase.QUEUED),
     Phase.PREEMPTED: (Phase.PREFILLING, Phase.QUEUED),
     Phase.FINISHED: (),
+    Phase.REJECTED: (),
 }
 """The phases that may follow each phase. QUEUED follows nearly all of them: a lost node's requests are placed again."""
 
@@ -71,6 +74,7 @@ class RequestRecord(NamedTuple):
     (first_token - kv_ready). A deflected request has prefill_end_s == kv_ready_s == first_token_s. If a prompt was
     split, execution and transfer are those of its first part, and the decode node prefills the rest in its decode wait.
     If its KV was dropped after `ClusterConfig.kv_hold_s`, the transfer lasts until it is computed again.
+    A rejected request has nodes of -1.
     `tbt_max_s` is the longest gap between two of its tokens, 0 for a single-token output, and counts a preemption's
     pause.
     """
@@ -105,6 +109,7 @@ _FIELDS = (
     "generated_tokens",
     "hold_until_s",
     "index",
+    "known_hit_tokens",
     "kv_ready_s",
     "kv_tokens",
     "last_token_s",
@@ -136,6 +141,8 @@ class Request:
         computed_tokens: of them, those whose KV is computed.
         rest_tokens: of a split prompt, what the decode node is to prefill once it has the KV of the first part.
         chunk_plan: chunks that the router chose for the present prefill; `rest_plan`: for that rest.
+        known_hit_tokens: of a prompt that is not computed yet, the tokens that the router knew to be cached on its
+            prefill node when it sent it there.
         counted_as_queued: the router counts it among the queued prompts of its prefill node.
         moving_tokens: tokens that the router counts as KV on its way, or waiting, to the decode node.
         turn: place in its engine's waiting queue; the lesser goes first.
@@ -173,6 +180,7 @@ class Request:
         self.computed_tokens = 0
         self.rest_tokens = 0
         self.rest_plan: tuple[int, ...] = ()
+        self.known_hit_tokens = 0
         self.counted_as_queued = False
         self.moving_tokens = 0
         self.turn = 0
@@ -199,6 +207,12 @@ class Request:
             setattr(twin, name, getattr(self, name))
         return twin
 
+    def misses(self, now_s: float) -> bool:
+        """Whether it has missed an SLO by `now_s`, as far as its stamps tell; they do not tell of its present batch."""
+        first_token_s = self.first_token_s
+        until_s = now_s if first_token_s != first_token_s else first_token_s  # nan
+        return until_s - self.arrival_s > self.ttft_slo_s or self.tbt_max_s > self.tbt_slo_s
+
     def record(self) -> RequestRecord:
         """The record of this request as it stands."""
         return tuple.__new__(  # skips the named tuple's own constructor, a function in Python
@@ -210,7 +224,7 @@ class Request:
                 self.output_tokens,
                 self.prefill_node,
                 self.decode_node,
-                self.prefill_node == self.decode_node,
+                self.prefill_node == self.decode_node >= 0,
                 self.prefill_start_s,
                 self.prefill_end_s,
                 self.kv_ready_s,

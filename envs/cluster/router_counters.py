@@ -36,7 +36,7 @@ class RouterCounters:
     Attributes:
         queued_prompts: per node, prompts dispatched there whose prefill has not ended; the rest of a split prompt
             counts on its decode node.
-        queued_prompt_tokens: their tokens.
+        queued_prompt_tokens: their tokens, without those that the router knew to be cached on their node.
         unplanned_prompt_tokens: of these, the tokens of prompts that were sent without a chunk plan.
         decode_requests: per node, requests that decode there and are not finished, those still in prefill included.
         decode_prompt_tokens: their prompt tokens.
@@ -101,9 +101,10 @@ class RouterCounters:
         decode_node = request.decode_node
         request.counted_as_queued = True
         self.queued_prompts[node] += 1
-        self.queued_prompt_tokens[node] += request.target_tokens
+        tokens = request.target_tokens - request.known_hit_tokens
+        self.queued_prompt_tokens[node] += tokens
         if not request.chunk_plan:
-            self.unplanned_prompt_tokens[node] += request.target_tokens
+            self.unplanned_prompt_tokens[node] += tokens
         self.decode_requests[decode_node] += 1
         self.decode_prompt_tokens[decode_node] += request.prompt_tokens
         if node == decode_node:
@@ -118,9 +119,11 @@ class RouterCounters:
         request.counted_as_queued = False
         node = request.prefill_node
         self.queued_prompts[node] -= 1
-        self.queued_prompt_tokens[node] -= request.target_tokens
+        tokens = request.target_tokens - request.known_hit_tokens
+        request.known_hit_tokens = 0
+        self.queued_prompt_tokens[node] -= tokens
         if not request.chunk_plan:
-            self.unplanned_prompt_tokens[node] -= request.target_tokens
+            self.unplanned_prompt_tokens[node] -= tokens
         if node == request.decode_node:
             self.deflected_requests[node] -= 1
 

@@ -78,6 +78,10 @@ class RouterView:
             return 0.0
         return (report.decode_kv_tokens - engine.batch.prompt_tokens) / report.decode_batch
 
+    def uncached_tokens(self, request: RequestView, node: int) -> int:
+        """Prompt tokens of a request that a node would have to compute: those that are no prefix hit there."""
+        return request.prompt_tokens - self.prefix_hit_tokens(request, node)
+
     def shortest_prefill_queue(self) -> int:
         """The prefill node with the fewest prompt tokens dispatched and not yet computed; the first of equals."""
         return first_least(self.topology.prefill_nodes, self.counters.queued_prompt_tokens)

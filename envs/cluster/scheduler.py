@@ -265,8 +265,8 @@ class Scheduler(NodeQueues):
             return False
         if cached:
             request.computed_tokens = cached
-            self.computed_tokens += cached
             self.prefix_hit_tokens += cached
+        self.computed_tokens += cached - request.known_hit_tokens
         request.kv_tokens = request.target_tokens
         self.prefilling.append(request)
         self._lifecycle.began(request)

@@ -4,7 +4,7 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import inf, nan
+from math import inf
 from time import perf_counter
 from typing import Protocol, runtime_checkable
 
@@ -60,6 +60,8 @@ class RunCounters:
         kv_bytes_moved: bytes of KV transferred between nodes.
         busy_s: time each node spent in steps, seconds.
         prefix_hit_tokens: tokens that came out of a prefix cache and were not computed.
+        tbt_excess: time by which gaps between tokens exceeded their TBT SLO, in units of the SLO, summed.
+        misses: requests that had missed an SLO by the run's end, see `Cluster.misses`.
     """
 
     events: int
@@ -73,6 +75,8 @@ class RunCounters:
     kv_bytes_moved: int
     busy_s: tuple[float, ...]
     prefix_hit_tokens: int = 0
+    tbt_excess: float = 0.0
+    misses: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class RunResult:
 
     Attributes:
         records: one per request that arrived, in the workload's order; nan stamps where it did not finish, and nodes of
-            -1 where it was rejected. Empty where they went to `on_record`.
+            -1 where it was rejected, by the policy or for its length. Empty where they went to `on_record`.
         gaps: the gaps between tokens.
         counters: totals.
         decision_s: seconds of wall time each decision took, shape (requests,); empty unless asked for.
@@ -133,7 +137,7 @@ def simulate(
         watch: samples the cluster as it goes; changes nothing.
 
     Raises:
-        InputError: a request that can never fit, or a placement that does not exist.
+        InputError: a placement that does not exist.
     """
     records: list[RequestRecord] = []
 
@@ -174,10 +178,11 @@ def simulate(
             decision_s.append(perf_counter() - began)
         else:
             placement = place(request, view)
+        arrived = Request(index, arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, hashes)
         if placement is None:
-            keep(_rejected(index, arrival_s, prompt_tokens, output_tokens))
+            cluster.reject(arrived)
         else:
-            submit(Request(index, arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, hashes), placement)
+            submit(arrived, placement)
         index += 1
     events += drain(clock.now + drain_s)
     cluster.settle()
@@ -200,27 +205,9 @@ def simulate(
             kv_bytes_moved=cluster.transfers.bytes_moved,
             busy_s=tuple([engine.busy_s for engine in engines]),
             prefix_hit_tokens=sum([engine.scheduler.prefix_hit_tokens for engine in engines]),
+            tbt_excess=cluster.tbt_cost(),
+            misses=cluster.misses(),
         ),
         np.array(decision_s),
         clock.now,
-    )
-
-
-def _rejected(index: int, arrival_s: float, prompt_tokens: int, output_tokens: int) -> RequestRecord:
-    """The record of a request that never entered the cluster."""
-    return RequestRecord(
-        request=index,
-        arrival_s=arrival_s,
-        prompt_tokens=prompt_tokens,
-        output_tokens=output_tokens,
-        prefill_node=-1,
-        decode_node=-1,
-        deflected=False,
-        prefill_start_s=nan,
-        prefill_end_s=nan,
-        kv_ready_s=nan,
-        first_token_s=nan,
-        last_token_s=nan,
-        tbt_max_s=0.0,
-        preemptions=0,
     )

@@ -24,7 +24,8 @@ class NodeReport(NamedTuple):
         decode_batch: requests decoding.
         decode_kv_tokens: their summed context.
         prefill_tokens_ahead: prompt tokens that a prompt sent now would wait for: those the node had not computed at
-            the time of the report, and those dispatched to it since, which the router knows without a report.
+            the time of the report, and those dispatched to it since, which the router knows without a report. Tokens
+            that the router knew to be cached there when it sent them are none of them.
         kv_used_tokens: KV held or reserved when the node's scheduler last ran, and what its decodes have added since.
         tbt_slo_s: strictest TBT SLO among the decoding requests, inf if there are none.
     """

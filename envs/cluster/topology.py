@@ -6,7 +6,6 @@ from copy import copy
 from envs.cluster.config import ClusterConfig, parse_shape
 from hardware_profiles import Link, StepLaw
 
-
 _TYPICAL_BATCH, _TYPICAL_CONTEXT_TOKENS = 32, 1024
 
 

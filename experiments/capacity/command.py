@@ -19,6 +19,7 @@ from pathlib import Path
 
 import policies
 from envs.cluster import ClusterConfig, parse_shape
+from envs.generators import slos_of_family
 from experiments.arguments import (
     add_cluster,
     add_executor,
@@ -28,6 +29,7 @@ from experiments.arguments import (
     check_families,
     check_positive,
     cluster,
+    slos,
 )
 from experiments.capacity import figures as capacity_figures
 from experiments.capacity import report as capacity_report
@@ -39,7 +41,7 @@ from experiments.knee import TARGET, TOLERANCE, Search, family_at_rate, search_a
 from experiments.markdown import plain
 from experiments.metrics import WARMUP_SHARE, gpus
 from experiments.output import claim, write_report
-from experiments.printed import counted
+from experiments.printed import counted, slos_line
 from experiments.provenance import made_by
 from experiments.tuned import Tuned
 from hardware_profiles import InputError
@@ -86,7 +88,8 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
     args.line = shlex.join(sys.argv[1:] if argv is None else argv)
     check_counts(args, "requests", "seeds")
     check_executor(args)
-    check_positive(args, "span", "ttft_slo", "tbt_slo")
+    check_positive(args, "span")
+    slos(args)
     check_families([args.workload])
     for name in ("policies", "splits"):
         setattr(args, name, list(dict.fromkeys(getattr(args, name))))
@@ -94,7 +97,7 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
         cluster(args, split)
     if args.tuned is not None:
         tuned = Tuned.read(args.tuned)
-        tuned.check(cluster(args, tuned.contents["cluster"]), args.ttft_slo, args.tbt_slo)
+        tuned.check(cluster(args, tuned.contents["cluster"]), slos(args))
         args.policies = tuned.replace(args.policies)
     for policy in args.policies:
         policies.make(policy)
@@ -107,8 +110,7 @@ def measure(args: Namespace, folder: Path) -> list[Capacity]:
     Raises:
         InputError: a policy meets the target at every rate.
     """
-    slos = {"ttft_slo_s": args.ttft_slo, "tbt_slo_s": args.tbt_slo}
-    at_rate = family_at_rate(args.workload, args.requests, span_s=args.span, **slos)
+    at_rate = family_at_rate(args.workload, args.requests, span_s=args.span, slos=slos(args))
     configs = {split: cluster(args, split) for split in args.splits}
     shared = _shared(args)
     searches = {
@@ -157,7 +159,7 @@ def about(args: Namespace, config: ClusterConfig) -> list[str]:
         f"{args.seeds} seeds",
         f"capacity is the highest rate at which {TARGET:.0%} of the requests that arrived in the measured window meet "
         f"both SLOs, found by bisection to {TOLERANCE:.0%}; goodput is that rate for each GPU (arXiv 2401.09670)",
-        f"SLOs, our choice: TTFT {args.ttft_slo:g} s, TBT {args.tbt_slo:g} s",
+        slos_line({args.workload: slos_of_family(args.workload, slos(args))}),
         f"the first {WARMUP_SHARE:.0%} of the span of arrivals is warm-up and left out; a run ends at the latest "
         f"{DRAIN_S:g} s after its last arrival",
         *([Tuned.read(args.tuned).about()] if args.tuned is not None else []),

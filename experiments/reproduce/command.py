@@ -21,12 +21,14 @@ import policies
 from envs.objective import TUNING_OBJECTIVE
 from envs.workload import Workload
 from experiments.arguments import (
+    SLO_ARGUMENTS,
     add_executor,
     add_slos,
     check_counts,
     check_executor,
     check_families,
     check_positive,
+    slos,
 )
 from experiments.cells import Cell, Outcome, run_cells
 from experiments.digests import config_digest, digest, policy_files, simulation_digest
@@ -93,7 +95,8 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
     args.line = shlex.join(sys.argv[1:] if argv is None else argv)
     check_counts(args, "requests", "seeds")
     check_executor(args)
-    check_positive(args, "loads", "span", "ttft_slo", "tbt_slo")
+    check_positive(args, "loads", "span")
+    slos(args)
     check_families(args.families)
     args.policies = [BASE, *args.policies, KAIROS]
     for name in ("profiles", "connectors", "families", "policies", "loads"):
@@ -107,7 +110,7 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
 
 def _shared(args: Namespace) -> dict[str, object]:
     """What all cells in a folder have in common."""
-    return {name: getattr(args, name) for name in ("requests", "span", "ttft_slo", "tbt_slo")}
+    return {name: getattr(args, name) for name in ("requests", "span", *SLO_ARGUMENTS)}
 
 
 class _Runs:
@@ -128,8 +131,7 @@ class _Runs:
     def at_rate(self, family: str) -> AtRate:
         """The requests of a family."""
         args = self._args
-        slos = {"ttft_slo_s": args.ttft_slo, "tbt_slo_s": args.tbt_slo}
-        return family_at_rate(family, args.requests, span_s=args.span, **slos)
+        return family_at_rate(family, args.requests, span_s=args.span, slos=slos(args))
 
     def knees(self, wanted: Iterable[tuple[Setting, str]]) -> dict[tuple[Setting, str], float]:
         """The knee of static of each setting and family, requests per second; 0 where it has none."""
@@ -149,7 +151,12 @@ class _Runs:
                 for family, rate_rps in knee_rps.items()
             ]
             print(f"tuning on {setting}", file=sys.stderr)
-            name, _ = tuned(KAIROS, workloads, setting.config, objective=TUNING_OBJECTIVE, jobs=self._args.jobs)
+            name, _ = tuned(
+                KAIROS,
+                [(workload, setting.config) for workload in workloads],
+                objective=TUNING_OBJECTIVE,
+                jobs=self._args.jobs,
+            )
             with replacing(note) as path:
                 path.write_text(json.dumps(f"kairos-tuned={name}"))
         return str(json.loads(note.read_text()))

@@ -7,6 +7,8 @@ from dataclasses import astuple
 from pathlib import Path
 
 import policies
+from envs.generators import slos_of_family
+from experiments.arguments import slos
 from experiments.cells import DRAIN_S, Cell
 from experiments.groups import BASE
 from experiments.illustrate import Picture
@@ -14,7 +16,7 @@ from experiments.knee import TARGET
 from experiments.markdown import bullets, code, figure, plain
 from experiments.metrics import WARMUP_SHARE, Metrics
 from experiments.output import write_report
-from experiments.printed import name
+from experiments.printed import name, slos_line
 from experiments.provenance import made_by
 from experiments.reproduce import tables
 from experiments.reproduce.ablations import ablation_table
@@ -73,7 +75,7 @@ def _about(evidence: Evidence, args: Namespace) -> list[str]:
         "claims are those of arXiv 2607.02043 as its abstract and third-party readings give them; its workloads, SLOs "
         "and baselines are not public: those here are ours",
         f"a run has {args.requests:,} requests, or as many more as come in {args.span:g} s; {args.seeds} seeds",
-        f"SLOs: TTFT {args.ttft_slo:g} s, TBT {args.tbt_slo:g} s",
+        slos_line({family: slos_of_family(family, slos(args)) for family in args.families}),
         f"a load is a multiple of the knee of {name(BASE)} (see Loads)",
         f"the first {WARMUP_SHARE:.0%} of the span of arrivals is warm-up and left out; a run ends at the latest "
         f"{DRAIN_S:g} s after its last arrival",

@@ -18,14 +18,15 @@ from typing import NamedTuple
 import policies
 from agents.processes import finished
 from envs.cluster import ClusterConfig
-from envs.generators import families
-from envs.traces import formats, read_trace
+from envs.generators import families, slos_of_family
+from envs.traces import formats, read_trace, slos_of_format
 from envs.workload import Workload
-from experiments.arguments import add_cluster, add_slos, check_counts, check_families, check_positive, cluster
+from experiments.arguments import add_cluster, add_slos, check_counts, check_families, check_positive, cluster, slos
 from experiments.cells import Cell
 from experiments.digests import config_digest, digest, simulation_digest
 from experiments.knee import TARGET, family_at_rate, knees
 from experiments.output import claim
+from experiments.printed import slos_line
 from experiments.provenance import made_by
 from experiments.watch import report as watch_report
 from experiments.watch.runs import Seen, Task, judge_alarms, see
@@ -81,7 +82,8 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
 
 def _check(args: Namespace) -> None:
     check_counts(args, "requests", "seeds", "validation_seeds", "jobs")
-    check_positive(args, "interval", "false_alarms", "ttft_slo", "tbt_slo")
+    check_positive(args, "interval", "false_alarms")
+    slos(args)
     if args.trace:
         if args.trace_format is None:
             raise InputError(f"--trace needs --trace-format: {', '.join(formats())}")
@@ -124,9 +126,7 @@ class _Source(NamedTuple):
 
 
 def _trace(args: Namespace) -> _Source:
-    read = partial(
-        read_trace, args.trace, args.trace_format, limit=args.limit, ttft_slo_s=args.ttft_slo, tbt_slo_s=args.tbt_slo
-    )
+    read = partial(read_trace, args.trace, args.trace_format, limit=args.limit, slos=slos(args))
     read()  # what is wrong with it is told before anything is written
     name = args.trace.name.partition(".")[0]
     load_is = "load is a multiple of the trace's own rate"
@@ -134,8 +134,7 @@ def _trace(args: Namespace) -> _Source:
 
 
 def _families(args: Namespace, config: ClusterConfig, folder: Path, fingerprint: str) -> _Source:
-    slos = {"ttft_slo_s": args.ttft_slo, "tbt_slo_s": args.tbt_slo}
-    at_rate = {name: family_at_rate(name, args.requests, **slos) for name in args.workload}
+    at_rate = {name: family_at_rate(name, args.requests, slos=slos(args)) for name in args.workload}
     if args.rates:
         unit_rps, load_is = dict.fromkeys(args.workload, 1.0), "load is the rate, requests/s"
     else:
@@ -172,8 +171,12 @@ def watch(args: Namespace) -> None:
     about = [
         *made_by(f"python -m experiments.watch {args.line}", config.profile, seeds),
         f"cluster {config.shape}; node reports {args.report_age_ms:g} ms old; {source.load_is}",
-        f"SLOs, our choice: TTFT {args.ttft_slo:g} s, TBT {args.tbt_slo:g} s"
-        + ("; a native trace's own columns come first" if args.trace_format == "native" else ""),
+        slos_line(
+            {name: slos_of_family(name, slos(args)) for name in source.names}
+            if traced is None
+            else dict.fromkeys(source.names, slos_of_format(args.trace_format, slos(args))),
+            native=args.trace_format == "native",
+        ),
     ]
     definitions = watch_report.definitions(args.interval, args.validation_seeds, args.false_alarms)
     print(watch_report.write(seen, settings, definitions, about, folder))

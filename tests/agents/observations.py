@@ -6,21 +6,21 @@ from hypothesis import strategies as st
 
 from agents.layout import FeatureSizes, Layout
 from agents.network import PlacementNetwork
-from tests.agents.standin_env import GLOBAL, NODE, REQUEST
+from tests.agents.standin_env import GLOBAL, CHOICE, REQUEST
 
-SIZES = FeatureSizes(REQUEST, GLOBAL, NODE)
-LAYOUT = Layout(1, ("r0", "r1", "r2"), ("g0", "g1"), ("n0", "n1", "n2", "n3", "n4"))
+SIZES = FeatureSizes(REQUEST, GLOBAL, CHOICE)
+LAYOUT = Layout(1, "pairs", ("r0", "r1", "r2"), ("g0", "g1"), ("c0", "c1", "c2", "c3", "c4"))
 
 
-def make_observation(seed: int, nodes: int, batch: int = 1) -> dict[str, np.ndarray]:
-    """A batch of observations with at least one node allowed in each."""
+def make_observation(seed: int, choices: int, batch: int = 1) -> dict[str, np.ndarray]:
+    """A batch of observations with at least one choice allowed in each."""
     rng = np.random.default_rng(seed)
-    mask = rng.random((batch, nodes)) < 0.6
-    mask[np.arange(batch), rng.integers(nodes, size=batch)] = True
+    mask = rng.random((batch, choices)) < 0.6
+    mask[np.arange(batch), rng.integers(choices, size=batch)] = True
     return {
         "request": rng.random((batch, REQUEST), dtype=np.float32),
         "global": rng.random((batch, GLOBAL), dtype=np.float32),
-        "nodes": rng.random((batch, nodes, NODE), dtype=np.float32),
+        "choices": rng.random((batch, choices, CHOICE), dtype=np.float32),
         "action_mask": mask.astype(np.int8),
     }
 
@@ -40,4 +40,4 @@ def as_tensors(observation: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 seeds = st.integers(0, 2**32 - 1)
-node_counts = st.integers(1, 9)
+choice_counts = st.integers(1, 9)

@@ -1,4 +1,4 @@
-"""A tiny environment with the spaces of envs:PrefillPlacement-v0, for what needs learning but no cluster."""
+"""A tiny environment with the spaces of envs:PrefillPlacement-v1, for what needs learning but no cluster."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-REQUEST, GLOBAL, NODE = 3, 2, 5
+REQUEST, GLOBAL, CHOICE = 3, 2, 5
 
 
-def observation_space(nodes: int) -> spaces.Dict:
+def observation_space(choices: int) -> spaces.Dict:
     def unit(*shape: int) -> spaces.Box:
         return spaces.Box(0.0, 1.0, shape, np.float32)
 
@@ -17,22 +17,22 @@ def observation_space(nodes: int) -> spaces.Dict:
         {
             "request": unit(REQUEST),
             "global": unit(GLOBAL),
-            "nodes": unit(nodes, NODE),
-            "action_mask": spaces.MultiBinary(nodes),
+            "choices": unit(choices, CHOICE),
+            "action_mask": spaces.MultiBinary(choices),
         }
     )
 
 
 class ShortestQueueEnv(gymnasium.Env[dict[str, np.ndarray], np.int64]):
-    """A node's feature 0 is what a request waits there: pick the smallest among those allowed.
+    """A choice's feature 0 is what a request waits there: pick the smallest among those allowed.
 
     Decisions come at exponential times, the cost is the wait times that time, and nothing carries over.
     """
 
-    def __init__(self, nodes: int = 4, decisions: int = 32) -> None:
-        self.observation_space = observation_space(nodes)
-        self.action_space = spaces.Discrete(nodes)
-        self.nodes, self.decisions = nodes, decisions
+    def __init__(self, choices: int = 4, decisions: int = 32) -> None:
+        self.observation_space = observation_space(choices)
+        self.action_space = spaces.Discrete(choices)
+        self.choices, self.decisions = choices, decisions
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
         super().reset(seed=seed)
@@ -40,19 +40,19 @@ class ShortestQueueEnv(gymnasium.Env[dict[str, np.ndarray], np.int64]):
         return self._observe(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        assert self.mask[action], "a masked node was chosen"
+        assert self.mask[action], "a masked choice was chosen"
         dt_s = float(self.np_random.exponential(0.1))
         reward = -10.0 * dt_s * float(self.features[action, 0])
         self.left -= 1
         return self._observe(), reward, False, self.left == 0, {"dt_s": dt_s}
 
     def _observe(self) -> dict[str, np.ndarray]:
-        self.features = self.np_random.random((self.nodes, NODE), dtype=np.float32)
-        self.mask = self.np_random.random(self.nodes) < 0.7
-        self.mask[self.np_random.integers(self.nodes)] = True
+        self.features = self.np_random.random((self.choices, CHOICE), dtype=np.float32)
+        self.mask = self.np_random.random(self.choices) < 0.7
+        self.mask[self.np_random.integers(self.choices)] = True
         return {
             "request": self.np_random.random(REQUEST, dtype=np.float32),
             "global": self.np_random.random(GLOBAL, dtype=np.float32),
-            "nodes": self.features.copy(),
+            "choices": self.features.copy(),
             "action_mask": self.mask.astype(np.int8),
         }

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agents.export import load_policy, save_policy, weight_shapes
 from agents.numpy_policy import NumpyActor
 from hardware_profiles.errors import InputError
-from tests.agents.observations import LAYOUT, SIZES, as_tensors, make_network, make_observation, node_counts, seeds
+from tests.agents.observations import LAYOUT, SIZES, as_tensors, make_network, make_observation, choice_counts, seeds
 
 
 @pytest.fixture
@@ -25,10 +25,10 @@ def policy_file(tmp_path: Path) -> Path:
 
 
 @settings(max_examples=60)
-@given(seeds, node_counts, st.integers(0, 2))
-def test_numpy_gives_the_scores_of_torch(seed: int, nodes: int, padding: int) -> None:
-    network, observation = make_network(seed), make_observation(seed, nodes)
-    observation["nodes"] = np.pad(observation["nodes"], ((0, 0), (0, padding), (0, 0)))
+@given(seeds, choice_counts, st.integers(0, 2))
+def test_numpy_gives_the_scores_of_torch(seed: int, choices: int, padding: int) -> None:
+    network, observation = make_network(seed), make_observation(seed, choices)
+    observation["choices"] = np.pad(observation["choices"], ((0, 0), (0, padding), (0, 0)))
     observation["action_mask"] = np.pad(observation["action_mask"], ((0, 0), (0, padding)))
     weights = {name: tensor.numpy(force=True) for name, tensor in network.actor.state_dict().items()}
     actor, single = NumpyActor(weights), {name: array[0] for name, array in observation.items()}
@@ -139,7 +139,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(policy_file: Path) -> None:
     changes = {
         "score.weight": np.zeros((2, 16), np.float32),
         "skip.weight": np.full((1, 5), np.nan, np.float32),
-        "node.bias": np.zeros(3, np.float32),
+        "choice.bias": np.zeros(3, np.float32),
         "extra.weight": np.zeros(1, np.float32),
         "second": np.zeros((16, 16), np.float64),
     }
@@ -152,4 +152,4 @@ def test_weights_that_do_not_fit_are_refused_by_name(policy_file: Path) -> None:
 def test_metadata_holds_the_layout_by_name(policy_file: Path) -> None:
     with np.load(policy_file, allow_pickle=False) as archive:
         metadata = json.loads(str(archive["metadata"]))
-    assert metadata["layout"]["nodes"] == list(LAYOUT.nodes)
+    assert metadata["layout"]["choices"] == list(LAYOUT.choices)

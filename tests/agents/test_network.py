@@ -1,4 +1,4 @@
-"""Laws of the network: order and number of nodes do not matter, the mask does."""
+"""Laws of the network: order and number of choices do not matter, the mask does."""
 
 import numpy as np
 import torch
@@ -8,18 +8,18 @@ from stable_baselines3.common.utils import ConstantSchedule
 from agents.layout import MASKED_SCORE
 from agents.network import PlacementNetwork
 from agents.sb3_policy import PlacementActorCritic
-from tests.agents.observations import SIZES, as_tensors, make_network, make_observation, node_counts, seeds
+from tests.agents.observations import SIZES, as_tensors, make_network, make_observation, choice_counts, seeds
 from tests.agents.standin_env import ShortestQueueEnv, observation_space
 
 few = settings(max_examples=40)
 
 
 @few
-@given(seeds, node_counts)
-def test_permuting_the_nodes_permutes_the_scores_and_keeps_the_value(seed: int, nodes: int) -> None:
-    network, observation = make_network(seed), make_observation(seed, nodes, batch=3)
-    order = np.random.default_rng(seed).permutation(nodes)
-    permuted = observation | {key: observation[key][:, order] for key in ("nodes", "action_mask")}
+@given(seeds, choice_counts)
+def test_permuting_the_nodes_permutes_the_scores_and_keeps_the_value(seed: int, choices: int) -> None:
+    network, observation = make_network(seed), make_observation(seed, choices, batch=3)
+    order = np.random.default_rng(seed).permutation(choices)
+    permuted = observation | {key: observation[key][:, order] for key in ("choices", "action_mask")}
     with torch.no_grad():
         scores, values = network(as_tensors(observation))
         permuted_scores, permuted_values = network(as_tensors(permuted))
@@ -28,36 +28,36 @@ def test_permuting_the_nodes_permutes_the_scores_and_keeps_the_value(seed: int, 
 
 
 @few
-@given(seeds, node_counts)
-def test_padding_with_absent_nodes_changes_nothing(seed: int, nodes: int) -> None:
-    network, observation = make_network(seed), make_observation(seed, nodes, batch=3)
+@given(seeds, choice_counts)
+def test_padding_with_absent_nodes_changes_nothing(seed: int, choices: int) -> None:
+    network, observation = make_network(seed), make_observation(seed, choices, batch=3)
     padded = observation | {
-        "nodes": np.pad(observation["nodes"], ((0, 0), (0, 2), (0, 0))),
+        "choices": np.pad(observation["choices"], ((0, 0), (0, 2), (0, 0))),
         "action_mask": np.pad(observation["action_mask"], ((0, 0), (0, 2))),
     }
     with torch.no_grad():
         scores, values = network(as_tensors(observation))
         padded_scores, padded_values = network(as_tensors(padded))
-    torch.testing.assert_close(scores, padded_scores[:, :nodes], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(scores, padded_scores[:, :choices], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(values, padded_values, atol=1e-5, rtol=1e-5)
 
 
 @few
-@given(seeds, node_counts)
-def test_a_masked_node_has_no_probability_and_still_counts_in_the_pool(seed: int, nodes: int) -> None:
-    network, observation = make_network(seed), make_observation(seed, nodes)
+@given(seeds, choice_counts)
+def test_a_masked_node_has_no_probability_and_still_counts_in_the_pool(seed: int, choices: int) -> None:
+    network, observation = make_network(seed), make_observation(seed, choices)
     scores, values = network(as_tensors(observation))
     masked = torch.as_tensor(observation["action_mask"]) == 0
     assert (scores[masked] == MASKED_SCORE).all()
     assert torch.softmax(scores, dim=1)[masked].sum() == 0
     if masked.any():
-        observation["nodes"][0, int(masked[0].nonzero()[0, 0])] = 1.0
+        observation["choices"][0, int(masked[0].nonzero()[0, 0])] = 1.0
         assert network(as_tensors(observation))[1] != values
 
 
 def test_the_policy_never_samples_a_masked_node_and_has_a_finite_entropy() -> None:
     policy = PlacementActorCritic(observation_space(6), ShortestQueueEnv(6).action_space, ConstantSchedule(1e-3))
-    observation = make_observation(seed=1, nodes=6, batch=500)
+    observation = make_observation(seed=1, choices=6, batch=500)
     tensors = as_tensors(observation)
     actions, values, log_probabilities = policy(tensors)
     assert observation["action_mask"][np.arange(500), actions].all()
@@ -75,17 +75,17 @@ def test_the_optimizer_holds_exactly_the_networks_parameters() -> None:
 
 
 def test_weights_move_from_4_nodes_into_8() -> None:
-    def policy(nodes: int) -> PlacementActorCritic:
+    def policy(choices: int) -> PlacementActorCritic:
         return PlacementActorCritic(
-            observation_space(nodes), ShortestQueueEnv(nodes).action_space, ConstantSchedule(1e-3)
+            observation_space(choices), ShortestQueueEnv(choices).action_space, ConstantSchedule(1e-3)
         )
 
     four, eight = policy(4), policy(8)
     eight.load_state_dict(four.state_dict())
-    observation = make_observation(seed=2, nodes=4, batch=5)
+    observation = make_observation(seed=2, choices=4, batch=5)
     twice = observation | {key: np.tile(observation[key], (1, 2) + (1,) * (observation[key].ndim - 2)) for key in
-                           ("nodes", "action_mask")}  # fmt: skip
-    # Every node twice over: pools, and so each copy's score, are as before.
+                           ("choices", "action_mask")}  # fmt: skip
+    # Every choice twice over: pools, and so each copy's score, are as before.
     scores, values = four.network(as_tensors(observation))
     scores_of_8, values_of_8 = eight.network(as_tensors(twice))
     torch.testing.assert_close(torch.cat([scores, scores], dim=1), scores_of_8, atol=1e-5, rtol=1e-5)
@@ -93,16 +93,16 @@ def test_weights_move_from_4_nodes_into_8() -> None:
 
 
 def test_a_skip_on_one_feature_starts_as_the_rule_least_of_that_feature() -> None:
-    observation = make_observation(seed=3, nodes=5, batch=200)
+    observation = make_observation(seed=3, choices=5, batch=200)
     network = PlacementNetwork(SIZES, skip_start={2: -40.0})
-    waits = np.where(observation["action_mask"] > 0, observation["nodes"][:, :, 2], np.inf)
+    waits = np.where(observation["action_mask"] > 0, observation["choices"][:, :, 2], np.inf)
     with torch.no_grad():
         chosen = network(as_tensors(observation))[0].argmax(dim=1).numpy()
     assert (chosen == waits.argmin(axis=1)).mean() > 0.99
 
 
 def test_nothing_given_starts_near_the_uniform_policy() -> None:
-    observation = make_observation(seed=4, nodes=5, batch=200)
+    observation = make_observation(seed=4, choices=5, batch=200)
     with torch.no_grad():
         probabilities = torch.softmax(PlacementNetwork(SIZES)(as_tensors(observation))[0], dim=1).numpy()
     allowed = observation["action_mask"] / observation["action_mask"].sum(axis=1, keepdims=True)

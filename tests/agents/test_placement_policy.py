@@ -12,6 +12,7 @@ from agents.export import save_policy
 from agents.network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
 from envs import observation
+from envs.choices import Choices, ChoiceSet
 from envs.cluster import ClusterConfig, Disturbance, Placement, RequestView, RouterView, simulate
 from envs.generators import generate
 from hardware_profiles import InputError, load_profile
@@ -21,16 +22,17 @@ WORKLOAD = generate("burst", rate_rps=20.0, requests=80, seed=3)
 CONFIG = ClusterConfig(load_profile("a100-qwen3-8b"), "2P2D")
 
 
-def shortest_predicted_ttft(path: Path) -> Path:
+def shortest_predicted_ttft(path: Path, choice_set: ChoiceSet = "pairs") -> Path:
     """A policy file that does before training what its skip says: the least predicted TTFT."""
-    layout = current_layout()
+    layout = current_layout(choice_set)
     network = PlacementNetwork(layout.sizes, 8, {observation.PREDICTED_TTFT_COLUMN: -1e5})
     save_policy(path, network, layout, {})
     return path
 
 
-def test_it_places_where_its_network_scores_highest(tmp_path: Path) -> None:
-    policy = LearnedPolicy(shortest_predicted_ttft(tmp_path / "shortest.npz"))
+@pytest.mark.parametrize("choice_set", ["pairs", "deflection"])
+def test_it_places_where_its_network_scores_highest(tmp_path: Path, choice_set: ChoiceSet) -> None:
+    policy = LearnedPolicy(shortest_predicted_ttft(tmp_path / "shortest.npz", choice_set))
     assert policy.name == "shortest"
 
     class Watched:
@@ -38,16 +40,16 @@ def test_it_places_where_its_network_scores_highest(tmp_path: Path) -> None:
         placed: list[Placement]
 
         def place(self, request: RequestView, view: RouterView) -> Placement:
-            seen = observation.encode(request, view)
-            ttft = np.where(seen["action_mask"] > 0, seen["nodes"][:, observation.PREDICTED_TTFT_COLUMN], np.inf)
+            choices = Choices.of(request, view, choice_set)
             placement = policy.place(request, view)
-            assert ttft[placement.prefill_node] == pytest.approx(ttft.min())
+            assert placement == choices.placement(choices.soonest())
             return placement
 
     records = simulate(WORKLOAD, Watched(), CONFIG).records
     assert len(records) == len(WORKLOAD)
     assert not any(np.isnan(record.last_token_s) for record in records)
-    assert 0 < sum(record.deflected for record in records) < len(records)
+    if choice_set == "deflection":
+        assert 0 < sum(record.deflected for record in records) < len(records)
 
 
 def test_the_same_file_serves_clusters_of_other_sizes(tmp_path: Path) -> None:
@@ -69,9 +71,9 @@ def test_it_places_nothing_on_a_lost_node(tmp_path: Path, lost: int) -> None:
 
 
 def test_a_file_for_other_observations_is_refused(tmp_path: Path) -> None:
-    path, layout = tmp_path / "old.npz", current_layout()
+    path, layout = tmp_path / "old.npz", current_layout("pairs")
     network = PlacementNetwork(layout.sizes, 8)
-    for other in (layout._replace(version=layout.version - 1), layout._replace(nodes=layout.nodes[::-1])):
+    for other in (layout._replace(version=layout.version - 1), layout._replace(choices=layout.choices[::-1])):
         save_policy(path, network, other, {})
         with pytest.raises(InputError, match=r"old\.npz.*layout"):
             LearnedPolicy(path)

@@ -8,16 +8,16 @@ from agents.network import PlacementNetwork
 from agents.pretrain import FitArguments, clone_actions, fit_values, regress_costs
 from tests.agents.observations import SIZES, as_tensors, make_observation
 
-OBSERVATIONS = make_observation(seed=0, nodes=4, batch=3000)
-COSTS = OBSERVATIONS["nodes"][:, :, 0] + OBSERVATIONS["nodes"][:, :, 1] * OBSERVATIONS["request"][:, :1] + 50.0
+OBSERVATIONS = make_observation(seed=0, choices=4, batch=3000)
+COSTS = OBSERVATIONS["choices"][:, :, 0] + OBSERVATIONS["choices"][:, :, 1] * OBSERVATIONS["request"][:, :1] + 50.0
 ALLOWED = np.where(OBSERVATIONS["action_mask"] > 0, COSTS, np.inf)
 FIT = FitArguments(epochs=12, batch_size=128, learning_rate=3e-3)
 
 
 def regret(network: PlacementNetwork) -> float:
-    """Mean cost above the cheapest placement, on nodes in another number than were fitted."""
-    observation = make_observation(seed=1, nodes=6, batch=1000)
-    costs = observation["nodes"][:, :, 0] + observation["nodes"][:, :, 1] * observation["request"][:, :1]
+    """Mean cost above the cheapest placement, on choices in another number than were fitted."""
+    observation = make_observation(seed=1, choices=6, batch=1000)
+    costs = observation["choices"][:, :, 0] + observation["choices"][:, :, 1] * observation["request"][:, :1]
     costs = np.where(observation["action_mask"] > 0, costs, np.inf)
     with torch.no_grad():
         chosen = network(as_tensors(observation))[0].argmax(dim=1).numpy()
@@ -56,7 +56,7 @@ def test_cloning_takes_over_an_experts_actions(network: PlacementNetwork) -> Non
 
 def test_values_are_fitted_and_the_actor_is_left_alone(network: PlacementNetwork) -> None:
     actor = [p.clone() for p in network.actor.parameters()]
-    returns = OBSERVATIONS["nodes"][:, :, 0].mean(axis=1) + OBSERVATIONS["request"][:, 0]
+    returns = OBSERVATIONS["choices"][:, :, 0].mean(axis=1) + OBSERVATIONS["request"][:, 0]
     fit_values(network, OBSERVATIONS, returns, FIT)
     with torch.no_grad():
         values = network(as_tensors(OBSERVATIONS))[1].squeeze(1).numpy()

@@ -55,12 +55,12 @@ def test_ppo_learns_to_pick_the_shortest_queue(tmp_path: Path) -> None:
     model = train(tmp_path, arguments)
     save_policy(tmp_path / "policy.npz", model.policy.network, LAYOUT, {})
     actor = NumpyActor(load_policy(tmp_path / "policy.npz").weights)
-    env = ShortestQueueEnv(nodes=8, decisions=1000)  # twice the nodes it was trained on
+    env = ShortestQueueEnv(choices=8, decisions=1000)  # twice the choices it was trained on
     observation, _ = env.reset(seed=0)
     regrets = []
     for _ in range(1000):
         action = actor.act(observation)
-        waits = np.where(observation["action_mask"] > 0, observation["nodes"][:, 0], np.inf)
+        waits = np.where(observation["action_mask"] > 0, observation["choices"][:, 0], np.inf)
         regrets.append(waits[action] - waits.min())
         observation, *_ = env.step(action)
     assert np.mean(regrets) < 0.05  # a random choice: 0.3
@@ -183,7 +183,7 @@ def test_episodes_are_a_function_of_run_stream_and_number() -> None:
         env = TrainingEpisodes(ShortestQueueEnv(), run_seed, stream, episode)
         env.reset()  # one before, as it must not matter
         env.episode = episode
-        return np.asarray(env.reset(seed=99)[0]["nodes"])
+        return np.asarray(env.reset(seed=99)[0]["choices"])
 
     base = observations(1, 2)
     np.testing.assert_array_equal(base, observations(1, 2))
@@ -203,9 +203,9 @@ def test_environments_of_a_group_play_the_same_arrivals(tmp_path: Path) -> None:
 
     model = train(tmp_path, replace(SMALL, rollouts_per_arrivals=2), make)
     assert streams == [0, 0, 1, 1]
-    nodes = model.get_env().reset()["nodes"]
-    np.testing.assert_array_equal(nodes[0], nodes[1])
-    assert not np.array_equal(nodes[1], nodes[2])
+    choices = model.get_env().reset()["choices"]
+    np.testing.assert_array_equal(choices[0], choices[1])
+    assert not np.array_equal(choices[1], choices[2])
 
 
 def test_wandb_is_not_imported_unless_asked_for(tmp_path: Path) -> None:

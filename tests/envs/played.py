@@ -144,7 +144,7 @@ class Played:
             # What an engine computes again, no router has sent.
             again = request.preemptions > self.preemptions_when_placed.get(request.index, 0)
             if request.phase in BEFORE_COMPUTED and request.at_node == node and not again:
-                count(node, request.target_tokens, deflected=node == decode_node)
+                count(node, request.target_tokens - request.known_hit_tokens, deflected=node == decode_node)
             if request.rest_tokens:
                 count(decode_node, request.rest_tokens, deflected=True)
         return counts

@@ -163,7 +163,6 @@ def test_fitted_arrivals_are_near_the_traces(
         ({"seed": -1}, "seed"),
         ({"name": "HPLD", "max_prompt_tokens": 512}, "max_prompt_tokens 512: must be above 512"),
         ({"max_prompt_tokens": 0}, "max_prompt_tokens"),
-        ({"ttft_slo_s": -1}, "ttft_slo_s"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_line(changed: dict[str, object], reason: str) -> None:

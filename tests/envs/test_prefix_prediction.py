@@ -151,3 +151,49 @@ def test_the_best_prefill_node_may_be_the_one_that_has_the_prompt() -> None:
     assert best_remote(request, view, 2).ttft_s < unaware_s
     assert best_remote(request, view, 2, prefix=False) == best_remote(request, HandMade("2P1D", *view.reports), 2)
     assert best_remote(request, view, 2, prefix=False).ttft_s < inf
+
+
+# ---- queues ---------------------------------------------------------------------------------------------------------
+
+
+class Queued:
+    """Sends every request to one node and keeps what a report and the router's counts told before."""
+
+    name = "queued"
+
+    def __init__(self, node: int) -> None:
+        self.node = node
+        self.ahead: list[tuple[int, int]] = []
+        self.predicted_s: list[float] = []
+
+    def place(self, request: RequestView, view: RouterView) -> Placement:
+        if request.number == 0:
+            return Placement(0, 1)
+        report = view.report(self.node)
+        self.ahead.append((report.prefill_tokens_ahead, view.counters.queued_prompt_tokens[self.node]))
+        self.predicted_s.append(candidates(request, view)[self.node].ttft_s)
+        return Placement(self.node, 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    prompt=st.integers(1, 20_000),
+    shared=st.integers(0, 40),
+    count=st.integers(2, 6),
+    node=st.integers(0, 1),
+    budget=budgets,
+)
+def test_prompts_in_a_queue_count_without_what_is_cached_of_them(
+    prompt: int, shared: int, count: int, node: int, budget: StepBudget
+) -> None:
+    blocks = blocks_of(prompt)
+    hashes = [tuple(i if i < shared else 1000 * number + i for i in range(blocks)) for number in range(count + 1)]
+    workload = Workload.of(
+        [0.0] + [100.0] * count, [prompt] * (count + 1), [1] * (count + 1), label="queue", block_hashes=tuple(hashes)
+    )
+    policy = Queued(node)
+    config = ClusterConfig(toy_profile(), shape="1P1D", prefix_cache=True, step_budget=budget)
+    result = simulate(workload, policy, config)
+    uncached = prompt - min(shared * HASH_BLOCK_TOKENS, prompt - 1)
+    assert policy.ahead == [(i * uncached, i * uncached) for i in range(count)]
+    assert result.counters.prefix_hit_tokens == count * (prompt - uncached)

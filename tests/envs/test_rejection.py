@@ -1,5 +1,6 @@
 """A rejected request: it has a record, and leaves no other trace."""
 
+from dataclasses import replace
 from math import isnan
 
 import numpy as np
@@ -11,6 +12,7 @@ import policies
 from envs.cluster import ClusterConfig, Disturbance, Placement, RequestRecord, RequestView, RouterView, simulate
 from envs.generators import generate
 from envs.workload import Workload
+from tests.envs.shared_prefixes import Given
 from tests.toy import toy_profile
 
 
@@ -81,11 +83,35 @@ def test_everything_may_be_rejected() -> None:
     assert sum(result.counters.busy_s) == 0.0
 
 
-def test_what_could_never_fit_may_be_rejected() -> None:
-    workload = Workload.of([0.0, 0.1], [1_000_000, 1000], [10, 10], label="one too long")
-    records = simulate(workload, Choosy({0}), ClusterConfig(toy_profile())).records
-    assert is_rejected(records[0])
-    assert records[1].last_token_s > 0.1
+@pytest.mark.parametrize("rule", [*policies.names(), "lookahead:horizon=2"])
+def test_what_could_never_fit_is_rejected_under_every_rule(rule: str) -> None:
+    workload = Workload.of([0.0, 0.1, 0.2], [1000, 1_000_000, 1000], [10] * 3, label="one too long")
+    records = simulate(workload, policies.make(rule, seed=1), ClusterConfig(toy_profile())).records
+    assert [is_rejected(record) for record in records] == [False, True, False]
+    assert records[2].last_token_s > 0.2
+
+
+@pytest.mark.parametrize(("output_tokens", "fits"), [(1999, True), (2000, False)])
+def test_the_smallest_node_sets_the_longest_request(output_tokens: int, *, fits: bool) -> None:
+    small, large = toy_profile(4000), replace(toy_profile(9000), name="toy, larger")
+    config = ClusterConfig(large, shape="1P1D", node_profiles=(large, small))
+    workload = Workload.of([0.0], [2000], [output_tokens], label="one")
+    for placement in (Placement(0, 1), Placement(0, 0)):
+        (record,) = simulate(workload, Given(placement), config).records
+        assert is_rejected(record) is not fits
+
+
+@settings(max_examples=25)
+@given(long=st.sets(st.integers(0, 79), max_size=60))
+def test_requests_that_are_too_long_change_nothing_for_the_others(long: set[int]) -> None:
+    prompts = [10**6 if number in long else tokens for number, tokens in enumerate(WORKLOAD.prompt_tokens.tolist())]
+    workload = Workload.of(WORKLOAD.arrival_s, prompts, WORKLOAD.output_tokens, label="some too long")
+    config = ClusterConfig(toy_profile())
+    records = simulate(workload, policies.make("static"), config).records
+    assert {record.request for record in records if is_rejected(record)} == long
+    if len(long) < 80:
+        alone = simulate(without(WORKLOAD, long), policies.make("static"), config)
+        assert [record[1:] for record in records if record.request not in long] == [one[1:] for one in alone.records]
 
 
 @pytest.mark.parametrize("node", [0, 3])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from envs.slos import Slos
 from envs.traces import formats, read_trace, write_native
 from envs.workload import Workload
 from hardware_profiles.errors import InputError
@@ -72,7 +73,8 @@ def test_the_same_requests_in_every_format_and_dress(tmp_path: Path, trace_forma
     assert workload.arrival_s.tolist() == [0.0, 0.5, 2.0]
     assert workload.prompt_tokens.tolist() == [10, 20, 30]
     assert workload.output_tokens.tolist() == [1, 2, 3]
-    assert workload.ttft_slo_s.tolist() == [2.0] * 3
+    per_1k_s = 0.25 if trace_format == "mooncake" else 0.0
+    assert workload.ttft_slo_s.tolist() == [2.0 + per_1k_s * tokens / 1000 for tokens in (10, 20, 30)]
     assert workload.tbt_slo_s.tolist() == [0.1] * 3
     assert workload.label.startswith(f"{trace_format} trace x.")
 
@@ -195,14 +197,14 @@ def test_arguments_are_applied_in_order_slice_subsample_scale_limit(tmp_path: Pa
     path = tmp_path / "w.csv"
     write_native(workload, path)
     got = read_trace(
-        path, "native", start_s=10, end_s=90, subsample=0.5, rate_scale=4, limit=20, seed=3, ttft_slo_s=5, tbt_slo_s=0.2
+        path, "native", start_s=10, end_s=90, subsample=0.5, rate_scale=4, limit=20, seed=3, slos=Slos.of(5, 0.2)
     )
     by_hand = workload.window(10, 90).subsample(0.5, 3).rate_scale(4).head(20)
     assert got.arrival_s.tolist() == by_hand.arrival_s.tolist()
     assert got.prompt_tokens.tolist() == by_hand.prompt_tokens.tolist()
     for said in ("slice from 10 s to 90 s", "thinned to 0.5", "compressed in time x4", "first 20 requests"):
         assert said in got.label
-    assert read_trace(path, "native", ttft_slo_s=5).ttft_slo_s[0] == 2.0  # the file's own promise comes first
+    assert read_trace(path, "native", slos=Slos.of(5)).ttft_slo_s[0] == 2.0  # the file's own promise comes first
     for bad in ({"rate_scale": 0}, {"limit": 0}, {"start_s": 500}, {"start_s": 5, "end_s": 5}, {"subsample": 0}):
         error_of(path, "native", **bad)
 

@@ -155,6 +155,9 @@ def test_rate_of_one_request_and_of_simultaneous_ones() -> None:
         lambda w: w.window(-1),
         lambda w: w.window(np.nan),
         lambda w: w.window(100),
+        lambda w: w.slice(3, 3),
+        lambda w: w.slice(-1, 3),
+        lambda w: w.slice(0, 11),
         lambda w: w.rate_scale(0),
         lambda w: w.rate_scale(np.nan),
         lambda w: w.rate_scale(np.inf),
@@ -183,6 +186,14 @@ def test_native_files_give_back_what_was_written(tmp_path_factory: pytest.TempPa
     write_native(workload, tmp_path / "w.csv.gz")
     assert (tmp_path / "w.csv.gz").read_bytes() == raw
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w.csv", "w.csv.gz"]
+
+
+@given(workloads(), st.data())
+def test_a_slice_is_its_rows_with_time_0_at_the_first(workload: Workload, data: st.DataObject) -> None:
+    first = data.draw(st.integers(0, len(workload) - 1))
+    last = data.draw(st.integers(first + 1, len(workload)))
+    part, rows = workload.slice(first, last), workload.rows(first, last)
+    assert part.rows() == [(row[0] - rows[0][0], *row[1:]) for row in rows]
 
 
 def test_rows_are_the_requests_as_plain_values() -> None:

@@ -54,6 +54,7 @@ def run(records: Sequence[RequestRecord], end_s: float = 1000.0, gaps: GapLog | 
         chunk_steps_over_slo=3,
         over_slo_decode_alone=2,
         over_slo_minimum=1,
+        prefix_hit_tokens=250,
         kv_bytes_moved=10**9,
         busy_s=(end_s / 2, end_s / 4, end_s, end_s),
     )

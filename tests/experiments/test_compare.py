@@ -92,6 +92,7 @@ def test_steps_over_the_slo_are_told_with_why_under_either_step_budget(
         assert least == 0
         assert over > alone
     assert all(row["kv_expired"] == "0" for row in rows)  # there is plenty of KV
+    assert all(float(row["prefix_hit_share"]) == 0.0 for row in rows)  # and no cache
     printed, written = capsys.readouterr().out, (out / "summary.md").read_text()
     assert f"step budget {step_budget}\n" in written
     for text in (printed, written):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from envs.slos import Slos
 from envs.workload import Workload
 from experiments import knee
 from experiments.knee import TARGET, TOLERANCE, Search, attainment, family_at_rate, find_knee, knees, search_all
@@ -81,7 +82,7 @@ def test_at_two_rates_the_same_requests_come_at_another_pace(low_rps: float, hig
 
 
 def test_a_run_has_as_many_requests_as_its_span_takes() -> None:
-    at_rate = family_at_rate("LPLD", 100, span_s=5.0, ttft_slo_s=0.5)
+    at_rate = family_at_rate("LPLD", 100, span_s=5.0, slos=Slos.of(ttft_s=0.5))
     assert len(at_rate(rate_rps=10, seed=1)) == 100
     longer = at_rate(rate_rps=60, seed=1)
     assert len(longer) == 300

@@ -95,6 +95,7 @@ def test_a_steady_run_by_hand() -> None:
     assert [getattr(found, f"{part}_share_p95") for part in PARTS] == pytest.approx([0.4, 0.3, 0.2, 0.1])
     assert found.chunk_steps_over_slo_share == pytest.approx(3 / 20)
     assert (found.over_slo_decode_alone, found.over_slo_minimum, found.kv_expired) == (2, 1, 4)
+    assert found.prefix_hit_share == 250 / sum(record.prompt_tokens for record in steady())
     assert (found.prefill_busy_share, found.decode_busy_share) == pytest.approx((0.375, 1.0))
     assert found.decision_us_p50 == pytest.approx(5.5)
 

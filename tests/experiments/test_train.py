@@ -14,6 +14,7 @@ import policies
 from envs.cluster import ClusterConfig, simulate
 from envs.generators import generate
 from envs.objective import Objective
+from envs.slos import Slos
 from envs.workload import Workload
 from experiments.cost import measure
 from experiments.sources import EVALUATION_SEED, TUNING_SEEDS, Arrivals, Episodes, Family, Trace
@@ -104,9 +105,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 
 
 def test_training_and_evaluation_never_share_requests() -> None:
-    episodes = Episodes(Arrivals(Family("burst", 8.0, 2.0, 0.1), 0.5, 1.3), 64, seed=0)
+    episodes = Episodes((Arrivals(Family("burst", 8.0), 0.5, 1.3),), 64, seed=0)
     trained = {episodes(k).prompt_tokens.tobytes() for k in range(20)}
-    source = Family("burst", 8.0, 2.0, 0.1)
+    source = Family("burst", 8.0)
     evaluated = {source.evaluation(64, 1.0, EVALUATION_SEED + k).prompt_tokens.tobytes() for k in range(20)}
     tuned = {source.tuning(64, 1.0, seed).prompt_tokens.tobytes() for seed in TUNING_SEEDS}
     assert len(trained | evaluated | tuned) == 20 + 20 + len(TUNING_SEEDS)
@@ -125,8 +126,16 @@ def test_a_traces_parts_do_not_overlap_in_time() -> None:
         Trace("short", whole.head(10))
 
 
+def test_an_episode_of_a_trace_keeps_each_requests_block_hashes() -> None:
+    hashes = tuple((number,) for number in range(2000))
+    whole = Workload.of(np.arange(2000.0), np.arange(1, 2001), np.ones(2000), label="hashed", block_hashes=hashes)
+    episode = Trace("hashed", whole).draw(300, 2.0, 0)
+    assert episode.block_hashes == tuple((int(tokens) - 1,) for tokens in episode.prompt_tokens)
+    assert episode.arrival_s[0] == 0.0
+
+
 def test_the_tuning_cost_is_the_environments() -> None:
-    workload = generate("burst", rate_rps=10.0, requests=200, seed=4, tbt_slo_s=0.02)
+    workload = generate("burst", rate_rps=10.0, requests=200, seed=4, slos=Slos.of(tbt_s=0.02))
     config = ClusterConfig(toy_profile(), step_budget="fixed")
     policy = "always-local"
     result = simulate(workload, policies.make(policy), config)

@@ -13,6 +13,7 @@ import policies
 from envs.cluster import ClusterConfig, Placement, RequestView, RouterView
 from envs.generators import generate
 from envs.objective import DEFAULT_OBJECTIVE
+from envs.slos import DEFAULT_SLOS, SloClass, Slos
 from experiments import tune as module
 from experiments.cells import Cell
 from experiments.compare import compare
@@ -84,7 +85,9 @@ def test_turning_requests_away_is_no_way_to_be_cheap() -> None:
 def test_the_same_knobs_are_best_whatever_the_order_of_the_runs() -> None:
     workloads = [generate("burst", rate_rps=8.0, requests=80, seed=seed) for seed in (1, 2)]
     config = ClusterConfig(toy_profile())
-    chosen, tried = tuned("kairos", workloads, config, objective=DEFAULT_OBJECTIVE, count=4)
+    chosen, tried = tuned(
+        "kairos", [(workload, config) for workload in workloads], objective=DEFAULT_OBJECTIVE, count=4
+    )
     assert chosen == best(tried)
     for name, found in tried.items():
         each = [measure(name, workload, config) for workload in workloads]
@@ -148,18 +151,20 @@ def test_a_file_for_something_else_is_refused_and_named(folder: Path, tmp_path: 
     found = Tuned.read(folder)
     ours = parse_compare(["--policies", "kairos", "--workload", "burst"])
     config = module.cluster(ours, "2P2D")
-    found.check(config, 2.0, 0.1)
+    found.check(config, DEFAULT_SLOS)
     slow = replace(config, profile=config.profile.with_connector("nixl-default-ucx"))
-    for other, ttft_slo_s, says in [
-        (replace(config, shape="1P3D"), 2.0, "cluster 2P2D, not 1P3D"),
-        (config, 1.0, "ttft_slo_s 2.0, not 1.0"),
-        (slow, 2.0, "digest"),
-        (replace(config, step_budget="fixed"), 2.0, "step_budget slo, not fixed"),
-        (ClusterConfig(toy_profile()), 2.0, "profile a100-qwen3-8b, not toy"),
+    for other, slos, says in [
+        (replace(config, shape="1P3D"), DEFAULT_SLOS, "cluster 2P2D, not 1P3D"),
+        (config, Slos.of(1.0), "slos .*'ttft_s': 2.0.* not .*'ttft_s': 1.0"),
+        (config, Slos.of(ttft_per_1k_tokens_s=0.5), "slos .*'ttft_per_1k_tokens_s': 0.5"),
+        (config, Slos((SloClass(share=0.5), SloClass(1.0, share=0.5))), "slos .*'share': 0.5"),
+        (slow, DEFAULT_SLOS, "digest"),
+        (replace(config, step_budget="fixed"), DEFAULT_SLOS, "step_budget slo, not fixed"),
+        (ClusterConfig(toy_profile()), DEFAULT_SLOS, "profile a100-qwen3-8b, not toy"),
     ]:
         with pytest.raises(InputError, match=f"tuned.json: tuned for .*{says}"):
-            found.check(other, ttft_slo_s, 0.1)
-    found.check(replace(config, report_age_s=1.0), 2.0, 0.1)  # what is varied to see what it does
+            found.check(other, slos)
+    found.check(replace(config, report_age_s=1.0), DEFAULT_SLOS)  # what is varied to see what it does
     with pytest.raises(InputError, match="splitwise was not tuned"):
         found.replace(["static", "splitwise"])
     for text in ("[]", "{}", "not JSON", '{"policies": {"kairos": {}}}'):

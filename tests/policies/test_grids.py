@@ -37,7 +37,7 @@ def test_the_published_knobs_of_kairos_are_tried() -> None:
     assert {"alpha", "beta", "cap"} == set(policies.grid("kairos"))
     assert policies.knobs("kairos")["alpha"] == 1.3
     assert policies.grid("static") == {}
-    assert policies.knobs("static") == {}
+    assert policies.knobs("static") == {"prefix": True}
 
 
 @pytest.mark.parametrize(

@@ -166,14 +166,15 @@ def written_out(request: RequestView, view: HandMade, beta: float, cap: int, tra
         ahead = view.reports[node].prefill_tokens_ahead
         chi = min(2048, prompt) if queue_chunk == "prompt" else 2048
         ttft_s = ahead / chi * (TOY_LAW.token_time_s[chi] + 0.001 + 5e-9 * chi * (ahead / 2) + 5e-9 * chi * chi / 2)
-        done = 0
+        done = min(view.hits[node], prompt - 1)
         while done < prompt:
             chunk = min(2048, prompt - done)
             ttft_s += time_s([(chunk, done)], 0, 0)
             done += chunk
         if transfer:
             same_host = view.topology.hosts[node] == view.topology.hosts[target]
-            kv_bytes = (prompt + 15) // 16 * 16 * 100_000
+            blocks = (prompt + 15) // 16 - min(view.hits[target], prompt - 1) // 16
+            kv_bytes = blocks * 16 * 100_000
             ttft_s += 3e-5 + kv_bytes / 250e9 if same_host else 1e-4 + kv_bytes / 20e9
         paths.prefill_s[node] = ttft_s
     for node in decode_nodes:
@@ -183,8 +184,9 @@ def written_out(request: RequestView, view: HandMade, beta: float, cap: int, tra
         tau = request.tbt_slo_s if report.decode_batch == 0 else report.tbt_slo_s
         chunks: list[int] = []
         total_s = 0.0
-        while total_s < inf and sum(chunks) < prompt:
-            done = sum(chunks)
+        cached = min(view.hits[node], prompt - 1)
+        while total_s < inf and cached + sum(chunks) < prompt:
+            done = cached + sum(chunks)
             kv_tokens = report.decode_kv_tokens + len(chunks) * report.decode_batch
             for candidate in (2048, 1024, 512, 256, 128):
                 chunk = min(candidate, prompt - done)
@@ -227,6 +229,7 @@ def test_kairos_decides_as_its_rule_is_written(data: st.DataObject) -> None:
     view = HandMade(shape, *[draw(reports) for _ in range(nodes)], hosts=hosts)
     view.counters.deflected_requests[:] = draw(st.lists(st.integers(0, 2), min_size=nodes, max_size=nodes))
     view.counters.decode_requests[:] = draw(st.lists(st.integers(0, 5), min_size=nodes, max_size=nodes))
+    view.hits = draw(st.sampled_from([[0] * nodes, [512 * draw(st.integers(0, 8)) for _ in range(nodes)]]))
     request = asks(draw(st.integers(1, 20_000)), draw(st.floats(0.05, 5.0)), draw(st.floats(0.012, 0.2)))
     alpha, beta = draw(st.floats(1.0, 3.0)), draw(st.sampled_from([1.0, 0.9, 0.5]))
     cap, transfer = draw(st.integers(1, 2)), draw(st.booleans())
@@ -240,7 +243,9 @@ def test_kairos_decides_as_its_rule_is_written(data: st.DataObject) -> None:
     if placed.prefill_node in view.topology.decode_nodes:
         node = placed.prefill_node
         assert placed.decode_node == node
-        assert placed.chunk_plan == paths.chunks[node]
+        computed = paths.chunks[node]
+        assert placed.chunk_plan[-len(computed) :] == computed
+        assert sum(placed.chunk_plan) == request.prompt_tokens
         assert paths.decode_s[node] <= min(min(paths.decode_s.values()), limit_s) + rounding
     else:
         assert paths.prefill_s[placed.prefill_node] <= best_prefill_s + rounding

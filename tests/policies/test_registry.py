@@ -9,6 +9,7 @@ from envs.cluster import Placement, RequestView, RouterView
 from hardware_profiles import InputError
 from policies import registry
 from policies.kairos import Kairos
+from policies.registry import PolicySpec
 from tests.policies.states import HandMade, asks, behind, decoding
 
 
@@ -78,7 +79,8 @@ def test_a_class_of_ones_own_is_made_by_module_and_name() -> None:
         ("Kairos", "no policy 'Kairos'"),
         ("kairo:alpha=2", "no policy 'kairo:alpha=2'"),
         ("runs/a/policy.bin", "no policy 'runs/a/policy.bin'"),
-        ("static:alpha=1", "static has no knob 'alpha'; its knobs: none"),
+        ("round-robin:alpha=1", "round-robin has no knob 'alpha'; its knobs: none"),
+        ("static:alpha=1", "static has no knob 'alpha'; its knobs: prefix"),
         ("kairos:gamma=1", "kairos has no knob 'gamma'; its knobs: alpha, beta, cap, transfer, queue_chunk"),
         ("kairos:alpha", "give knob alpha a value"),
         ("kairos:alpha=", "alpha must be a float, not ''"),
@@ -129,7 +131,15 @@ def loader(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     [
         ("runs/a/policy.toy", "runs/a/policy.toy", "policy.toy"),
         ("mine=runs/a/policy.toy", "runs/a/policy.toy", "mine"),
-        ("seed=1=policy.toy", "policy.toy", "seed=1"),
+        ("policy.toy", "policy.toy", "policy.toy"),
+        ("mine=policy.toy", "policy.toy", "mine"),
+        ("runs/seed=1/policy.toy", "runs/seed=1/policy.toy", "policy.toy"),
+        ("/runs/seed=1,rate=2/policy.toy", "/runs/seed=1,rate=2/policy.toy", "policy.toy"),
+        ("./seed=1/policy.toy", "seed=1/policy.toy", "policy.toy"),
+        ("mine=runs/seed=1/policy.toy", "runs/seed=1/policy.toy", "mine"),
+        ("mine=runs/with=equals.toy", "runs/with=equals.toy", "mine"),
+        ("seed=1=policy.toy", "1=policy.toy", "seed"),
+        ("kairos=kairos.toy", "kairos.toy", "kairos"),
     ],
 )
 def test_a_trained_policys_file_is_loaded_and_named(loader: list[Path], name: str, path: str, label: str) -> None:
@@ -137,6 +147,33 @@ def test_a_trained_policys_file_is_loaded_and_named(loader: list[Path], name: st
     assert loader == [Path(path)]
     assert policies.trained_path(name) == Path(path)
     assert policies.label(name) == label
+    assert not policies.clairvoyant(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        ("static", ("", "static", "")),
+        ("mine=static", ("mine", "static", "")),
+        ("kairos:alpha=1.5,cap=2", ("", "kairos", "alpha=1.5,cap=2")),
+        ("mine=kairos:alpha=1.5,cap=2", ("mine", "kairos", "alpha=1.5,cap=2")),
+        ("mine=kairos:alpha=1.toy", ("mine", "kairos", "alpha=1.toy")),
+        (f"{HERE}:ToNode", ("", f"{HERE}:ToNode", "")),
+        (
+            "lookahead:base=kairos:beta=0.9,cap=2+static",
+            ("", "lookahead", "base=kairos:beta=0.9,cap=2+static"),
+        ),
+        (
+            "ahead=lookahead:horizon=20,base=kairos:beta=0.9+static",
+            ("ahead", "lookahead", "horizon=20,base=kairos:beta=0.9+static"),
+        ),
+    ],
+)
+@pytest.mark.usefixtures("loader")
+def test_a_rules_name_is_label_rule_and_knobs(name: str, spec: tuple[str, str, str]) -> None:
+    assert PolicySpec.parse(name) == PolicySpec(*spec, None)
+    assert policies.clairvoyant(name) == (spec[1] == "lookahead")
+    assert policies.label(name).removesuffix(" (clairvoyant)") == (spec[0] or name)
 
 
 @pytest.mark.parametrize("name", ["static", "kairos:alpha=1.5,cap=2", f"{HERE}:ToNode"])

@@ -17,7 +17,7 @@ from tests.policies.states import IDLE, HandMade, asks, decoding, mixed_views, r
 from tests.toy import toy_profile
 
 RULES = policies.names()
-ROLELESS = {"colocated", "splitwise", "arrow", "dynaserve"}
+ROLELESS = {"colocated", "lmetric", "splitwise", "arrow", "dynaserve"}
 """Rules to which a prefill node may be one that decodes, or a decode node one that prefills for another."""
 
 

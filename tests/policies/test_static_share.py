@@ -19,7 +19,7 @@ def test_no_share_is_static_and_all_is_always_local(view: HandMade, request: obj
 
 @given(share=st.floats(0.05, 0.95), seed=st.integers(0, 1000))
 def test_the_share_is_deflected(share: float, seed: int) -> None:
-    policy, view, count = StaticShare(share, seed), HandMade("1P1D"), 2000
+    policy, view, count = StaticShare(share, seed=seed), HandMade("1P1D"), 2000
     deflected = sum(policy.place(asks(100), view).prefill_node == 1 for _ in range(count))
     assert abs(deflected / count - share) < 6 * (share * (1 - share) / count) ** 0.5
 
@@ -31,7 +31,7 @@ def test_a_seed_fixes_which_prompts_are_deflected() -> None:
 
 
 def made(seed: int) -> StaticShare:
-    return StaticShare(0.5, seed)
+    return StaticShare(0.5, seed=seed)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])

@@ -1,0 +1,80 @@
+"""`prefix-load`: prefill node and decode node, each by a weighted score of cached prefix and load; never deflects.
+
+The scores are those of llm-d (llm-d/llm-d-router, its prefix-cache scorer and queue scorer): the cached share of the
+prompt, times a weight, plus a score for the load that is 1 where it is least and 0 where it is greatest. Its sample
+configurations weigh the prefix 2 or 3 and the queue 1 or 2; here only the ratio matters, and the load's weight is 1.
+With a large weight the prefix decides alone, which is vLLM production-stack's prefix-aware routing
+(vllm-project/production-stack, PrefixAwareRouter: the instance with the longest match); with a weight of 0 it is least
+load alone.
+
+Not from these sources:
+
+- Each phase has a weight. llm-d's decode profile and prefill profile may differ too, but its samples weigh them alike.
+- The load of a prefill node is its queued prompt tokens by default, where llm-d counts waiting requests
+  (`load=requests`); that of a decode node is its unfinished requests. Both are the router's own fresh counts, instead
+  of what engines' metrics say.
+- What is cached is what nodes have reported. llm-d's approximate scorer and production-stack remember what they sent
+  where; production-stack takes it to stay cached for ever.
+- Equal scores go to the first node, not to one at random.
+"""
+
+from math import inf
+from typing import Any, ClassVar
+
+from envs.cluster import Placement, RequestView, RouterView, prefill_then_decode
+from hardware_profiles import InputError
+from policies.prefix_score import best_by_score
+
+
+class PrefixLoad:
+    """Prefill and decode where much of the prompt is cached and the load is low.
+
+    Args:
+        prefill_weight: weight of the cached share on a prefill node, against 1 for the load; >= 0.
+        decode_weight: the same on a decode node.
+        load: of a prefill node, "tokens": its queued prompt tokens; "requests": its queued prompts.
+        prefix: take cached tokens into account.
+    """
+
+    name = "prefix-load"
+    grid: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "prefill_weight": (0.5, 1.0, 2.0, 4.0, 8.0),
+        "decode_weight": (0.0, 0.5, 2.0),
+        "load": ("tokens", "requests"),
+    }
+
+    def __init__(
+        self, prefill_weight: float = 2.0, decode_weight: float = 2.0, load: str = "tokens", prefix: bool = True
+    ) -> None:
+        for knob, weight in (("prefill_weight", prefill_weight), ("decode_weight", decode_weight)):
+            if not 0.0 <= weight < inf:
+                raise InputError(f"prefix-load: {knob} must be a number from 0 on, not {weight}")
+        if load not in ("tokens", "requests"):
+            raise InputError(f"prefix-load: load must be tokens or requests, not {load}")
+        self._prefill_weight = prefill_weight
+        self._decode_weight = decode_weight
+        self._load = load
+        self._prefix = prefix
+
+    def place(self, request: RequestView, view: RouterView) -> Placement:
+        """Place one request."""
+        topology = view.topology
+        counters = view.counters
+        queues = counters.queued_prompt_tokens if self._load == "tokens" else counters.queued_prompts
+        prefill_node, _ = best_by_score(
+            topology.prefill_nodes,
+            queues,
+            request,
+            view,
+            prefix_weight=self._prefill_weight,
+            prefix=self._prefix,
+        )
+        decode_node, _ = best_by_score(
+            topology.decode_nodes,
+            counters.decode_requests,
+            request,
+            view,
+            prefix_weight=self._decode_weight,
+            prefix=self._prefix,
+        )
+        return prefill_then_decode(prefill_node, decode_node)

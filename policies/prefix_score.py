@@ -1,0 +1,41 @@
+"""A node's score by what it has cached of a prompt and by its load, as llm-d's scorers form it."""
+
+from collections.abc import Sequence
+
+from envs.cluster import RequestView, RouterView
+
+
+def best_by_score(
+    nodes: Sequence[int],
+    loads: Sequence[float],
+    request: RequestView,
+    view: RouterView,
+    *,
+    prefix_weight: float,
+    prefix: bool = True,
+) -> tuple[int, int]:
+    """The node with the highest score, the first of equals, and the tokens of the prompt that it has cached.
+
+    A score is `prefix_weight` times the cached share of the prompt, plus 1 where the load is least, 0 where it is
+    greatest, and in between in proportion; plus 1 everywhere if all loads are equal.
+
+    Args:
+        nodes: to choose from.
+        loads: by node, of the whole cluster.
+        request: whose prompt it is.
+        view: the cluster.
+        prefix_weight: of the cached share.
+        prefix: take cached tokens into account; if not, no token counts as cached.
+    """
+    found = [loads[node] for node in nodes]
+    greatest = max(found)
+    spread = greatest - min(found)
+    prefix = prefix and view.has_prefix_caches
+    best_node, best_cached, best_score = -1, 0, -1.0
+    for node in nodes:
+        cached = view.prefix_hit_tokens(request, node) if prefix else 0
+        score = prefix_weight * cached / request.prompt_tokens
+        score += (greatest - loads[node]) / spread if spread else 1.0
+        if score > best_score:
+            best_node, best_cached, best_score = node, cached, score
+    return best_node, best_cached
