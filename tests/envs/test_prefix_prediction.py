@@ -171,7 +171,8 @@ class Queued:
             return Placement(0, 1)
         report = view.report(self.node)
         self.ahead.append((report.prefill_tokens_ahead, view.counters.queued_prompt_tokens[self.node]))
-        self.predicted_s.append(candidates(request, view)[self.node].ttft_s)
+        choices = Choices.of(request, view, "deflection")
+        self.predicted_s.append(choices.ttft_s[row_of(choices, self.node, 1)])
         return Placement(self.node, 1)
 
 
