@@ -1,5 +1,6 @@
 """What an episode came to: TTFT, SLO attainment and placements, from its requests' records."""
 
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -12,26 +13,37 @@ def episode_summary(records: list[RequestRecord], requests: list[Row], decisions
     """Sum up the finished requests of an episode.
 
     Requests that are still running when the episode is truncated are left out, so that a summary of a short episode
-    leans towards short outputs; `finished` over `decisions` says how many were counted.
+    leans towards short outputs; `finished` over `decisions` says how many were counted. A request that the cluster
+    rejected, since no node can hold it, has no TTFT and met no SLO.
 
     Args:
-        records: of the requests that the agent placed and that have finished.
+        records: of the requests that the agent placed and that have finished or were rejected.
         requests: of the episode, by their number.
         decisions: requests that the agent placed.
 
     Returns:
-        "decisions", "finished", "ttft_mean_s", "ttft_p50_s", "ttft_p95_s", "ttft_p99_s" (seconds), "slo_attainment"
-        (share of the finished requests that met both SLOs) and "deflected_share" (share of them that were prefilled
-        where they decode). nan if none has finished.
+        "decisions", "finished", "rejected", "ttft_mean_s", "ttft_p50_s", "ttft_p95_s", "ttft_p99_s" (seconds, of the
+        finished requests), "slo_attainment" (share of the finished and rejected requests that met both SLOs) and
+        "deflected_share" (share of the finished requests that were prefilled where they decode). nan if there are no
+        such requests.
     """
-    summary: dict[str, Any] = {"decisions": decisions, "finished": len(records)}
-    names = ("ttft_mean_s", "ttft_p50_s", "ttft_p95_s", "ttft_p99_s", "slo_attainment", "deflected_share")
-    if not records:
-        return summary | dict.fromkeys(names, float("nan"))
-    ttft_s = np.array([record.first_token_s - record.arrival_s for record in records])
-    longest_s = np.array([record.tbt_max_s for record in records])
-    slos_s = np.array([requests[record.request][3:5] for record in records])
-    met = (ttft_s <= slos_s[:, 0]) & (longest_s <= slos_s[:, 1])
-    deflected = np.array([record.deflected for record in records])
-    values = (ttft_s.mean(), *np.percentile(ttft_s, (50, 95, 99)), met.mean(), deflected.mean())
-    return summary | dict(zip(names, map(float, values), strict=True))
+    served = [record for record in records if record.decode_node >= 0]
+    summary: dict[str, Any] = {
+        "decisions": decisions,
+        "finished": len(served),
+        "rejected": len(records) - len(served),
+    } | dict.fromkeys(
+        ("ttft_mean_s", "ttft_p50_s", "ttft_p95_s", "ttft_p99_s", "slo_attainment", "deflected_share"), nan
+    )
+    if served:
+        ttft_s = np.array([record.first_token_s - record.arrival_s for record in served])
+        p50_s, p95_s, p99_s = np.percentile(ttft_s, (50, 95, 99)).tolist()
+        summary |= {"ttft_mean_s": float(ttft_s.mean()), "ttft_p50_s": p50_s, "ttft_p95_s": p95_s, "ttft_p99_s": p99_s}
+        summary["deflected_share"] = sum(record.deflected for record in served) / len(served)
+    if records:
+        met = 0
+        for record in served:
+            ttft_slo_s, tbt_slo_s = requests[record.request][3:5]
+            met += record.first_token_s - record.arrival_s <= ttft_slo_s and record.tbt_max_s <= tbt_slo_s
+        summary["slo_attainment"] = met / len(records)
+    return summary

@@ -145,7 +145,8 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
 
     ## Records
     `env.unwrapped.records` is the list of records (`envs.cluster.RequestRecord`) of the requests that this episode
-    placed and that have finished, in order of completion.
+    placed and that have finished, in order of completion. A request that no node can hold is rejected when it is
+    placed and has a record too, whose nodes are -1.
 
     ## Arguments
     Args:

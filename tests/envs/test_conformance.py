@@ -73,8 +73,9 @@ SLOW |= {
     "prefix caches, running start": toy(
         workload=conversations(4, 160), cluster_options={"prefix_cache": True}, **RUNNING
     ),
+    "requests too long for a node": toy(profile=toy_profile(3_000), miss_weight=0.5),
     "KV streaming": toy(cluster_options={"kv_streaming": True}, step_budget="fixed"),
-    "all weights": toy(tbt_weight=0.5, tail_weight=2.0, tbt_slo_s=0.011),
+    "all weights": toy(tbt_weight=0.5, tail_weight=2.0, miss_weight=0.3, tbt_slo_s=0.011),
     "two SLO classes by name": made(slo_classes=[[0.5, 1.0, 0.05], [0.5, 4.0, 0.2, 0.5]]),
     "old reports": toy(report_age_s=1.0, step_budget="fixed"),
     "Mooncake's prompts": made(workload="mooncake-conv", rate_rps=1.0),

@@ -13,7 +13,7 @@ from envs.cluster.config import StepBudget
 from envs.prediction import NodeSteps, best_remote, local_prefill, tokens_to_send
 from envs.workload import HASH_BLOCK_TOKENS, Workload
 from tests.envs.shared_prefixes import blocks_of
-from tests.policies.states import IDLE, HandMade, asks, decoding
+from tests.policies.states import IDLE, HandMade, asks, decoding, row_of
 from tests.toy import TOY_LAW, toy_profile
 
 budgets = st.sampled_from(["fixed", "slo"])
@@ -96,10 +96,11 @@ class Warmed:
         if request.number == 0:
             return Placement(0, 1)
         choices = Choices.of(request, view, "deflection")
-        self.predicted_s = [float(choices.ttft_s[self.node])]
+        row = row_of(choices, self.node, 1)
+        self.predicted_s = [choices.ttft_s[row]]
         if self.node == 0:
             self.predicted_s.append(best_remote(request, view, 1).ttft_s)
-        return choices.placement(self.node)
+        return choices.placement(row)
 
 
 @settings(max_examples=60, deadline=None)
@@ -170,7 +171,8 @@ class Queued:
             return Placement(0, 1)
         report = view.report(self.node)
         self.ahead.append((report.prefill_tokens_ahead, view.counters.queued_prompt_tokens[self.node]))
-        self.predicted_s.append(float(Choices.of(request, view, "deflection").ttft_s[self.node]))
+        choices = Choices.of(request, view, "deflection")
+        self.predicted_s.append(choices.ttft_s[row_of(choices, self.node, 1)])
         return Placement(self.node, 1)
 
 
