@@ -15,7 +15,7 @@ train: $(VENV)/ready
 	$(BIN)/python -m experiments.train $(TRAIN)
 
 # Where disaggregation pays (docs/map.md). Finished runs are kept, so the same command resumes; JOBS runs go at a time.
-MAP_RULES := kairos colocated shortest-ttft dynaserve arrow taichi
+MAP_RULES := kairos colocated shortest-ttft:choices=deflection shortest-ttft:choices=pairs dynaserve arrow taichi
 MAP_WORKLOADS := LPLD LPHD HPLD HPHD burst
 MAP_TBT_SLOS_S := 0.025 0.03 0.05 0.1
 MAP_OUT ?= runs/map
@@ -25,7 +25,7 @@ map: $(VENV)/ready
 	  given="--workload $(MAP_WORKLOADS) --tbt-slo $$tbt --step-budget $$budget --jobs $(JOBS)"; \
 	  tuned=$(MAP_OUT)/tune-$$budget-$$tbt; \
 	  $(BIN)/python -m experiments.tune --policies $(MAP_RULES) $$given --out $$tuned; \
-	  $(BIN)/python -m experiments.compare --policies static $(MAP_RULES) $$given --tuned $$tuned \
+	  $(BIN)/python -m experiments.compare --policies static lmetric $(MAP_RULES) $$given --tuned $$tuned \
 	    --loads 0.7 0.95 1.05 --seeds 10 --out $(MAP_OUT)/table-$$budget-$$tbt; \
 	done; done
 	$(BIN)/python -m experiments.map $(foreach budget,fixed slo,$(MAP_TBT_SLOS_S:%=$(MAP_OUT)/table-$(budget)-%)) \

@@ -60,7 +60,13 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
     parser = Parser(prog="python -m experiments.tune", description="Tune policies' knobs on requests of their own.")
     add = parser.add_argument
     known = [name for name in policies.names() if policies.grid(name)]
-    add("--policies", nargs="+", default=known, metavar="P", help=f"default: {' '.join(known)}")
+    add(
+        "--policies",
+        nargs="+",
+        default=known,
+        metavar="P",
+        help=f"knobs that are named stay as they are (default: {' '.join(known)})",
+    )
     add("--workload", nargs="+", default=list(families()), metavar="W", help="families (default: all)")
     shown = " ".join(f"{load:g}" for load in LOADS)
     add("--loads", type=float, nargs="+", default=LOADS, metavar="L", help=f"of the knee of static (default {shown})")
@@ -83,7 +89,7 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
     for name in ("policies", "workload", "loads"):
         setattr(args, name, list(dict.fromkeys(getattr(args, name))))
     for policy in args.policies:
-        if policy not in policies.names():
+        if policy.partition(":")[0] not in policies.names():
             raise InputError(f"no registered policy {policy!r} to tune; those with knobs are {', '.join(known)}")
         settings(policy, args.settings)
     return args

@@ -72,7 +72,7 @@ class Tuned:
                 raise InputError(f"{self.path}: tuned for {what} {contents[name]}, not {value}")
 
     def replace(self, names: Sequence[str]) -> list[str]:
-        """The same policies; rules named without knobs get the setting that was chosen, and keep their label.
+        """The same policies, with the settings that were chosen; rules named without knobs keep their label.
 
         Raises:
             InputError: a rule that has knobs to tune, and was not tuned.
@@ -80,7 +80,10 @@ class Tuned:
         for name in names:
             if name in policies.names() and policies.grid(name) and name not in self.chosen:
                 raise InputError(f"{self.path}: {name} was not tuned; tune it too, or name it with its knobs")
-        return [f"{name}={self.chosen[name]}" if name in self.chosen else name for name in names]
+        return [self._chosen(name) if name in self.chosen else name for name in names]
+
+    def _chosen(self, name: str) -> str:
+        return self.chosen[name] if ":" in name else f"{name}={self.chosen[name]}"
 
     @property
     def budget(self) -> str:

@@ -21,6 +21,7 @@ _KIND_OF_RULE: dict[str, Kind] = {
     "round-robin": "disaggregated",
     "static": "disaggregated",
     "mooncake": "disaggregated",
+    "prefix-load": "disaggregated",
     "always-local": "deflecting",
     "static-share": "deflecting",
     "splitwise": "deflecting",
@@ -52,13 +53,12 @@ def kind_of(policy: str) -> Kind:
     Raises:
         InputError: a rule that is not in the table of kinds.
     """
-    if policies.trained_path(policy) is not None:
+    spec = policies.PolicySpec.parse(policy)
+    if spec.path is not None:
         return "other"
-    before, equals, rest = policy.partition("=")
-    setting = rest if equals and ":" not in before else policy  # without LABEL=
-    rule, _, knobs = setting.partition(":")
-    if rule not in _KIND_OF_RULE:
-        if knobs and "=" not in knobs:  # module:Class
+    if spec.rule not in _KIND_OF_RULE:
+        name, _, attribute = spec.rule.partition(":")
+        if attribute and "=" not in attribute:  # module:Class
             return "other"
-        raise InputError(f"no kind is known for rule {rule!r}; add it to the table in experiments/map/kinds.py")
-    return "role-free" if _ROLE_FREE_KNOB in knobs.split(",") else _KIND_OF_RULE[rule]
+        raise InputError(f"no kind is known for rule {name!r}; add it to the table in experiments/map/kinds.py")
+    return "role-free" if _ROLE_FREE_KNOB in spec.knobs.split(",") else _KIND_OF_RULE[spec.rule]

@@ -188,7 +188,8 @@ def test_knobs_tuned_for_one_step_budget_are_refused_for_the_other(folder: Path,
     [
         ("--policies static", "policy static has no knobs to tune"),
         ("--policies nonsense", "no registered policy 'nonsense'"),
-        ("--policies kairos:cap=1", "no registered policy 'kairos:cap=1'"),
+        ("--policies nothing:cap=1", "no registered policy 'nothing:cap=1'"),
+        ("--policies kairos:cup=1", "policy kairos has no knob 'cup'"),
         ("--workload nonsense", "unknown workload 'nonsense'"),
         ("--settings 0", "--settings 0"),
         ("--loads -1", "--loads -1"),
@@ -203,3 +204,10 @@ def test_a_mistake_is_said_and_nothing_is_written(arguments: str, says: str, tmp
     assert says in str(error.value)
     assert "\n" not in str(error.value)
     assert not out.exists()
+
+
+def test_knobs_that_are_named_stay_as_they_are() -> None:
+    found = settings("shortest-ttft:choices=pairs", 18)
+    assert len(found) == len(policies.grid("shortest-ttft")["alpha"])
+    assert all(name.endswith(",choices=pairs") for name in found)
+    assert "shortest-ttft:alpha=1.0,choices=pairs" in found
