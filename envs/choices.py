@@ -105,12 +105,10 @@ class Choices:
         self.transfer_s = transfer_s = np.where(same_node, 0.0, np.where(from_host == to_host, near_s, far_s))
         self.ttft_s = prefilled_s + join_s + np.where(same_node, 0.0, transfer_s + step_s)
 
-        safe = np.array([one.slack_s >= 0.0 for one in prefill])[prefill_index]
-        undisturbed = np.array([not one.unplanned for one in decode])[decode_index]
+        self.feasible = feasible = np.array([one.slack_s >= 0.0 for one in prefill])[prefill_index]
         from_prefill = np.array([not one.is_decode_node for one in prefill])[prefill_index]
         to_decode = np.array([one.is_decode_node for one in decode])[decode_index]
         self.keeps_roles = keeps_roles = from_prefill & to_decode
-        self.feasible = feasible = safe & (undisturbed | to_decode)
         if not feasible.any():
             self.feasible = keeps_roles
 
@@ -126,9 +124,8 @@ class Choices:
         """The choices of a set for a request that has arrived now; `prefix`: count what prefix caches hold of it.
 
         A row is feasible unless its prefill is predicted to break what is promised to the requests that decode on that
-        node, or it decodes on a prefill node where prompts without a chunk plan are queued (`step_budget="fixed"`). If
-        no row is, those that keep the roles are: prefill on a prefill node, decode on a decode node. Lost nodes are in
-        no row.
+        node. If no row is, those that keep the roles are: prefill on a prefill node, decode on a decode node. Lost
+        nodes are in no row.
         """
         topology = view.topology
         counters = view.counters

@@ -86,9 +86,8 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     all zeros.
 
     A row may be chosen if `action_mask` is 1: unless the prefill is predicted to break what is promised to the requests
-    that decode on its node, or it decodes on a prefill node where prompts without a chunk plan are queued
-    (`step_budget="fixed"`). If no row may be, those that keep the roles may. `action_masks()` returns the same as
-    bool. Under `step_budget="slo"` the engine chooses each chunk so that its step keeps within `slo_share` of the
+    that decode on its node. If no row may be, those that keep the roles may. `action_masks()` returns the same as bool.
+    Under `step_budget="slo"` the engine chooses each chunk so that its step keeps within `slo_share` of the
     strictest TBT SLO among the requests decoding there; under "fixed" the router plans the chunks, by its old report,
     within 0.9 (`envs.chunk_plan.PLAN_BETA`) of it, on decode nodes and wherever requests decode.
 
