@@ -96,14 +96,17 @@ class Choices:
         topology = view.topology
         hosts = topology.hosts
 
-        # The prompt's prefill; and what follows it, where the KV stays, moves within a host, and between hosts.
-        sources = np.array([(one.node, hosts[one.node], one.queue_s + one.execution_s) for one in prefill])
+        # The prompt's prefill; and what follows it if the KV stays, moves within a host, or moves between hosts.
+        sources = np.array([(one.node, hosts[one.node], one.queue_s, one.execution_s) for one in prefill])
         targets = np.array([self._after_prefill(one) for one in decode])
-        from_node, from_host, prefilled_s = sources[prefill_index].T
-        to_node, to_host, join_s, step_s, near_s, far_s = targets[decode_index].T
+        from_node, from_host, queue_s, execution_s = sources[prefill_index].T
+        to_node, to_host, room_s, join_s, step_s, near_s, far_s = targets[decode_index].T
         self.same_node = same_node = from_node == to_node
         self.transfer_s = transfer_s = np.where(same_node, 0.0, np.where(from_host == to_host, near_s, far_s))
-        self.ttft_s = prefilled_s + join_s + np.where(same_node, 0.0, transfer_s + step_s)
+        # A prompt that decodes elsewhere waits for room there once it is computed, another one before.
+        here_s = np.maximum(queue_s, room_s) + execution_s
+        elsewhere_s = np.maximum(queue_s + execution_s, room_s) + transfer_s + step_s
+        self.ttft_s = np.where(same_node, here_s, elsewhere_s) + join_s
 
         self.feasible = feasible = np.array([one.slack_s >= 0.0 for one in prefill])[prefill_index]
         from_prefill = np.array([not one.is_decode_node for one in prefill])[prefill_index]
@@ -117,7 +120,7 @@ class Choices:
         tokens = self.request.prompt_tokens - topology.whole_blocks(one.cached_tokens)
         near_s = topology.intra_node_transfer_s(tokens)
         far_s = topology.inter_node_transfer_s(tokens)
-        return (one.node, topology.hosts[one.node], one.join_s, one.step_s, near_s, far_s)
+        return (one.node, topology.hosts[one.node], one.room_s, one.join_s, one.step_s, near_s, far_s)
 
     @classmethod
     def of(cls, request: RequestView, view: RouterView, choice_set: ChoiceSet, *, prefix: bool = True) -> "Choices":

@@ -190,6 +190,15 @@ PREFILL_FEATURES: tuple[Feature[PrefillOutlook], ...] = (
 
 DECODE_FEATURES: tuple[Feature[DecodeOutlook], ...] = (
     Feature("decode_on_decode_node", 0.0, "its role is decode", lambda n: n.is_decode_node, "flag"),
+    Feature("decode_room_s", 0.5, "predicted wait for room for its KV and decode", lambda n: n.room_s),
+    Feature("decode_slots_left", 16.0, "requests that may still decode there", lambda n: n.slots_left, "signed"),
+    Feature(
+        "decode_kv_left",
+        0.1,
+        "share of the KV capacity left by all requests that decode or are to decode there",
+        lambda n: n.kv_left,
+        "signed",
+    ),
     Feature("decode_join_s", 0.02, "predicted wait for its next step boundary", lambda n: n.join_s),
     Feature("decode_step_s", 0.02, "predicted decode step once the request has joined", lambda n: n.step_s),
     Feature(

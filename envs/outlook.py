@@ -9,7 +9,16 @@ from typing import NamedTuple
 
 from envs.chunk_plan import PLAN_BETA
 from envs.cluster import NodeReport, RequestView, RouterView
-from envs.prediction import NodeSteps, decode_step_s, join_s, local_prefill, local_queue_s, prefill_s, queue_wait_s
+from envs.prediction import (
+    NodeSteps,
+    decode_step_s,
+    join_s,
+    local_prefill,
+    local_queue_s,
+    prefill_s,
+    queue_wait_s,
+    room_s,
+)
 
 
 class PrefillOutlook(NamedTuple):
@@ -58,6 +67,9 @@ class DecodeOutlook(NamedTuple):
         node: its index.
         is_decode_node: whether that is its role.
         cached_tokens: tokens of the prompt in its prefix cache, which are not transferred.
+        room_s: predicted wait until it has room for the request's KV and decode, seconds.
+        slots_left: requests that may still decode there, of `max_seqs`, this one taken off; below 0: too many.
+        kv_left: share of its KV capacity that is left, counted likewise.
         join_s: predicted wait for its next step boundary, seconds.
         step_s: predicted decode step once the request has joined, seconds, without prompt tokens in it.
         shared_step_s: the same with prompt tokens in it if prompts are ahead there, as far as the step budget or the
@@ -76,6 +88,9 @@ class DecodeOutlook(NamedTuple):
     node: int
     is_decode_node: bool
     cached_tokens: int
+    room_s: float
+    slots_left: int
+    kv_left: float
     join_s: float
     step_s: float
     shared_step_s: float
@@ -171,6 +186,7 @@ def decode_outlook(
     prompt_tokens = request.prompt_tokens
     batch = min(report.decode_batch + 1, topology.max_seqs)
     step_s = shared_step_s = decode_step_s(law, batch, report.decode_kv_tokens + prompt_tokens)
+    wait_s, slots_left, kv_left = room_s(view, node, prompt_tokens, step_s)
     unplanned = False
     queued_tokens = counters.queued_prompt_tokens[node]
     if queued_tokens:
@@ -190,6 +206,9 @@ def decode_outlook(
             node,
             node >= topology.first_decode_node,
             view.prefix_hit_tokens(request, node) if prefix and view.has_prefix_caches else 0,
+            wait_s,
+            slots_left,
+            kv_left,
             join_s(law, report),
             step_s,
             shared_step_s,

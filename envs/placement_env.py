@@ -108,7 +108,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
 
     {global features}
 
-    `choices`, shape (C, 33), of the node that prefills:
+    `choices`, shape (C, 36), of the node that prefills:
 
     {prefill features}
 

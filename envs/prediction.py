@@ -310,6 +310,39 @@ def first_token_s(view: RouterView, node: int, report: NodeReport, prompt_tokens
     return join_s(law, report) + decode_step_s(law, batch, report.decode_kv_tokens + prompt_tokens)
 
 
+def room_s(view: RouterView, node: int, prompt_tokens: int, step_s: float) -> tuple[float, int, float]:
+    """What a node has left for one more request to decode there, and the predicted wait until it has enough.
+
+    Requests that decode there take a slot each and KV for prompt and output so far; those that are still to come are
+    counted too, as they come first. A full node frees the share of one request with each one that finishes, which
+    happens every (mean output length x decode step / requests decoding) seconds; the mean is that of the requests that
+    finished lately, and with none the wait is 0.
+
+    Args:
+        view: the cluster.
+        node: the node.
+        prompt_tokens: of the request.
+        step_s: a decode step there, seconds.
+
+    Returns:
+        The wait, seconds; slots left (below 0: requests too many); share of the KV capacity left (likewise).
+    """
+    topology = view.topology
+    counters = view.counters
+    requests = counters.decode_requests[node] + 1
+    slots = topology.max_seqs - requests
+    capacity = topology.kv_capacity_tokens[node]
+    tokens = counters.decode_prompt_tokens[node] + prompt_tokens
+    tokens += int(view.mean_generated_tokens(node) * min(requests - 1, topology.max_seqs))
+    left = 1.0 - tokens / capacity
+    if slots >= 0 and left >= 0.0:
+        return 0.0, slots, left
+    finished = counters.finished_requests
+    mean_output_tokens = counters.finished_output_tokens / finished if finished else 0.0
+    excess = max(-slots, -left * capacity * requests / tokens)
+    return excess * mean_output_tokens * step_s / max(1.0, requests - excess), slots, left
+
+
 class Remote(NamedTuple):
     """A prefill node as the place for a whole prompt that decodes elsewhere.
 
