@@ -5,33 +5,47 @@ import pytest
 import torch
 from gymnasium import spaces
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agents.discounting import ADVANTAGE_LIMIT, TimeDiscount, TimeDiscountedBuffer
 from agents.ppo import PPOArguments, build
 from tests.agents.observations import seeds
 from tests.agents.standin_env import ShortestQueueEnv, observation_space
 
+BETA = 0.5
+
 
 def filled_buffer(
-    seed: int, steps: int, envs: int, gae_lambda: float, group: int = 1
+    seed: int, steps: int, envs: int, gae_lambda: float, group: int = 1, gae_time_s: float = 0.0
 ) -> tuple[TimeDiscountedBuffer, np.random.Generator]:
     rng = np.random.default_rng(seed)
     buffer = TimeDiscountedBuffer(
-        steps, observation_space(2), spaces.Discrete(2), "cpu", gae_lambda, 1.0, envs, rollouts_per_arrivals=group
+        steps,
+        observation_space(2),
+        spaces.Discrete(2),
+        "cpu",
+        gae_lambda,
+        1.0,
+        envs,
+        rollouts_per_arrivals=group,
+        rate_per_s=BETA,
+        gae_time_s=gae_time_s,
     )
     shape = (steps, envs)
     buffer.rewards = rng.normal(size=shape).astype(np.float32)
     buffer.values = rng.normal(size=shape).astype(np.float32)
-    buffer.discounts = np.exp(-0.5 * rng.exponential(size=shape)).astype(np.float32)
+    buffer.dt_s = rng.exponential(size=shape).astype(np.float32)
     buffer.episode_starts = (rng.random(shape) < 0.2).astype(np.float32)
     return buffer, rng
 
 
 @settings(max_examples=50)
-@given(seeds)
-def test_gae_is_its_definition_with_uneven_discounts(seed: int) -> None:
+@given(seeds, st.sampled_from([0.0, 5.0]))
+def test_gae_is_its_definition_with_uneven_steps(seed: int, gae_time_s: float) -> None:
     steps, envs, gae_lambda = 7, 3, 0.9
-    buffer, rng = filled_buffer(seed, steps, envs, gae_lambda)
+    buffer, rng = filled_buffer(seed, steps, envs, gae_lambda, gae_time_s=gae_time_s)
+    discounts = np.exp(-BETA * buffer.dt_s)
+    lambdas = np.maximum(gae_lambda, np.exp(-buffer.dt_s / gae_time_s)) if gae_time_s else gae_lambda + 0 * discounts
     last_values, dones = rng.normal(size=envs).astype(np.float32), rng.random(envs) < 0.5
     buffer.compute_returns_and_advantage(torch.as_tensor(last_values).reshape(-1, 1), dones)
 
@@ -42,21 +56,21 @@ def test_gae_is_its_definition_with_uneven_discounts(seed: int) -> None:
             # Sum over t of (product of lambda * discount between start and t) times the TD error at t.
             total, weight = 0.0, 1.0
             for step in range(start, steps):
-                following = 0.0 if ends[step, env] else buffer.discounts[step, env]
+                following = 0.0 if ends[step, env] else discounts[step, env]
                 error = buffer.rewards[step, env] + following * values[step + 1, env] - values[step, env]
                 total += weight * error
-                weight *= gae_lambda * following
+                weight *= lambdas[step, env] * following
             # Returns are advantages, as they are before they are made comparable, plus values.
             assert buffer.returns[start, env] - buffer.values[start, env] == pytest.approx(total, abs=1e-4)
 
 
 def test_constant_cost_rate_has_the_value_of_the_integral() -> None:
     """Cost at rate 1 until time T costs (1 - exp(-beta T)) / beta, however decisions are spaced."""
-    beta, dt_s = 0.3, np.random.default_rng(5).exponential(0.2, size=40)
+    beta, dt_s = BETA, np.random.default_rng(5).exponential(0.2, size=40)
     buffer, _ = filled_buffer(0, 40, 1, gae_lambda=1.0)
     buffer.values[:] = 0.0
     buffer.episode_starts[:] = 0.0
-    buffer.discounts = np.exp(-beta * dt_s).astype(np.float32).reshape(-1, 1)
+    buffer.dt_s = dt_s.astype(np.float32).reshape(-1, 1)
     buffer.rewards = ((1 - np.exp(-beta * dt_s)) / beta).astype(np.float32).reshape(-1, 1)
     buffer.compute_returns_and_advantage(torch.zeros(1, 1), np.array([True]))
     assert buffer.returns[0, 0] == pytest.approx((1 - np.exp(-beta * dt_s.sum())) / beta, rel=1e-5)
@@ -65,7 +79,7 @@ def test_constant_cost_rate_has_the_value_of_the_integral() -> None:
 def test_what_shared_arrivals_did_to_a_whole_group_is_not_in_the_advantages() -> None:
     alone, _ = filled_buffer(3, 50, 4, 0.95, group=2)
     shifted, rng = filled_buffer(3, 50, 4, 0.95, group=2)
-    shifted.discounts[:] = alone.discounts[:] = 0.9
+    shifted.dt_s[:] = alone.dt_s[:] = 0.2
     shifted.episode_starts[:] = alone.episode_starts[:] = 0.0
     shifted.rewards += np.repeat(rng.normal(size=(50, 2)) * 5.0, 2, axis=1).astype(np.float32)
     for buffer in (alone, shifted):
@@ -105,6 +119,7 @@ def test_a_truncated_episode_is_bootstrapped_with_its_own_discount() -> None:
         discount_rate_per_s=2.0,
         reward_scale=3.0,
         gae_lambda=1.0,
+        gae_time_s=0.0,
         learning_rate=0.0,
         rollouts_per_arrivals=1,
     )
