@@ -3,7 +3,7 @@
 The run goes through stages; each stage's results stay in --out, so the same command resumes where it stopped.
 
 1. The knee of `static` on each workload and cluster shape, the load that every other load is a multiple of.
-2. The knobs of `kairos`, tuned on a separate set of requests by the cost that the policy learns to minimise.
+2. The knobs of `kairos`, tuned on a separate set of requests.
 3. With --warm-start lookahead, a start for PPO: placements played forward on copies of the cluster, their costs
    fitted by the network. It is evaluated too.
 4. PPO, from scratch or from there, on a mixture: each group of environments plays one workload on one shape.
@@ -29,7 +29,7 @@ from agents.placement_policy import current_layout
 from envs.choices import CHOICE_SETS, most_choices
 from envs.cluster import ClusterConfig, parse_shape
 from envs.generators import families, generate, slos_of_family
-from envs.objective import TUNING_OBJECTIVE
+from envs.objective import TRAINING_OBJECTIVE, TUNING_OBJECTIVE
 from envs.traces import formats, read_trace, slos_of_format
 from envs.workload import Workload
 from experiments.arguments import add_slos, add_step_budget, check_counts, check_families, check_positive, option, slos
@@ -55,7 +55,7 @@ RULES = ["static", "always-local", "colocated", "shortest-ttft", "shortest-ttft:
 
 _WARM_EPISODE_REQUESTS = 256
 _TUNING_REQUESTS = 1000
-_GROUPS = 4  # at least so many groups of environments; each plays the same arrivals
+_GROUPS = 8  # at least so many groups of environments; each plays the same arrivals
 _START: dict[str, Any] = {
     "start": "running",
     "warm_up": ("static", "shortest-ttft", "random"),
@@ -173,7 +173,7 @@ def train(args: Namespace) -> None:
     claim(folder, command)
     _write_json(
         folder / "config.json",
-        {**command, "tail_weight": TUNING_OBJECTIVE.tail_weight, "training_loads": TRAINING_LOADS},
+        {**command, "objective": asdict(TRAINING_OBJECTIVE), "training_loads": TRAINING_LOADS},
     )
     with replacing(folder / "command.txt") as path:
         path.write_text(f"python -m experiments.train {args.line}\n")
@@ -232,7 +232,8 @@ def train(args: Namespace) -> None:
             if trace
             else f"seeds {EVALUATION_SEED} to {EVALUATION_SEED + args.seeds - 1}, on which nothing was trained or tuned"
         ),
-        f"cost that was minimised: TTFT / SLO + {TUNING_OBJECTIVE.tail_weight:g} (TTFT / SLO)^2 + TBT excess",
+        f"cost of a request that PPO minimises: TTFT / SLO + {TRAINING_OBJECTIVE.tail_weight:g} (TTFT / SLO)^2 + TBT "
+        f"excess + {TRAINING_OBJECTIVE.miss_weight:g} if it misses an SLO; that of tuning has no last term",
         slos_line(of_each, native=args.trace_format == "native"),
         f"`{kairos}` is kairos tuned on a separate set of requests: least cost within a point of the best attainment, "
         f"of {len(tried)} settings (tuning.json); `shortest-ttft` is not from a paper",
@@ -331,8 +332,8 @@ def _learn(args: Namespace, settings: Sequence[Setting], folder: Path) -> list[s
             setting.config.shape,
             args.choices,
             step_budget=args.step_budget,
-            tail_weight=TUNING_OBJECTIVE.tail_weight,
             rows=rows,
+            **asdict(TRAINING_OBJECTIVE),
             **setting.source.environment(*TRAINING_LOADS),
             **_START,
         )
@@ -363,7 +364,7 @@ def _warm_start(
     from agents.pretrain import FitArguments, regress_costs
 
     lookahead = LookaheadArguments(
-        episodes=args.warm_episodes, objective=TUNING_OBJECTIVE, choices=args.choices, seed=args.seed
+        episodes=args.warm_episodes, objective=TRAINING_OBJECTIVE, choices=args.choices, seed=args.seed
     )
     began_s = time.monotonic()
 
