@@ -91,8 +91,9 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     strictest TBT SLO among the requests decoding there; under "fixed" the router plans the chunks, by its old report,
     within 0.9 (`envs.chunk_plan.PLAN_BETA`) of it, on decode nodes and wherever requests decode.
 
-    Choosing a masked row places the request on the prefill node with the fewest queued tokens and the decode node with
-    the fewest unfinished requests, and sets `info["invalid_action"]`; with `strict_actions` it raises ValueError.
+    A request too long for the KV of the smallest node is rejected, whatever is chosen. Choosing a masked row places the
+    request on the prefill node with the fewest queued tokens and the decode node with the fewest unfinished requests,
+    and sets `info["invalid_action"]`; with `strict_actions` it raises ValueError.
 
     ## Observation space
     `Dict`, float32 in [0, 1] except the mask. A value x >= 0 is squashed to log(1 + x / reference) / (1 + log(1 + x /
