@@ -1,5 +1,6 @@
 # make train: set up, train a policy, evaluate it beside the heuristics.    make test: set up, lint, type-check, test.
-.PHONY: train test lint type unit unit-fast explore format compiled plain clean
+# make map: set up, tune and compare rules under four TBT SLOs and two step budgets, map the winners.
+.PHONY: train map test lint type unit unit-fast explore format compiled plain clean
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -12,6 +13,23 @@ PYTEST := WANDB_MODE=disabled OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOB
 
 train: $(VENV)/ready
 	$(BIN)/python -m experiments.train $(TRAIN)
+
+# Where disaggregation pays (docs/map.md). Finished runs are kept, so the same command resumes; JOBS runs go at a time.
+MAP_RULES := kairos colocated shortest-ttft dynaserve arrow taichi
+MAP_WORKLOADS := LPLD LPHD HPLD HPHD burst
+MAP_TBT_SLOS_S := 0.025 0.03 0.05 0.1
+MAP_OUT ?= runs/map
+
+map: $(VENV)/ready
+	set -e; for tbt in $(MAP_TBT_SLOS_S); do for budget in fixed slo; do \
+	  given="--workload $(MAP_WORKLOADS) --tbt-slo $$tbt --step-budget $$budget --jobs $(JOBS)"; \
+	  tuned=$(MAP_OUT)/tune-$$budget-$$tbt; \
+	  $(BIN)/python -m experiments.tune --policies $(MAP_RULES) $$given --out $$tuned; \
+	  $(BIN)/python -m experiments.compare --policies static $(MAP_RULES) $$given --tuned $$tuned \
+	    --loads 0.7 0.95 1.05 --seeds 10 --out $(MAP_OUT)/table-$$budget-$$tbt; \
+	done; done
+	$(BIN)/python -m experiments.map $(foreach budget,fixed slo,$(MAP_TBT_SLOS_S:%=$(MAP_OUT)/table-$(budget)-%)) \
+	  --out $(MAP_OUT)
 
 test: lint type unit
 

@@ -14,14 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from experiments.drawing import plain, save
+from experiments.drawing import COLOURS, plain, save
 from experiments.metrics import PARTS, Records, rejected
 from experiments.printed import label
 from experiments.statistics import Interval
 
 Floats = NDArray[np.float64]
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":", "-.")
 _MARKERS = "osD^vXP"
 _PART_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
@@ -44,9 +43,9 @@ def _styles(named: Sequence[str], coloured: Sequence[str] | None) -> dict[str, _
     chosen = list(named if coloured is None else coloured)
     styles = dict.fromkeys(named, _Style("0.78", "-", 1.0, "", 2.0))
     for rank, policy in enumerate(chosen):
-        turn, colour = divmod(rank, len(_COLOURS))
+        turn, colour = divmod(rank, len(COLOURS))
         dashes, marker = _DASHES[turn % len(_DASHES)], _MARKERS[rank % len(_MARKERS)]
-        styles[policy] = _Style(_COLOURS[colour], dashes, 1.9, marker, 3.0)
+        styles[policy] = _Style(COLOURS[colour], dashes, 1.9, marker, 3.0)
     return styles
 
 
@@ -222,8 +221,8 @@ def queue_depth(runs: Mapping[str, Records], end_s: float, title: str, path: Pat
     for axes, (policy, records) in zip(panels, runs.items(), strict=True):
         deflected = records["deflected"]
         for waiting, colour, where in (
-            (records[~deflected], _COLOURS[0], "for a prefill node"),
-            (records[deflected], _COLOURS[4], "deflected: for the node that decodes it"),
+            (records[~deflected], COLOURS[0], "for a prefill node"),
+            (records[deflected], COLOURS[4], "deflected: for the node that decodes it"),
         ):
             axes.fill_between(time_s, depth(waiting, time_s), step="post", color=colour, label=where, alpha=0.75, lw=0)
         axes.set_title(label(policy), loc="left", fontsize=9, pad=2)
@@ -270,7 +269,7 @@ def node_timeline(runs: Mapping[str, Records], start_s: float, end_s: float, tit
         for node in range(nodes):
             here = shown[shown["prefill_node"] == node]
             spans = np.stack([here["prefill_start_s"], here["prefill_end_s"] - here["prefill_start_s"]], axis=1)
-            colours = np.where(here["deflected"], _COLOURS[4], _COLOURS[0]).tolist()
+            colours = np.where(here["deflected"], COLOURS[4], COLOURS[0]).tolist()
             # One collection a row: a patch a prompt takes seconds to draw.
             axes.broken_barh(spans.tolist(), (node - 0.4, 0.8), facecolors=colours, edgecolor="white", linewidth=0.3)
         axes.set_title(label(policy), loc="left", fontsize=9, pad=2)

@@ -9,7 +9,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from experiments.drawing import save
+from experiments.drawing import save, text_colour
 from experiments.groups import Groups, base_of, ranked, workloads
 from experiments.printed import label
 
@@ -72,10 +72,9 @@ def _cells(
     texts: Sequence[Sequence[str]],
 ) -> None:
     image = axes.imshow(values, cmap=colours, norm=scale, aspect="auto")
-    red, green, blue, _ = np.moveaxis(np.asarray(image.cmap(scale(values))), -1, 0)
-    bright = 0.299 * red + 0.587 * green + 0.114 * blue
+    backgrounds = np.asarray(image.cmap(scale(values)))
     for (row, column), text in np.ndenumerate(np.array(texts)):
-        colour = "black" if bright[row, column] > 0.5 else "white"
+        colour = text_colour(backgrounds[row, column].tolist())
         axes.annotate(text, (column, row), ha="center", va="center", fontsize=7, color=colour)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -82,12 +82,17 @@ class Tuned:
                 raise InputError(f"{self.path}: {name} was not tuned; tune it too, or name it with its knobs")
         return [f"{name}={self.chosen[name]}" if name in self.chosen else name for name in names]
 
+    @property
+    def budget(self) -> str:
+        """What was spent on each rule, as part of a sentence."""
+        budget, seeds = self.contents["budget"], self.contents["seeds"]
+        return (
+            f"up to {budget['settings']} settings of each policy, {budget['runs_per_setting']} runs of "
+            f"{budget['requests_per_run']} requests each, seeds {min(seeds)} to {max(seeds)}, on which nothing is "
+            "evaluated"
+        )
+
     def about(self) -> str:
         """A line that says what was tuned, and how."""
-        budget, seeds = self.contents["budget"], self.contents["seeds"]
         knobs = "; ".join(f"{name} {setting.partition(':')[2]}" for name, setting in self.chosen.items())
-        return (
-            f"knobs tuned ({self.path.name}: up to {budget['settings']} settings of each policy, "
-            f"{budget['runs_per_setting']} runs of {budget['requests_per_run']} requests each, seeds {min(seeds)} to "
-            f"{max(seeds)}, on which nothing is evaluated): {knobs}"
-        )
+        return f"knobs tuned ({self.path.name}: {self.budget}): {knobs}"

@@ -8,14 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from experiments.drawing import plain, save
+from experiments.drawing import COLOURS, plain, save
 from experiments.metrics import PARTS
 from experiments.statistics import Floats, Interval
 
 Curve = Sequence[tuple[float, Interval]]
 """(x, value) in order of x."""
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vXP"
 _PART_COLOURS = dict(zip(PARTS, ("#0072B2", "#E69F00", "#009E73", "#CC79A7"), strict=True))
 _PART_LABELS = dict(zip(PARTS, ("prefill queue", "prefill execution", "KV transfer", "decode wait"), strict=True))
@@ -26,7 +25,7 @@ def _draw(axes: Axes, curves: Mapping[str, Curve]) -> None:
     for rank, (name, curve) in enumerate(curves.items()):
         x = [at for at, _ in curve]
         value, low, high = np.array([interval for _, interval in curve]).T
-        colour = _COLOURS[rank % len(_COLOURS)]
+        colour = COLOURS[rank % len(COLOURS)]
         marker = _MARKERS[rank % len(_MARKERS)]
         axes.plot(x, value, label=name, color=colour, marker=marker, markersize=4, linewidth=1.6)
         axes.fill_between(x, np.maximum(low, 0), high, color=colour, alpha=0.15, lw=0)
@@ -160,7 +159,7 @@ def added_step_time(
     figure = Figure(figsize=(6.8, 4.4), layout="constrained")
     axes = figure.add_subplot()
     for rank, (name, curve) in enumerate(curves_s.items()):
-        marker, colour = _MARKERS[rank % len(_MARKERS)], _COLOURS[rank % len(_COLOURS)]
+        marker, colour = _MARKERS[rank % len(_MARKERS)], COLOURS[rank % len(COLOURS)]
         axes.plot(tokens, 1e3 * np.array(curve), marker=marker, color=colour, label=name)
     for text, seconds in claimed:
         axes.axhline(1e3 * seconds, color="0.4", linewidth=1, linestyle=(0, (4, 3)))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from agents.layout import FeatureSizes, Layout
 from agents.network import PlacementNetwork
-from tests.agents.standin_env import GLOBAL, CHOICE, REQUEST
+from tests.agents.standin_env import CHOICE, GLOBAL, REQUEST
 
 SIZES = FeatureSizes(REQUEST, GLOBAL, CHOICE)
 LAYOUT = Layout(1, "pairs", ("r0", "r1", "r2"), ("g0", "g1"), ("c0", "c1", "c2", "c3", "c4"))

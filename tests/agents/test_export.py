@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agents.export import load_policy, save_policy, weight_shapes
 from agents.numpy_policy import NumpyActor
 from hardware_profiles.errors import InputError
-from tests.agents.observations import LAYOUT, SIZES, as_tensors, make_network, make_observation, choice_counts, seeds
+from tests.agents.observations import LAYOUT, SIZES, as_tensors, choice_counts, make_network, make_observation, seeds
 
 
 @pytest.fixture

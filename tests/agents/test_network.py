@@ -8,7 +8,7 @@ from stable_baselines3.common.utils import ConstantSchedule
 from agents.layout import MASKED_SCORE
 from agents.network import PlacementNetwork
 from agents.sb3_policy import PlacementActorCritic
-from tests.agents.observations import SIZES, as_tensors, make_network, make_observation, choice_counts, seeds
+from tests.agents.observations import SIZES, as_tensors, choice_counts, make_network, make_observation, seeds
 from tests.agents.standin_env import ShortestQueueEnv, observation_space
 
 few = settings(max_examples=40)

@@ -5,11 +5,11 @@ from math import exp, log1p
 
 import numpy as np
 import pytest
+from envs.actions import placement_for
+from envs.candidates import candidates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.actions import placement_for
-from envs.candidates import candidates
 from envs.cluster import ClusterConfig, Placement, Request, RequestView, RouterView, simulate
 from envs.observation import (
     GLOBAL_FEATURES,
