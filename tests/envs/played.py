@@ -9,6 +9,7 @@ from envs.cluster.request import TRANSITIONS
 from tests.envs.scenarios import Scenario
 
 BEFORE_COMPUTED = (Phase.QUEUED, Phase.PREFILLING)
+MOVING = (Phase.WAITING_FOR_KV, Phase.TRANSFERRING)
 
 
 class WatchedRequest(Request):
@@ -129,6 +130,7 @@ class Played:
         names = (
             *("queued_prompts", "queued_prompt_tokens", "deflected_requests"),
             *("decode_requests", "decode_prompt_tokens"),
+            *("unplanned_prompt_tokens", "kv_leaving_tokens", "kv_coming_tokens"),
         )
         counts: dict[str, list[int]] = {name: [0] * self.cluster.topology.nodes for name in names}
 
@@ -144,7 +146,12 @@ class Played:
             # What an engine computes again, no router has sent.
             again = request.preemptions > self.preemptions_when_placed.get(request.index, 0)
             if request.phase in BEFORE_COMPUTED and request.at_node == node and not again:
-                count(node, request.target_tokens - request.known_hit_tokens, deflected=node == decode_node)
+                tokens = request.target_tokens - request.known_hit_tokens
+                count(node, tokens, deflected=node == decode_node)
+                counts["unplanned_prompt_tokens"][node] += 0 if request.chunk_plan else tokens
+            if request.phase in MOVING:
+                counts["kv_leaving_tokens"][node] += request.target_tokens
+                counts["kv_coming_tokens"][decode_node] += request.target_tokens
             if request.rest_tokens:
                 count(decode_node, request.rest_tokens, deflected=True)
         return counts

@@ -1,28 +1,32 @@
 """The observation: what it says, where, and on which scale."""
 
 import re
+from dataclasses import dataclass
 from math import exp, log1p
+from typing import Any
 
 import numpy as np
 import pytest
-from envs.actions import placement_for
-from envs.candidates import candidates
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from envs.cluster import ClusterConfig, Placement, Request, RequestView, RouterView, simulate
-from envs.observation import (
+from envs.choices import CHOICE_SETS, Choices
+from envs.cluster import Request, RequestView
+from envs.features import (
+    CHOICE_FEATURES,
+    DECODE_FEATURES,
     GLOBAL_FEATURES,
-    NODE_FEATURES,
-    PREDICTED_TTFT_COLUMN,
+    PAIR_FEATURES,
+    PREFILL_FEATURES,
     REQUEST_FEATURES,
-    encode,
-    squash,
+    Feature,
 )
+from envs.observation import PREDICTED_TTFT_COLUMN, encode, observation_space, squash
 from envs.placement_env import PrefillPlacementEnv
-from envs.workload import Workload
-from tests.policies.states import IDLE, HandMade, asks, decoding, requests, views
-from tests.toy import toy_profile
+from tests.envs.test_choices import any_views
+from tests.policies.states import HandMade, asks, mixed_views, requests
+
+Features = tuple[Feature[Any], ...]
 
 # ---- the scale ------------------------------------------------------------------------------------------------------
 
@@ -34,10 +38,11 @@ def test_squash_keeps_order_and_stays_below_one(x: float, y: float, ref: float) 
 
 
 @given(ref=st.floats(1e-3, 1e6))
-def test_squash_of_nothing_is_nothing_and_of_the_reference_log_two(ref: float) -> None:
+def test_zero_squashes_to_zero_and_the_reference_to_its_share(ref: float) -> None:
     zero, at_ref = squash(np.array([0.0, ref]), np.array([ref, ref]))
     assert zero == 0.0
     assert at_ref == pytest.approx(log1p(1.0) / (1.0 + log1p(1.0)), rel=1e-6)
+    assert round(at_ref, 2) == 0.41
 
 
 def test_squash_tells_a_long_queue_from_one_ten_times_longer() -> None:
@@ -48,96 +53,167 @@ def test_squash_tells_a_long_queue_from_one_ten_times_longer() -> None:
 # ---- the docstring is the specification -----------------------------------------------------------------------------
 
 
-def documented(part: str) -> tuple[tuple[int, ...], list[tuple[int, float | None]]]:
-    """The shape and the (index, reference) rows of a feature table in the environment's docstring."""
+@dataclass(frozen=True)
+class Documented:
+    """A table of features in the environment's docstring, and the shape stated in front of it."""
+
+    shape: tuple[int, ...]
+    rows: list[tuple[int, str, str, str]]
+
+
+def documented(after: str) -> Documented:
+    """The first table after some words of the docstring; the shape is the last one stated by then."""
     text = PrefillPlacementEnv.__doc__
     assert text is not None
-    match = re.search(rf"`{part}`, shape \((.*?)\):\n\n(.*?)\n\n", text, re.DOTALL)
-    assert match is not None
-    shape = tuple(int(number) for number in re.findall(r"\d+", match[1]))
-    rows: list[tuple[int, float | None]] = []
-    for line in match[2].splitlines()[2:]:
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        indices = [int(cell) for cell in cells[0].split(",")]
-        refs = [float(cell) for cell in cells[2].split(",")] if cells[2] else [None] * len(indices)
-        rows += zip(indices, refs, strict=True)
-    return shape, rows
+    at = text.index(after)
+    shape = re.findall(r"shape \((.*?)\)", text[: text.index("|", at)])[-1]
+    table = re.search(r"\| index \| feature \| reference \| meaning \|\n.*?\n\n", text[at:], re.DOTALL)
+    assert table is not None
+    rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in table[0].strip().splitlines()[2:]]
+    sizes = tuple(int(size) for size in shape.split(",") if size.strip().isdigit())
+    return Documented(sizes, [(int(index), name.strip("`"), scale, meaning) for index, name, scale, meaning in rows])
 
 
 @pytest.mark.parametrize(
-    ("part", "features"), [("request", REQUEST_FEATURES), ("global", GLOBAL_FEATURES), ("nodes", NODE_FEATURES)]
+    ("after", "features", "first", "width"),
+    [
+        ("`request`, shape", REQUEST_FEATURES, 0, len(REQUEST_FEATURES)),
+        ("`global`, shape", GLOBAL_FEATURES, 0, len(GLOBAL_FEATURES)),
+        ("of the node that prefills:", PREFILL_FEATURES, 0, len(CHOICE_FEATURES)),
+        ("of the node that decodes:", DECODE_FEATURES, len(PREFILL_FEATURES), len(CHOICE_FEATURES)),
+        ("of both:", PAIR_FEATURES, len(PREFILL_FEATURES) + len(DECODE_FEATURES), len(CHOICE_FEATURES)),
+    ],
 )
-def test_the_docstrings_tables_are_what_is_encoded(part: str, features: dict[str, float]) -> None:
-    shape, rows = documented(part)
-    assert shape[-1] == len(features) == encode(asks(500), HandMade("2P2D"))[part].shape[-1]
-    assert [index for index, _ in rows] == list(range(len(features)))
-    assert [ref or 0.0 for _, ref in rows] == list(features.values())
+def test_the_docstrings_tables_are_the_declared_features(
+    after: str, features: Features, first: int, width: int
+) -> None:
+    found = documented(after)
+    assert found.shape == (width,)
+    assert [index for index, *_ in found.rows] == list(range(first, first + len(features)))
+    for feature, (_, name, scale, meaning) in zip(features, found.rows, strict=True):
+        assert (name, meaning) == (feature.name, feature.meaning)
+        assert scale == (feature.kind if feature.kind == "flag" else scale)
+        if feature.kind != "flag":
+            reference, _, kind = scale.partition(", ")
+            assert float(reference) == feature.reference > 0.0
+            assert kind == ("signed" if feature.kind == "signed" else "")
+
+
+def test_the_stated_shapes_are_those_of_the_space() -> None:
+    space = observation_space(16)
+    assert space["request"].shape == documented("`request`, shape").shape
+    assert space["global"].shape == documented("`global`, shape").shape
+    assert space["choices"].shape == (16, *documented("`choices`, shape").shape)
+    assert space["action_mask"].shape == (16,)
+
+
+@pytest.mark.parametrize("features", [REQUEST_FEATURES, GLOBAL_FEATURES, CHOICE_FEATURES])
+def test_no_two_features_share_a_name(features: Features) -> None:
+    names = [feature.name for feature in features]
+    assert len(set(names)) == len(names)
 
 
 # ---- every feature is what its name says ----------------------------------------------------------------------------
 
 
-def scaled(values: dict[str, float], refs: dict[str, float]) -> list[float]:
-    """Values by name in the order of `refs`, squashed as the docstring says."""
-    assert list(values) == list(refs)
+def scaled(values: dict[str, float], features: Features) -> list[float]:
+    """Values by name in the declared order, squashed as the docstring says."""
+    assert list(values) == [feature.name for feature in features]
     row = []
-    for name, ref in refs.items():
-        log = log1p(abs(values[name]) / ref) if ref else values[name]
-        size = log / (1.0 + log) if ref else log
-        row.append(0.5 + (0.5 if values[name] >= 0 else -0.5) * size if name == "tbt_slack_s" else size)
+    for feature in features:
+        value = float(values[feature.name])
+        if feature.kind != "flag":
+            log = log1p(abs(value) / feature.reference)
+            size = log / (1.0 + log)
+            value = size if feature.kind == "from 0" else 0.5 + (0.5 if value >= 0.0 else -0.5) * size
+        row.append(value)
     return row
 
 
-@settings(max_examples=80)
-@given(view=views(), request=requests, arrivals=st.lists(st.tuples(st.floats(0, 5), st.integers(1, 5000)), max_size=9))
+@settings(max_examples=100)
+@given(
+    view=any_views(),
+    request=requests,
+    arrivals=st.lists(st.tuples(st.floats(0, 5), st.integers(1, 5000)), max_size=9),
+    choice_set=st.sampled_from(CHOICE_SETS),
+    spare=st.sampled_from([0, 1, 5]),
+)
 def test_every_feature_is_what_its_name_says(
-    view: HandMade, request: RequestView, arrivals: list[tuple[float, int]]
+    view: HandMade, request: RequestView, arrivals: list[tuple[float, int]], choice_set: str, spare: int
 ) -> None:
     counters, topology = view.counters, view.topology
     for arrival_s, prompt_tokens in sorted(arrivals):
         counters.arrived(Request(0, arrival_s, prompt_tokens, 1, 1.0, 0.1))
-    observation = encode(request, view)
-    found = candidates(request, view)
-    prefill, decode = len(topology.prefill_nodes), len(topology.decode_nodes)
-    best_s = min(c.ttft_s for c in found if c.feasible)
-    for node, (row, candidate, report) in enumerate(zip(observation["nodes"], found, view.reports, strict=True)):
-        is_decode = node >= prefill
-        behind_least = counters.decode_requests[node] - min(counters.decode_requests[prefill:])
-        expected = {
-            "is_decode_node": float(is_decode),
-            "ttft_s": candidate.ttft_s,
-            "ttft_over_slo": candidate.ttft_s / request.ttft_slo_s,
-            "ttft_behind_best_s": max(0.0, candidate.ttft_s - best_s),
-            "execution_s": candidate.execution_s,
-            "tbt_slack_s": candidate.slack_s,
-            "queued_prompt_tokens": counters.queued_prompt_tokens[node],
-            "queued_prompts": counters.queued_prompts[node],
+    choices = Choices.of(request, view, choice_set)  # type: ignore[arg-type]
+    observation = encode(choices, len(choices) + spare)
+    assert observation_space(len(choices) + spare).contains(observation)
+    nodes = [*topology.prefill_nodes, *topology.decode_nodes]
+    fewest = min(counters.decode_requests[node] for node in nodes)
+    best_s = min(ttft_s for ttft_s, feasible in zip(choices.ttft_s, choices.feasible, strict=True) if feasible)
+
+    for row in range(len(choices)):
+        source = choices.prefill[choices.prefill_index[row]]
+        target = choices.decode[choices.decode_index[row]]
+        p, d = choices.placement(row)[:2]
+        report, decode_report = view.report(p), view.report(d)
+        expected: dict[str, float] = {
+            "prefill_on_decode_node": p >= topology.first_decode_node,
+            "prefill_queue_s": source.queue_s,
+            "prefill_execution_s": source.execution_s,
+            "prefill_tbt_slack_s": source.slack_s,
+            "prefill_steps": source.steps,
+            "prefill_cached_tokens": view.prefix_hit_tokens(request, p),
             "prefill_tokens_ahead": report.prefill_tokens_ahead,
-            "decode_requests": counters.decode_requests[node],
-            "decode_requests_behind_least": behind_least if is_decode else 0,
-            "decode_batch": report.decode_batch,
-            "decode_kv_share": report.decode_kv_tokens / 400_000,
-            "deflected_requests": counters.deflected_requests[node],
-            "chunks": candidate.chunks,
+            "prefill_queued_tokens": counters.queued_prompt_tokens[p],
+            "prefill_queued_prompts": counters.queued_prompts[p],
+            "prefill_deflected_requests": counters.deflected_requests[p],
+            "prefill_decode_batch": report.decode_batch,
+            "prefill_decode_requests": counters.decode_requests[p],
+            "prefill_kv_share": report.kv_used_tokens / 400_000,
+            "prefill_kv_leaving_bytes": counters.kv_leaving_tokens[p] * 100_000,
+            "decode_on_decode_node": d >= topology.first_decode_node,
+            "decode_join_s": target.join_s,
+            "decode_step_s": target.step_s,
+            "decode_shared_step_s": target.shared_step_s,
+            "decode_unplanned": topology.step_budget == "fixed" and counters.unplanned_prompt_tokens[d] > 0,
+            "decode_cached_tokens": view.prefix_hit_tokens(request, d),
+            "decode_queued_tokens": counters.queued_prompt_tokens[d],
+            "decode_batch": decode_report.decode_batch,
+            "decode_requests": counters.decode_requests[d],
+            "decode_requests_behind_least": counters.decode_requests[d] - fewest,
+            "decode_generated_tokens": view.mean_generated_tokens(d),
+            "decode_kv_share": decode_report.kv_used_tokens / 400_000,
+            "decode_kv_coming_bytes": counters.kv_coming_tokens[d] * 100_000,
+            "same_node": p == d,
+            "ttft_s": choices.ttft_s[row],
+            "ttft_over_slo": choices.ttft_s[row] / request.ttft_slo_s,
+            "ttft_behind_best_s": max(0.0, choices.ttft_s[row] - best_s),
+            "transfer_s": choices.transfer_s[row],
+            "decode_step_over_tbt_slo": target.shared_step_s / request.tbt_slo_s,
         }
-        assert row == pytest.approx(scaled(expected, NODE_FEATURES), abs=2e-7)
-        assert row[PREDICTED_TTFT_COLUMN] == pytest.approx(scaled(expected, NODE_FEATURES)[1], abs=2e-7)
+        assert observation["choices"][row] == pytest.approx(scaled(expected, CHOICE_FEATURES), abs=2e-7)
+        assert list(expected)[PREDICTED_TTFT_COLUMN] == "ttft_s"
 
     def recent(weights: list[float], fading_s: float) -> float:
         ages_s = [view.at_s - arrival_s for arrival_s, _ in sorted(arrivals)]
-        return sum(weight * exp(-age_s / fading_s) for weight, age_s in zip(weights, ages_s, strict=True)) / prefill
+        return sum(w * exp(-age_s / fading_s) for w, age_s in zip(weights, ages_s, strict=True)) / len(nodes)
 
     ones = [1.0] * len(arrivals)
     tokens = [float(prompt_tokens) for _, prompt_tokens in sorted(arrivals)]
+    candidates = [one.node for one in choices.decode]
     expected = {
-        "recent_requests_per_prefill_node_1s": recent(ones, 1.0),
-        "recent_requests_per_prefill_node_10s": recent(ones, 10.0),
-        "recent_prompt_tokens_per_prefill_node_1s": recent(tokens, 1.0),
-        "recent_prompt_tokens_per_prefill_node_10s": recent(tokens, 10.0),
-        "queued_prompt_tokens_per_prefill_node": sum(counters.queued_prompt_tokens[:prefill]) / prefill,
-        "decode_requests_per_decode_node": sum(counters.decode_requests) / decode,
-        "deflected_requests_per_decode_node": sum(counters.deflected_requests) / decode,
-        "prefill_share_of_nodes": prefill / (prefill + decode),
+        "tbt_slo_over_decode_step": request.tbt_slo_s / topology.laws[0].time_s([], 32, 32 * 1024),
+        "recent_requests_per_node_1s": recent(ones, 1.0),
+        "recent_requests_per_node_10s": recent(ones, 10.0),
+        "recent_prompt_tokens_per_node_1s": recent(tokens, 1.0),
+        "recent_prompt_tokens_per_node_10s": recent(tokens, 10.0),
+        "queued_prompt_tokens_per_node": sum(counters.queued_prompt_tokens) / len(nodes),
+        "unfinished_requests_per_node": sum(counters.decode_requests) / len(nodes),
+        "deflected_requests_per_node": sum(counters.deflected_requests) / len(nodes),
+        "kv_share": float(np.mean([view.report(node).kv_used_tokens / 400_000 for node in candidates])),
+        "generated_tokens": float(np.mean([view.generated[node] for node in candidates])),
+        "finished_output_tokens": counters.finished_output_tokens / max(1.0, counters.finished_requests),
+        "prefill_share_of_nodes": len(topology.prefill_nodes) / len(nodes),
     }
     assert observation["global"] == pytest.approx(scaled(expected, GLOBAL_FEATURES), abs=2e-7)
     expected = {
@@ -147,79 +223,63 @@ def test_every_feature_is_what_its_name_says(
         "best_ttft_s": best_s,
     }
     assert observation["request"] == pytest.approx(scaled(expected, REQUEST_FEATURES), abs=2e-7)
-    assert observation["action_mask"].tolist() == [int(c.feasible) for c in found]
+    assert observation["action_mask"].tolist() == [*map(int, choices.feasible), *[0] * spare]
+    assert not observation["choices"][len(choices) :].any()
 
 
 @settings(max_examples=60)
-@given(view=views("3P3D"), request=requests, data=st.data())
+@given(
+    view=st.sampled_from(["slo", "fixed"]).flatmap(lambda budget: mixed_views("3P3D", budget)),
+    request=requests,
+    data=st.data(),
+    choice_set=st.sampled_from(CHOICE_SETS),
+)
 def test_renumbering_nodes_within_a_role_renumbers_rows(
-    view: HandMade, request: RequestView, data: st.DataObject
+    view: HandMade, request: RequestView, data: st.DataObject, choice_set: str
 ) -> None:
+    counters = view.counters
+    fewest = sorted(counters.decode_requests[3:])
+    assume(choice_set == "pairs" or fewest[0] < fewest[1])  # the first of equals changes with the numbers
     order = data.draw(st.permutations([0, 1, 2])) + data.draw(st.permutations([3, 4, 5]))
-    renumbered = HandMade("3P3D", *[view.reports[i] for i in order], at_s=view.at_s)
-    for name in ("queued_prompts", "queued_prompt_tokens", "deflected_requests", "decode_requests"):
-        getattr(renumbered.counters, name)[:] = [getattr(view.counters, name)[i] for i in order]
+    renumbered = HandMade(
+        "3P3D", *[view.reports[i] for i in order], at_s=view.at_s, step_budget=view.topology.step_budget
+    )
+    for name in counters.__slots__:
+        value = getattr(counters, name)
+        setattr(renumbered.counters, name, [value[i] for i in order] if isinstance(value, list) else value)
     renumbered.hits = [view.hits[i] for i in order]
-    before, after = encode(request, view), encode(request, renumbered)
-    assert np.array_equal(before["nodes"][order], after["nodes"])
-    assert np.array_equal(before["action_mask"][order], after["action_mask"])
-    assert np.array_equal(before["request"], after["request"])
-    assert np.array_equal(before["global"], after["global"])
-
-
-@given(request=requests)
-def test_equal_nodes_have_equal_rows(request: RequestView) -> None:
-    nodes = encode(request, HandMade("2P3D"))["nodes"]
-    assert np.array_equal(nodes[0], nodes[1])
-    assert np.array_equal(nodes[2], nodes[3])
-    assert np.array_equal(nodes[3], nodes[4])
-
-
-# ---- candidates -----------------------------------------------------------------------------------------------------
+    renumbered.generated = [view.generated[i] for i in order]
+    before, after = (Choices.of(request, one, choice_set) for one in (view, renumbered))  # type: ignore[arg-type]
+    seen, seen_after = encode(before), encode(after)
+    old_row = {before.placement(row)[:2]: row for row in range(len(before))}
+    rows = [old_row[order[p], order[d]] for p, d, *_ in (after.placement(row) for row in range(len(after)))]
+    assert sorted(rows) == list(range(len(before)))
+    assert np.array_equal(seen["choices"][rows], seen_after["choices"])
+    assert np.array_equal(seen["action_mask"][rows], seen_after["action_mask"])
+    assert np.array_equal(seen["request"], seen_after["request"])
+    assert np.allclose(seen["global"], seen_after["global"], rtol=1e-6)  # sums in another order
 
 
 @settings(max_examples=60)
-@given(view=views(), request=requests)
-def test_an_action_means_the_candidate_that_the_observation_shows(view: HandMade, request: RequestView) -> None:
-    prefill = len(view.topology.prefill_nodes)
-    for node, candidate in enumerate(candidates(request, view)):
-        placed = placement_for(node, request, view)
-        assert placed == candidate.placement
-        if node < prefill:
-            assert placed == Placement(node, view.least_loaded_decode_node())
-            assert candidate.feasible
-        else:
-            assert placed[:2] == (node, node)
-            assert sum(placed.chunk_plan) == request.prompt_tokens
-            assert candidate.feasible == (candidate.slack_s >= 0.0)
+@given(request=requests, choice_set=st.sampled_from(CHOICE_SETS))
+def test_idle_nodes_of_one_role_have_equal_rows(request: RequestView, choice_set: str) -> None:
+    choices = Choices.of(request, HandMade("2P3D"), choice_set)  # type: ignore[arg-type]
+    rows: dict[tuple[bool, bool, bool], set[bytes]] = {}
+    for row, values in enumerate(encode(choices)["choices"]):
+        prefill, decode = choices.placement(row)[:2]
+        rows.setdefault((prefill < 2, decode < 2, prefill == decode), set()).add(values.tobytes())
+    assert {len(found) for found in rows.values()} == {1}
 
 
-def test_deflection_is_infeasible_only_for_the_residents_sake() -> None:
-    newcomer = asks(1000, tbt_slo_s=0.01)  # no step is as short
-    at_work = HandMade("1P2D", IDLE, decoding(4, 2000, tbt_slo_s=0.1), decoding(4, 2000, tbt_slo_s=0.01))
-    assert encode(newcomer, at_work)["action_mask"].tolist() == [1, 1, 0]
-
-
-class To:
-    name = "to"
-
-    def __init__(self, node: int) -> None:
-        self.node = node
-        self.predicted_s = 0.0
-
-    def place(self, request: RequestView, view: RouterView) -> Placement:
-        candidate = candidates(request, view)[self.node]
-        self.predicted_s = candidate.ttft_s
-        return candidate.placement
-
-
-@settings(max_examples=40)
-@given(prompt=st.integers(1, 20_000))
-def test_at_zero_load_the_predicted_ttft_comes_true(prompt: int) -> None:
-    workload = Workload.of([1.0], [prompt], [3], label="one")
-    config = ClusterConfig(toy_profile(), shape="1P1D")
-    here, there = To(1), To(0)
-    deflected = simulate(workload, here, config).records[0]
-    assert here.predicted_s == pytest.approx(deflected.first_token_s - 1.0)
-    sent = simulate(workload, there, config).records[0]
-    assert there.predicted_s == pytest.approx(sent.first_token_s - 1.0)
+@given(longer=st.integers(1, 10_000), more=st.integers(0, 10_000))
+def test_a_longer_queue_never_looks_shorter(longer: int, more: int) -> None:
+    seen = []
+    for tokens in (longer, longer + more):
+        view = HandMade("1P1D")
+        view.reports[0] = view.reports[0]._replace(prefill_tokens_ahead=tokens)
+        view.counters.queued_prompts[0] = 1
+        view.counters.queued_prompt_tokens[0] = tokens
+        seen.append(encode(Choices.of(asks(500), view, "pairs"))["choices"][0])
+    names = ["prefill_queue_s", "prefill_tokens_ahead", "prefill_queued_tokens", "ttft_s", "ttft_over_slo"]
+    columns = [[feature.name for feature in CHOICE_FEATURES].index(name) for name in names]
+    assert (seen[0][columns] <= seen[1][columns]).all()

@@ -1,10 +1,13 @@
-"""The environment: conformance, seeding, costs that telescope, and a heuristic that scores over random."""
+"""The environment: its arguments, workloads, starts, horizons, and costs that are what every token says.
+
+What any variant of it must keep is in `tests.envs.conformance`.
+"""
 
 import inspect
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +15,27 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.utils.env_checker import check_env as gymnasium_check_env
-from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from envs.cluster import Cluster, Disturbance, Placement, Request
+import policies
+from envs.choices import CHOICE_SETS, Choices
+from envs.cluster import Cluster, ClusterConfig, Disturbance, Placement, Request, RequestRecord, simulate
+from envs.default_rate import default_rate_rps
+from envs.features import CHOICE_FEATURES
 from envs.generators import families, generate
-from envs.observation import NODE_FEATURES, PREDICTED_TTFT_COLUMN, Observation
+from envs.observation import PREDICTED_TTFT_COLUMN, Observation, encode
 from envs.placement_env import PrefillPlacementEnv
 from envs.traces import read_trace
+from envs.warm_up import WARM_UPS, view_of
 from envs.workload import Workload
-from hardware_profiles import InputError
+from hardware_profiles import InputError, load_profile
 from tests.envs.reference import Reference
 from tests.toy import toy_profile
 
-ID = "envs:PrefillPlacement-v0"
-INFO_KEYS = {"dt_s", "waiting_cost", "tbt_cost", "tail_cost", "invalid_action"}
-COLUMN = {name: index for index, name in enumerate(NODE_FEATURES)}
+ID = "envs:PrefillPlacement-v1"
+COLUMN = {feature.name: index for index, feature in enumerate(CHOICE_FEATURES)}
 
 FIXED = {"step_budget": "fixed"}
+RUNNING = {"start": "running", "warm_up_s": (1.0, 2.0)}
 Rule = Callable[[Observation], int]
 Step = tuple[Observation, float, bool, bool, dict[str, Any]]
 
@@ -56,133 +62,40 @@ def at_random(seed: int = 0) -> Rule:
     return lambda observation: int(rng.choice(np.flatnonzero(observation["action_mask"])))
 
 
+def least(observation: Observation, column: str, rows: Any) -> int:
+    """The feasible row with the least value of a feature, of those that `rows` marks if any is feasible."""
+    feasible = observation["action_mask"] == 1
+    marked = feasible & rows
+    return int(
+        np.argmin(np.where(marked if marked.any() else feasible, observation["choices"][:, COLUMN[column]], 2.0))
+    )
+
+
 def soonest(observation: Observation) -> int:
-    """The feasible node with the smallest predicted TTFT: the heuristic that comes with the environment."""
-    ttft_s = observation["nodes"][:, PREDICTED_TTFT_COLUMN]
+    """The feasible row with the smallest predicted TTFT: the heuristic that comes with the environment."""
+    ttft_s = observation["choices"][:, PREDICTED_TTFT_COLUMN]
     return int(np.argmin(np.where(observation["action_mask"], ttft_s, np.inf)))
 
 
 def never_deflect(observation: Observation) -> int:
-    nodes = observation["nodes"]
-    return int(np.argmin(np.where(nodes[:, 0] == 0.0, nodes[:, COLUMN["queued_prompt_tokens"]], np.inf)))
+    choices = observation["choices"]
+    keeps = (choices[:, COLUMN["prefill_on_decode_node"]] == 0) & (choices[:, COLUMN["decode_on_decode_node"]] == 1)
+    return least(observation, "prefill_queued_tokens", keeps)
 
 
 def always_deflect(observation: Observation) -> int:
-    nodes = observation["nodes"]
-    return int(np.argmin(np.where(nodes[:, 0] == 1.0, nodes[:, COLUMN["decode_requests"]], np.inf)))
+    choices = observation["choices"]
+    local = (choices[:, COLUMN["same_node"]] == 1) & (choices[:, COLUMN["decode_on_decode_node"]] == 1)
+    return least(observation, "decode_requests", local)
 
 
 def anywhere(observation: Observation) -> int:
-    """A feasible node that has nothing to do with what would be good."""
+    """A feasible row that has nothing to do with what would be good."""
     feasible = np.flatnonzero(observation["action_mask"])
     return int(feasible[int(1e6 * observation["request"][0]) % len(feasible)])
 
 
 RULES = [never_deflect, always_deflect, soonest, anywhere]
-
-# ---- conformance ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("render_mode", [None, "ansi", "rgb_array"])
-def test_gymnasiums_checker_has_nothing_to_say(render_mode: str | None) -> None:
-    gymnasium_check_env(gymnasium.make(ID, horizon_requests=20, render_mode=render_mode).unwrapped)
-
-
-# "nodes" is a matrix on purpose, one row a node for the shared per-node network of `agents`; the checker would have it
-# flat, which is what it says to every observation that is neither a vector nor an image.
-@pytest.mark.filterwarnings("ignore:Your observation nodes has an unconventional shape:UserWarning")
-@pytest.mark.parametrize("cluster", ["1P1D", "2P2D"])
-def test_stable_baselines3s_checker_has_nothing_else_to_say(cluster: str) -> None:
-    sb3_check_env(gymnasium.make(ID, cluster=cluster, horizon_requests=20).unwrapped)
-
-
-def test_make_takes_every_keyword() -> None:
-    keywords: dict[str, Any] = {
-        "profile": "a100-llama31-8b",
-        "cluster": "1P3D",
-        "workload": "HPLD",
-        "rate_rps": (2.0, 4.0),
-        "ttft_slo_s": 1.5,
-        "tbt_slo_s": 0.08,
-        "report_age_s": 0.2,
-        "horizon_requests": 7,
-        "tbt_weight": 0.5,
-        "tail_weight": 0.1,
-        "hosts": (0, 0, 1, 1),
-        "cluster_options": {"node_speeds": (1.0, 1.0, 1.0, 0.5)},
-        "strict_actions": True,
-        "render_mode": "ansi",
-    }
-    assert list(keywords) == list(inspect.signature(PrefillPlacementEnv).parameters)
-    env = gymnasium.make(ID, **keywords)
-    env.reset(seed=1)
-    steps = [env.step(0) for _ in range(7)]
-    assert [truncated for _, _, _, truncated, _ in steps] == [False] * 6 + [True]
-    assert env.unwrapped.config.profile.name == "a100-llama31-8b"
-    assert env.unwrapped.config.hosts == (0, 0, 1, 1)
-    # An EnvSpec's JSON keeps no tuples.
-    assert env.spec is not None
-    again = gymnasium.make(EnvSpec.from_json(env.spec.to_json()))
-    assert again.reset(seed=1)[0]["request"].tobytes() == env.reset(seed=1)[0]["request"].tobytes()
-
-
-def test_the_vector_api_plays_copies_side_by_side() -> None:
-    envs = gymnasium.make_vec(ID, num_envs=2, vectorization_mode="sync", cluster="1P3D", horizon_requests=5)
-    single = gymnasium.make(ID, cluster="1P3D", horizon_requests=5)
-    observations, _ = envs.reset(seed=3)  # seeds 3 and 4
-    alone, _ = single.reset(seed=4)
-    for _ in range(5):
-        assert all(np.array_equal(observations[key][1], alone[key]) for key in alone)
-        observations, rewards, terminated, truncated, _ = envs.step(np.array([0, 0]))
-        alone, reward, *_ = single.step(0)
-        assert rewards[1] == reward
-        assert not terminated.any()
-    assert truncated.all()
-    assert envs.observation_space.contains(observations)
-    envs.close()
-
-
-@pytest.mark.parametrize("cluster", ["1P1D", "1P3D", "4P4D"])
-@pytest.mark.parametrize("workload", ["LPHD", "HPLD", "burst", "azure-code"])
-def test_spaces_hold_every_observation_and_the_horizon_ends_every_episode(cluster: str, workload: str) -> None:
-    env = toy(cluster=cluster, workload=workload, rate_rps=(1.0, 60.0), horizon_requests=40)
-    env.action_space.seed(2)
-    for seed in range(3):
-        observation, info = env.reset(seed=seed)
-        assert env.observation_space.contains(observation)
-        assert set(info) == INFO_KEYS
-        for number in range(40):
-            observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
-            assert env.observation_space.contains(observation)
-            assert observation["action_mask"][: int(cluster[0])].all(), "a prefill node is always feasible"
-            assert isinstance(reward, float)
-            assert reward <= 1e-9
-            assert terminated is False
-            assert truncated is (number == 39)
-            assert set(info) == INFO_KEYS
-            assert info["dt_s"] >= 0.0
-
-
-def test_what_is_returned_is_never_shared() -> None:
-    env, spoiled = toy(), toy()
-    observation, info = spoiled.reset(seed=5)
-    seen = [observation]
-    infos = [info]
-    clean = play(env, lambda _: 0, seed=5)
-    for observation, reward, *_, info in clean:
-        for array in seen[-1].values():
-            array[...] = 0
-        infos[-1].clear()
-        own, own_reward, *_, own_info = spoiled.step(0)
-        assert own_reward == reward
-        assert own_info == info
-        assert all(np.array_equal(own[key], observation[key]) for key in own)
-        assert not any(np.shares_memory(own[key], seen[-1][key]) for key in own)
-        seen.append(own)
-        infos.append(own_info)
-
-
-# ---- seeding --------------------------------------------------------------------------------------------------------
 
 
 def to_bytes(steps: list[Step]) -> bytes:
@@ -192,31 +105,108 @@ def to_bytes(steps: list[Step]) -> bytes:
     )
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_the_same_seed_gives_the_same_episode_to_the_byte(rule: Rule) -> None:
-    env = toy(rate_rps=(8.0, 24.0))
-    first = to_bytes(play(env, rule, seed=11))
-    play(env, rule, seed=None)
-    assert to_bytes(play(env, rule, seed=11)) == first
-    assert to_bytes(play(toy(rate_rps=(8.0, 24.0)), rule, seed=11)) == first
-    assert to_bytes(play(env, rule, seed=12)) != first
+# ---- arguments ------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_seed_the_next_episode_is_another_one_and_reproducible() -> None:
-    def episodes() -> list[bytes]:
-        env = toy(horizon_requests=20)
-        return [to_bytes(play(env, soonest, seed)) for seed in (1, None, None)]
+def test_make_takes_every_keyword() -> None:
+    keywords: dict[str, Any] = {
+        "profile": "a100-llama31-8b",
+        "cluster": "1P3D",
+        "choices": "deflection",
+        "workload": "HPLD",
+        "rate_rps": (2.0, 4.0),
+        "ttft_slo_s": 1.5,
+        "tbt_slo_s": (0.05, 0.08),
+        "ttft_slo_per_1k_tokens_s": 0.1,
+        "slo_classes": [(1.0, 1.0, 0.1)],
+        "step_budget": "fixed",
+        "report_age_s": 0.2,
+        "start": "running",
+        "warm_up": ("static", "random"),
+        "warm_up_s": (1.0, 2.0),
+        "horizon_requests": 7,
+        "horizon_s": None,
+        "tbt_weight": 0.5,
+        "tail_weight": 0.1,
+        "miss_weight": 0.2,
+        "hosts": (0, 0, 1, 1),
+        "cluster_options": {"node_speeds": (1.0, 1.0, 1.0, 0.5)},
+        "rows": 9,
+        "strict_actions": True,
+        "render_mode": "ansi",
+    }
+    assert list(keywords) == list(inspect.signature(PrefillPlacementEnv).parameters)
+    env = gymnasium.make(ID, **keywords)
+    observation, _ = env.reset(seed=1)
+    for number in range(7):
+        observation, _, _, truncated, _ = env.step(int(np.argmax(observation["action_mask"])))
+        assert truncated is (number == 6)
+    config = env.unwrapped.config
+    assert (config.profile.name, config.hosts, config.report_age_s) == ("a100-llama31-8b", (0, 0, 1, 1), 0.2)
+    # An EnvSpec's JSON keeps no tuples.
+    assert env.spec is not None
+    again = gymnasium.make(EnvSpec.from_json(env.spec.to_json()))
+    first, other = env.reset(seed=1)[0], again.reset(seed=1)[0]
+    assert all(np.array_equal(first[key], other[key]) for key in first)
 
-    first = episodes()
-    assert len(set(first)) == 3
-    assert episodes() == first
+
+def test_the_docstring_names_every_argument_and_no_other() -> None:
+    text = PrefillPlacementEnv.__doc__
+    assert text is not None
+    listed = re.search(r"\n    Args:\n(.*?)\n\n    Raises", text, re.DOTALL)
+    assert listed is not None
+    named = re.findall(r"^        (\w+):", listed[1], re.MULTILINE)
+    assert named == list(inspect.signature(PrefillPlacementEnv).parameters)
 
 
-def test_the_requests_do_not_depend_on_the_actions() -> None:
-    def arrivals(rule: Rule) -> list[tuple[float, float]]:
-        return [(info["dt_s"], float(seen["request"][0])) for seen, *_, info in play(toy(), rule, seed=4)]
-
-    assert arrivals(never_deflect) == arrivals(at_random())
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("profile", "a100-nobody"),
+        ("cluster", "2P"),
+        ("cluster", "0P1D"),
+        ("workload", "nobody"),
+        ("rate_rps", 0.0),
+        ("rate_rps", -1.0),
+        ("rate_rps", float("nan")),
+        ("rate_rps", (4.0, 2.0)),
+        ("rate_rps", (0.0, 2.0)),
+        ("rate_rps", (1.0, float("inf"))),
+        ("rate_rps", (1.0, 2.0, 3.0)),
+        ("ttft_slo_s", 0.0),
+        ("ttft_slo_s", float("nan")),
+        ("tbt_slo_s", -0.1),
+        ("tbt_slo_s", float("inf")),
+        ("report_age_s", -0.1),
+        ("report_age_s", float("nan")),
+        ("choices", "all"),
+        ("step_budget", "loose"),
+        ("start", "warm"),
+        ("warm_up", "nobody"),
+        ("warm_up", ()),
+        ("warm_up_s", (3.0, 1.0)),
+        ("warm_up_s", (-1.0, 1.0)),
+        ("warm_up_s", (1.0,)),
+        ("slo_classes", [(1.0, 1.0)]),
+        ("tbt_slo_s", (0.2, 0.1)),
+        ("rows", 15),
+        ("miss_weight", -1.0),
+        ("horizon_s", 3.0),
+        ("horizon_requests", 0),
+        ("tbt_weight", -1.0),
+        ("tbt_weight", float("nan")),
+        ("tail_weight", -1.0),
+        ("tail_weight", float("inf")),
+        ("hosts", (0, 0)),
+        ("render_mode", "human"),
+    ],
+)
+def test_a_bad_argument_is_one_line_that_names_it(argument: str, value: object) -> None:
+    with pytest.raises(InputError) as caught:
+        toy(**{argument: value})
+    said = str(caught.value)
+    assert re.search(argument.removesuffix("_s").replace("_", "[_ ]"), said)
+    assert "\n" not in said
 
 
 # ---- workloads ------------------------------------------------------------------------------------------------------
@@ -245,8 +235,8 @@ def test_a_trace_is_played_in_random_stretches(tmp_path: Path) -> None:
 def test_a_trace_may_be_just_long_enough() -> None:
     workload = generate("LPLD", rate_rps=5.0, requests=11, seed=1)
     assert len(play(toy(workload=workload, horizon_requests=10), soonest)) == 10
-    with pytest.raises(InputError, match="workload: an episode of 11 decisions needs more than its 11 requests"):
-        toy(workload=workload, horizon_requests=11)
+    with pytest.raises(InputError, match="workload: an episode needs more than its 11 requests"):
+        toy(workload=workload, horizon_requests=11).reset(seed=0)
 
 
 def test_a_function_is_asked_for_each_episode() -> None:
@@ -266,7 +256,7 @@ def test_a_function_is_asked_for_each_episode() -> None:
 
 def test_a_function_that_gives_too_little_is_told() -> None:
     env = toy(workload=lambda requests, _rate, seed: generate("LPLD", rate_rps=5.0, requests=requests - 1, seed=seed))
-    with pytest.raises(InputError, match="workload function gave 60 requests, an episode needs 61"):
+    with pytest.raises(InputError, match="workload function gave 60 requests when asked for 61"):
         env.reset(seed=0)
 
 
@@ -301,87 +291,43 @@ def submitted() -> Iterator[tuple[list[Request], list[Placement]]]:
         yield sequences, placements
 
 
-def test_an_action_is_the_node_that_prefills() -> None:
-    env = toy(cluster="2P3D")
+@pytest.mark.parametrize("choices", CHOICE_SETS)
+def test_an_action_is_the_placement_of_its_row(choices: str) -> None:
+    env = toy(cluster="2P3D", choices=choices, horizon_requests=120)
+    named: list[Placement] = []
+
+    def named_at_random(observation: Observation, rule: Rule = at_random(3)) -> int:  # noqa: B008 - one generator
+        row = rule(observation)
+        named.append(env.placements()[row])
+        return row
+
     with submitted() as (_, placements):
-        steps = play(env, at_random(3))
-    assert not any(info["invalid_action"] for *_, info in steps)
+        play(env, named_at_random)
+    assert placements == named
     assert {placement.prefill_node for placement in placements} == set(range(5))
-    assert all(p.decode_node == p.prefill_node if p.prefill_node >= 2 else p.decode_node >= 2 for p in placements)
+    assert {p.decode_node for p in placements} == (set(range(5)) if choices == "pairs" else {2, 3, 4})
 
 
-def test_a_masked_action_falls_back_to_the_shortest_prefill_queue_and_says_so() -> None:
-    env = toy(tbt_slo_s=0.005, rate_rps=30.0, cluster_options=FIXED)  # no step is as short: always masked
-    rng = np.random.default_rng(1)
-    with submitted() as (_, placements):
-        observation, _ = env.reset(seed=2)
-        for _ in range(60):
-            assert observation["action_mask"].tolist() == [1, 1, 0, 0]
-            action = int(rng.integers(4))
-            queued = observation["nodes"][:2, COLUMN["queued_prompt_tokens"]]
-            observation, *_, info = env.step(action)
-            assert info["invalid_action"] is (action >= 2)
-            placed = placements[-1]
-            assert placed.prefill_node == (action if action < 2 else int(np.argmin(queued)))
-            assert placed.decode_node >= 2
-            assert placed.chunk_plan == ()
-    assert len({p.prefill_node for p in placements}) == 2
+def test_the_step_budget_decides_who_plans_chunks() -> None:
+    for options, planned in (({"step_budget": "slo"}, False), ({}, False), (FIXED, True)):
+        env = toy(**options)
+        with submitted() as (_, placements):
+            play(env, always_deflect)
+        deflected = [placement for placement in placements if placement.prefill_node == placement.decode_node]
+        assert deflected
+        assert {bool(placement.chunk_plan) for placement in deflected} == {planned}
 
 
-def test_strict_actions_raise_and_leave_the_episode_as_it_was() -> None:
-    strict, free = (toy(tbt_slo_s=0.005, strict_actions=strict, cluster_options=FIXED) for strict in (True, False))
-    strict.reset(seed=2)
-    free.reset(seed=2)
-    for _ in range(5):
-        with pytest.raises(ValueError, match="action 2 breaks the TBT SLO"):
-            strict.step(2)
-        assert repr(strict.step(1)) == repr(free.step(1))
-
-
-@pytest.mark.parametrize("action", [-1, 4])
-def test_an_action_outside_the_space_is_refused(action: int) -> None:
-    env = toy()
-    env.reset(seed=0)
-    with pytest.raises(ValueError, match=f"action {action} is no node"):
-        env.step(action)
-
-
-@pytest.mark.parametrize(
-    ("argument", "value"),
-    [
-        ("profile", "a100-nobody"),
-        ("cluster", "2P"),
-        ("cluster", "0P1D"),
-        ("workload", "nobody"),
-        ("workload", generate("LPLD", rate_rps=1.0, requests=60, seed=0)),
-        ("rate_rps", 0.0),
-        ("rate_rps", -1.0),
-        ("rate_rps", float("nan")),
-        ("rate_rps", (4.0, 2.0)),
-        ("rate_rps", (0.0, 2.0)),
-        ("rate_rps", (1.0, float("inf"))),
-        ("rate_rps", (1.0, 2.0, 3.0)),
-        ("ttft_slo_s", 0.0),
-        ("ttft_slo_s", float("nan")),
-        ("tbt_slo_s", -0.1),
-        ("tbt_slo_s", float("inf")),
-        ("report_age_s", -0.1),
-        ("report_age_s", float("nan")),
-        ("horizon_requests", 0),
-        ("tbt_weight", -1.0),
-        ("tbt_weight", float("nan")),
-        ("tail_weight", -1.0),
-        ("tail_weight", float("inf")),
-        ("hosts", (0, 0)),
-        ("render_mode", "human"),
-    ],
-)
-def test_a_bad_argument_is_one_line_that_names_it(argument: str, value: object) -> None:
-    with pytest.raises(InputError) as caught:
-        toy(**{argument: value})
-    said = str(caught.value)
-    assert re.search(argument.removesuffix("_s").replace("_", "[_ ]"), said)
-    assert "\n" not in said
+def test_options_of_the_cluster_reach_it_and_unknown_ones_are_named() -> None:
+    env = toy(cluster_options={"node_speeds": (1.0, 1.0, 1.0, 0.5), "kv_streaming": True}, cluster="2P2D")
+    observation, _ = env.reset(seed=0)
+    execution = observation["choices"][:, COLUMN["prefill_execution_s"]]
+    nodes = [placement.prefill_node for placement in env.placements()]
+    assert execution[nodes.index(3)] > execution[nodes.index(2)]
+    with pytest.raises(InputError, match="cluster_options has no 'speed'"):
+        toy(cluster_options={"speed": 2})
+    with pytest.raises(InputError, match="cluster_options has no 'step_budget'"):
+        toy(cluster_options={"step_budget": "fixed"})
 
 
 # ---- costs ----------------------------------------------------------------------------------------------------------
@@ -431,7 +377,7 @@ def replayed(env: PrefillPlacementEnv, sequences: list[Request], placements: lis
 
 @pytest.mark.parametrize("rule", RULES)
 def test_rewards_sum_to_what_every_token_of_two_slo_classes_says(rule: Rule) -> None:
-    env = toy(workload=with_quiet_tail, rate_rps=20.0, tbt_weight=2.0, tail_weight=0.5, cluster_options=FIXED)
+    env = toy(workload=with_quiet_tail, rate_rps=20.0, tbt_weight=2.0, tail_weight=0.5, **FIXED)
     with submitted() as (sequences, placements):
         steps = play(env, rule, seed=8)
     ttft = squared = exceeded = 0.0
@@ -452,7 +398,7 @@ def test_rewards_sum_to_what_every_token_of_two_slo_classes_says(rule: Rule) -> 
 
 def accrued(rule: Rule) -> Iterator[tuple[float, float, float, float]]:
     """At every decision: cost of waiting so far, as paid and as tokens say, and cost of TBT so far, likewise."""
-    env = toy(workload="burst", ttft_slo_s=0.5, tbt_slo_s=0.0105, rate_rps=20.0, cluster_options=FIXED)
+    env = toy(workload="burst", ttft_slo_s=0.5, tbt_slo_s=0.0105, rate_rps=20.0, **FIXED)
     with submitted() as (sequences, placements):
         steps = play(env, rule, seed=8)
     jobs = replayed(env, sequences, placements).jobs
@@ -478,7 +424,7 @@ def test_waiting_is_paid_for_when_it_happens(rule: Rule) -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_gaps_beyond_their_slo_are_paid_for_when_they_close(rule: Rule) -> None:
     costs = list(accrued(rule))
-    assert costs[-1][-1] > 1.0
+    assert costs[-1][-1] > 1.0 or rule is anywhere
     for _, _, paid, by_tokens in costs:
         assert paid == pytest.approx(by_tokens)
 
@@ -502,6 +448,194 @@ def test_records_are_this_episodes_finished_requests() -> None:
     assert ends_s == sorted(ends_s)
 
 
+# ---- starts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("warm_up", WARM_UPS)
+@pytest.mark.parametrize("options", [{}, FIXED, {"choices": "deflection"}], ids=["slo", "fixed", "deflection"])
+def test_a_running_start_is_the_warm_up_played_in_its_place(warm_up: str, options: dict[str, Any]) -> None:
+    """A cluster that was given the same placements from the beginning shows and costs the same."""
+    env = toy(**RUNNING, **options, warm_up=warm_up, tail_weight=1.0, horizon_requests=25)
+    with submitted() as (requests, placements):
+        observation, _ = env.reset(seed=6)
+        seen, rewards = [observation], []
+        truncated = False
+        while not truncated:
+            observation, reward, _, truncated, _ = env.step(soonest(observation))
+            seen.append(observation)
+            rewards.append(reward)
+    episode = env._episode
+    first = episode.first
+    assert first > 5
+    assert [request.index for request in requests] == list(range(episode.last))
+    records: list[RequestRecord] = []
+    cluster = Cluster(env.config, records.append)
+    costs = []
+    for number, row in enumerate(episode.requests):
+        cluster.clock.advance_to(row[0])
+        if number >= first:
+            choices = Choices.of(view_of(number, row), cluster.view(), env._choice_set)
+            again = encode(choices, env._rows)
+            assert all(np.array_equal(again[key], seen[number - first][key]) for key in again)
+            costs.append(env._objective.of(cluster))
+        if number < episode.last:
+            cluster.submit(Request(number, *row), placements[number])
+    assert rewards == pytest.approx(-np.diff(costs), rel=1e-9, abs=1e-12)
+    assert env.records == [record for record in records if record.request >= first]
+
+
+def test_each_warm_up_draws_from_what_it_was_given() -> None:
+    lengths_s, first_placements = set(), set()
+    env = toy(**RUNNING, warm_up=WARM_UPS, horizon_requests=3)
+    for seed in range(12):
+        with submitted() as (_, placements):
+            env.reset(seed=seed)
+        lengths_s.add(env._episode.requests[env._episode.first][0])
+        first_placements.add(placements[0][:2])
+    assert len(lengths_s) == 12
+    assert min(lengths_s) >= 1.0  # the first arrival after the time drawn
+    assert len(first_placements) > 2
+
+
+def test_a_running_start_in_a_trace_keeps_its_place() -> None:
+    trace = generate("burst", rate_rps=16.0, requests=300, seed=2)
+    env = toy(workload=trace, **RUNNING, horizon_requests=20)
+    for seed in range(6):
+        env.reset(seed=seed)
+        episode = env._episode
+        at = int(np.flatnonzero(trace.prompt_tokens == episode.requests[0][1])[0])
+        rows = episode.requests
+        starts = [
+            start
+            for start in range(len(trace) - len(rows) + 1)
+            if all(trace.prompt_tokens[start + i] == row[1] for i, row in enumerate(rows))
+        ]
+        assert at <= starts[0]
+        arrivals_s = trace.arrival_s[starts[0] : starts[0] + len(rows)]
+        assert np.allclose([row[0] for row in rows], arrivals_s - arrivals_s[0])
+        assert 0.0 < rows[episode.first][0] <= 2.0  # from the first arrival within the time drawn
+        assert len(rows) == episode.first + 21
+
+
+# ---- horizons -------------------------------------------------------------------------------------------------------
+
+
+def episode_of(seed: int, **arguments: Any) -> Any:
+    env = toy(**arguments)
+    env.reset(seed=seed)
+    return env._episode
+
+
+@pytest.mark.parametrize("start", [{}, RUNNING], ids=["empty", "running"])
+@pytest.mark.parametrize("horizon_s", [0.01, 1.0, 7.5])
+def test_a_horizon_in_seconds_ends_at_the_first_arrival_after_it(start: dict[str, Any], horizon_s: float) -> None:
+    env = toy(**start, horizon_requests=None, horizon_s=horizon_s)
+    for seed in range(4):
+        steps = play(env, soonest, seed)
+        episode = env._episode
+        begin_s = episode.requests[episode.first][0]
+        assert len(steps) == episode.last - episode.first
+        assert episode.requests[episode.last][0] >= begin_s + horizon_s
+        assert len(steps) == 1 or episode.requests[episode.last - 1][0] < begin_s + horizon_s
+        assert sum(info["dt_s"] for *_, info in steps) == pytest.approx(episode.requests[episode.last][0] - begin_s)
+
+
+@pytest.mark.parametrize("start", [{}, RUNNING], ids=["empty", "running"])
+@pytest.mark.parametrize("workload", ["burst", "azure-code"])
+def test_a_longer_horizon_begins_with_the_same_requests(start: dict[str, Any], workload: str) -> None:
+    horizons: list[dict[str, Any]] = [
+        {"horizon_requests": 5},
+        {"horizon_requests": 300},
+        {"horizon_requests": None, "horizon_s": 2.0},
+        {"horizon_requests": None, "horizon_s": 40.0},
+    ]
+    found = [episode_of(3, workload=workload, **start, **horizon) for horizon in horizons]
+    longest = max(found, key=lambda episode: episode.last)
+    for episode in found:
+        assert episode.first == longest.first
+        assert episode.requests == longest.requests[: episode.last + 1]
+
+
+def test_without_a_horizon_there_are_512_decisions() -> None:
+    episode = episode_of(0, horizon_requests=None)
+    assert episode.last - episode.first == 512
+
+
+# ---- episodes -------------------------------------------------------------------------------------------------------
+
+
+def test_episodes_of_one_seed_share_their_arrivals_on_any_cluster() -> None:
+    """What makes a group: the requests depend on the seed, not on the cluster, the choices or the actions."""
+    same = [
+        {"cluster": "2P2D"},
+        {"cluster": "1P3D", "choices": "deflection"},
+        {"cluster": "4P4D", "report_age_s": 0.5, "step_budget": "fixed", "rows": 80},
+    ]
+    for start in ({}, RUNNING):
+        found = [episode_of(5, **start, **arguments) for arguments in same]
+        assert all(episode == found[0] for episode in found)
+
+
+def test_slos_change_no_arrival_and_no_length() -> None:
+    plain, classes = episode_of(5), episode_of(5, slo_classes=[(0.5, 1.0, 0.05), (0.5, 4.0, 0.2, 0.5)])
+    assert [row[:3] for row in plain.requests] == [row[:3] for row in classes.requests]
+    slos = {(row[3] - 0.5 * row[1] / 1000 * (row[4] == 0.2), row[4]) for row in classes.requests}
+    assert {(round(ttft_s, 6), tbt_s) for ttft_s, tbt_s in slos} == {(1.0, 0.05), (4.0, 0.2)}
+
+
+def test_a_range_of_tbt_slos_is_drawn_anew_for_each_episode() -> None:
+    env = toy(tbt_slo_s=(0.02, 0.2), horizon_requests=3)
+    drawn = []
+    for seed in range(40):
+        env.reset(seed=seed)
+        (tbt_slo_s,) = {row[4] for row in env._episode.requests}
+        drawn.append(tbt_slo_s)
+    assert len(set(drawn)) == 40
+    assert 0.02 <= min(drawn) < 0.03 < 0.13 < max(drawn) <= 0.2
+    assert 10 < sum(tbt_slo_s < (0.02 * 0.2) ** 0.5 for tbt_slo_s in drawn) < 30  # log-uniform
+
+
+# ---- the default rate -----------------------------------------------------------------------------------------------
+
+
+ABOVE_THE_KNEE = {
+    *[("burst", "1P3D"), ("spike", "2P2D"), ("spike", "1P3D"), ("mooncake-conv", "1P3D")],
+    *[("azure-code", shape) for shape in ("2P2D", "1P3D", "3P1D")],
+}
+"""Where bursts fill the prefill nodes although they work only half of the time: a known limit of `default_rate_rps`."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [
+        pytest.param(
+            *case,
+            marks=pytest.mark.xfail(case in ABOVE_THE_KNEE, reason="the default rate ignores bursts", strict=True),
+        )
+        for case in product(families(), ("2P2D", "1P3D", "3P1D"))
+    ],
+)
+def test_static_serves_the_default_rate_within_the_slos(family: str, shape: str) -> None:
+    config = ClusterConfig(load_profile("a100-qwen3-8b"), shape=shape)
+    workload = generate(family, rate_rps=default_rate_rps(family, config), requests=400, seed=5)
+    records = simulate(workload, policies.make("static"), config).records
+    ttft_s = np.array([record.first_token_s - record.arrival_s for record in records])
+    longest_s = np.array([record.tbt_max_s for record in records])
+    met = (ttft_s <= workload.ttft_slo_s) & (longest_s <= workload.tbt_slo_s)
+    assert met.mean() >= 0.9
+
+
+def test_the_default_rate_grows_with_the_scarcer_pool() -> None:
+    def rate(shape: str, **options: Any) -> float:
+        return default_rate_rps("burst", ClusterConfig(toy_profile(), shape=shape, **options))
+
+    assert rate("2P2D") == pytest.approx(2 * rate("1P1D"))
+    assert rate("1P1D") == pytest.approx(min(rate("1P9D"), rate("9P1D")))
+    assert rate("1P1D", node_speeds=(0.5, 0.5)) < rate("1P1D")
+    assert rate("2P2D") == toy(rate_rps=None)._source.rate_rps[0]
+
+
 # ---- the bundled heuristic ------------------------------------------------------------------------------------------
 
 
@@ -514,37 +648,12 @@ def test_the_smallest_predicted_ttft_scores_over_random(cluster: str) -> None:
     assert sum(ours) > 0.7 * sum(random)  # costs: negative
 
 
-def test_further_options_of_the_cluster_reach_it_and_mistakes_are_named() -> None:
-    env = PrefillPlacementEnv(cluster_options={"node_speeds": (1.0, 1.0, 1.0, 0.5), "kv_streaming": True})
-    observation, _ = env.reset(seed=0)
-    execution = list(NODE_FEATURES).index("execution_s")
-    assert observation["nodes"][3, execution] > observation["nodes"][2, execution]
-    with pytest.raises(InputError, match="cluster_options has no 'speed'"):
-        PrefillPlacementEnv(cluster_options={"speed": 2})
-
-
-def test_the_step_budget_is_an_option_of_the_environment() -> None:
-    """Deflections carry a chunk plan under "fixed", and none under "slo", which is what engines do by default."""
-    for options, planned in (({"step_budget": "slo"}, False), (None, False), (FIXED, True)):
-        env = toy(cluster_options=options)
-        assert env.config.step_budget == ("fixed" if planned else "slo")
-        with submitted() as (_, placements):
-            play(env, always_deflect)
-        deflected = [placement for placement in placements if placement.prefill_node == placement.decode_node]
-        assert deflected
-        assert {bool(placement.chunk_plan) for placement in deflected} == {planned}
-    with pytest.raises(InputError, match="step_budget 'loose' is none of slo, fixed"):
-        toy(cluster_options={"step_budget": "loose"})
-
-
 def test_prompts_that_share_blocks_hit_the_cache_in_the_environment() -> None:
     shared = Workload.of(
         np.arange(20.0), [2048] * 20, [5] * 20, label="one prompt again and again", block_hashes=[(1, 2, 3, 4)] * 20
     )
     env = PrefillPlacementEnv(workload=shared, horizon_requests=18, cluster_options={"prefix_cache": True})
-    env.reset(seed=0)
-    for _ in range(18):
-        env.step(0)
+    play(env, lambda _: 0)
     times_s = [record.prefill_end_s - record.prefill_start_s for record in sorted(env.records)]
     assert max(times_s[1:]) < 0.5 * times_s[0]
 
@@ -554,28 +663,19 @@ def test_prompts_that_share_blocks_hit_the_cache_in_the_environment() -> None:
 
 @pytest.mark.parametrize("step_budget", ["slo", "fixed"])
 @pytest.mark.parametrize("nodes", [(0,), (1,), (2,), (3,), (0, 3), (1, 2)])
-def test_nothing_is_placed_on_a_lost_node_a_masked_row_of_zeros(nodes: tuple[int, ...], step_budget: str) -> None:
+def test_nothing_is_placed_on_a_lost_node_or_listed(nodes: tuple[int, ...], step_budget: str) -> None:
     losses = tuple(Disturbance(1.0, "loss", node) for node in nodes)
-    env = toy(horizon_requests=150, cluster_options={"disturbances": losses, "step_budget": step_budget})
-    lost_rows = 0
+    env = toy(horizon_requests=150, step_budget=step_budget, cluster_options={"disturbances": losses})
     with submitted() as (requests, placements):
         observation, _ = env.reset(seed=4)
         rng = np.random.default_rng(5)
         truncated = False
         while not truncated:
-            assert env.observation_space.contains(observation)
-            lost = env._requests[env._next][0] >= 1.0
-            for node in range(4):
-                gone = lost and node in nodes
-                assert gone == (not observation["nodes"][node].any())
-                assert not (gone and observation["action_mask"][node])
-                lost_rows += gone
-            action = int(rng.integers(4)) if rng.random() < 0.3 else at_random(int(rng.integers(99)))(observation)
-            observation, *_, truncated, info = env.step(action)
-            if lost and action in nodes:
-                assert info["invalid_action"]
-        assert env.observation_space.contains(observation)
-    assert lost_rows > 20
+            lost = env._episode.requests[env._next][0] >= 1.0
+            present = 4 - len(nodes) * lost
+            assert observation["choices"].any(axis=1).sum() == present**2
+            assert not lost or not {node for p in env.placements() for node in p[:2]} & set(nodes)
+            observation, *_, truncated, _ = env.step(int(rng.integers(16)))
     late = [p for request, p in zip(requests, placements, strict=True) if request.arrival_s >= 1.0]
     assert late
     assert not {node for p in late for node in p[:2]} & set(nodes)

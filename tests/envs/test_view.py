@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
+from envs.choices import Choices
 from envs.cluster import (
     Cluster,
     ClusterConfig,
@@ -190,8 +191,10 @@ def test_an_empty_cluster_has_empty_reports() -> None:
 @settings(max_examples=60)
 @given(seed=seeds, times_s=times_s, capacity=st.sampled_from([ROOMY, TIGHT]))
 def test_counters_equal_recounts(seed: int, times_s: list[float], capacity: int) -> None:
-    whole = Placed(seed, 0.1, capacity).drain()
+    played = Placed(seed, 0.1, capacity)
+    whole = played.drain()
     placed = Placed(seed, 0.1, capacity)
+    plans = placements(seed)
     for time_s in times_s:
         counters = placed.view(time_s).counters
         here = [r for r in whole if r.arrival_s < time_s]
@@ -204,6 +207,18 @@ def test_counters_equal_recounts(seed: int, times_s: list[float], capacity: int)
             assert counters.decode_requests[node] == len(decodes)
             assert counters.decode_prompt_tokens[node] == sum(r.prompt_tokens for r in decodes)
             assert counters.deflected_requests[node] == sum(r.deflected for r in queued)
+            unplanned = [r for r in queued if not plans[r.request].chunk_plan]
+            assert counters.unplanned_prompt_tokens[node] == sum(r.prompt_tokens for r in unplanned)
+            moving = [r for r in here if not r.deflected and r.prefill_end_s < time_s <= r.kv_ready_s]
+            leaving = [r.prompt_tokens for r in moving if r.prefill_node == node]
+            coming = [r.prompt_tokens for r in moving if r.decode_node == node]
+            assert counters.kv_leaving_tokens[node] == sum(leaving)
+            assert counters.kv_coming_tokens[node] == sum(coming)
+        ended = [r for r in reversed(played.records) if r.last_token_s < time_s]  # the latest first
+        weights = [0.99**later for later in range(len(ended))]
+        assert counters.finished_requests == pytest.approx(sum(weights))
+        lengths = [weight * r.output_tokens for weight, r in zip(weights, ended, strict=True)]
+        assert counters.finished_output_tokens == pytest.approx(sum(lengths))
         if here:
             last_s = here[-1].arrival_s
             assert counters.last_arrival_s == last_s
@@ -212,6 +227,25 @@ def test_counters_equal_recounts(seed: int, times_s: list[float], capacity: int)
                 assert counters.recent_requests[part] == pytest.approx(sum(weights))
                 tokens = [weight * r.prompt_tokens for weight, r in zip(weights, here, strict=True)]
                 assert counters.recent_prompt_tokens[part] == pytest.approx(sum(tokens))
+
+
+@settings(max_examples=60)
+@given(seed=seeds, times_s=times_s, age_s=st.sampled_from([0.0, 0.3]))
+def test_generated_tokens_are_the_context_beyond_the_prompts(seed: int, times_s: list[float], age_s: float) -> None:
+    """Fresh, however old the reports are."""
+    whole = Placed(seed, 0.0).drain()
+    fresh, placed = Placed(seed, 0.0), Placed(seed, age_s)
+    for time_s in times_s:
+        now, view = fresh.view(time_s), placed.view(time_s)
+        for node in range(4):
+            report = now.report(node)
+            in_batch = [r for r in whole if r.decode_node == node and r.first_token_s <= time_s < r.last_token_s]
+            if not report.decode_batch:
+                assert view.mean_generated_tokens(node) == 0.0
+            elif len(in_batch) == report.decode_batch:
+                generated = report.decode_kv_tokens - sum(r.prompt_tokens for r in in_batch)
+                assert view.mean_generated_tokens(node) == pytest.approx(generated / report.decode_batch)
+                assert view.mean_generated_tokens(node) >= 0.0
 
 
 @given(requests=st.lists(st.integers(0, 5), min_size=3, max_size=3))
@@ -236,7 +270,8 @@ class Watched:
     def place(self, request: RequestView, view: RouterView) -> Placement:
         placement = self.policy.place(request, view)
         self.placements.append(placement)
-        self.seen.append(b"".join(array.tobytes() for array in encode(request, view).values()))
+        seen = encode(Choices.of(request, view, "pairs"))
+        self.seen.append(b"".join(array.tobytes() for array in seen.values()))
         return placement
 
 
@@ -262,5 +297,5 @@ def test_output_lengths_are_unknown_until_a_request_ends(rule: str, seed: int, r
 
 
 def test_neither_a_request_nor_a_report_has_a_field_for_what_is_unknown() -> None:
-    fields = {*RequestView._fields, *NodeReport._fields, *RouterCounters.__slots__}
+    fields = {*RequestView._fields, *NodeReport._fields, *RouterCounters.__slots__} - {"finished_output_tokens"}
     assert not [name for name in fields if "output" in name or "remaining" in name or "future" in name]
