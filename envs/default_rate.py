@@ -1,22 +1,37 @@
 """The arrival rate of an environment that names none: below what the cluster can serve within its SLOs."""
 
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
 from envs.cluster import ClusterConfig, Topology
 from envs.generators import generate
 from envs.prediction import decode_step_s, prefill_s
-from envs.workload import TBT_SLO_S
+from envs.workload import TBT_SLO_S, Workload
+from hardware_profiles import StepLaw
 
 UTILISATION = 0.5
-"""Share of the scarcer pool's time that the default rate takes. Not from a paper."""
+"""Largest share of a pool's time that the default rate takes. Not from a paper."""
 
-_REQUESTS = 1000
+ON_TIME = 0.98
+"""Share of the prompts to be computed within their TTFT SLO, of those that can be. Not from a paper."""
+
+_REQUESTS = 512
+_SEEDS = range(8)
+_STEP = 0.9  # between two rates that are tried
+
+FloatArray = NDArray[np.float64]
 
 
 def default_rate_rps(family: str, config: ClusterConfig, tbt_slo_s: float = TBT_SLO_S) -> float:
-    """The rate at which the busier of the two pools works `UTILISATION` of the time, requests/s.
+    """The highest rate found at which neither pool is busy for more than `UTILISATION` and prompts are on time.
 
-    A request takes a prefill node its execution alone. A decode node that is full has as many requests of mean length
-    as its KV capacity and `max_seqs` allow and as keep a decode step within the TBT SLO; a request takes its share of
-    each step. Means are over 1,000 requests of the family.
+    A request takes a prefill node its execution alone; prompts are on time if `ON_TIME` of them are computed within
+    their TTFT SLO in one queue that works as fast as all prefill nodes together, which limits bursty families. A decode
+    node that is full has as many requests of mean length as its KV capacity and `max_seqs` allow and as keep a decode
+    step within the TBT SLO; a request takes its share of each step. All of it is computed from eight draws of 512
+    requests.
 
     Args:
         family: a generated family.
@@ -24,18 +39,52 @@ def default_rate_rps(family: str, config: ClusterConfig, tbt_slo_s: float = TBT_
         tbt_slo_s: TBT SLO, seconds.
     """
     topology = Topology(config)
-    workload = generate(family, rate_rps=1.0, requests=_REQUESTS, seed=0)
-    output_tokens = float(workload.output_tokens.mean())
-    context = float(workload.prompt_tokens.mean()) + 0.5 * output_tokens
-    prefill_rps = decode_rps = 0.0
+    episodes = [generate(family, rate_rps=1.0, requests=_REQUESTS, seed=seed) for seed in _SEEDS]
+    prompt_tokens = np.concatenate([one.prompt_tokens for one in episodes])
+    first = topology.laws[topology.prefill_nodes[0]]
+    alone_s = _executions_s(first, prompt_tokens, topology)
+    speeds = 0.0  # of all prefill nodes, in units of the first
     for node in topology.prefill_nodes:
         law = topology.laws[node]
-        executions_s = [prefill_s(law, tokens, topology.token_budget) for tokens in workload.prompt_tokens.tolist()]
-        prefill_rps += len(executions_s) / sum(executions_s)
+        own_s = alone_s if law is first else _executions_s(law, prompt_tokens, topology)
+        speeds += float(alone_s.sum() / own_s.sum())
+    work_s = alone_s / speeds
+
+    output_tokens = float(np.mean([one.output_tokens for one in episodes]))
+    context = float(prompt_tokens.mean()) + 0.5 * output_tokens
+    decode_rps = 0.0
     for node in topology.decode_nodes:
         law = topology.laws[node]
         batch = max(1, min(topology.max_seqs, int(topology.kv_capacity_tokens[node] / context)))
         while batch > 1 and decode_step_s(law, batch, int(batch * context)) > tbt_slo_s:
             batch -= 1
         decode_rps += batch / (output_tokens * decode_step_s(law, batch, int(batch * context)))
-    return UTILISATION * min(prefill_rps, decode_rps)
+
+    rate_rps = UTILISATION * min(1.0 / float(work_s.mean()), decode_rps)
+    parts = list(zip(episodes, np.split(work_s, len(episodes)), strict=True))
+    while _on_time(parts, rate_rps) < ON_TIME:
+        rate_rps *= _STEP
+    return rate_rps
+
+
+def _executions_s(law: StepLaw, prompt_tokens: NDArray[np.int64], topology: Topology) -> FloatArray:
+    """Seconds that a node takes to prefill each prompt alone."""
+    return np.array([prefill_s(law, tokens, topology.token_budget) for tokens in prompt_tokens.tolist()])
+
+
+def _on_time(episodes: Sequence[tuple[Workload, FloatArray]], rate_rps: float) -> float:
+    """Share of the prompts computed within their TTFT SLO in one queue, of those that would be on an idle cluster.
+
+    Args:
+        episodes: requests at 1 request per second, and the seconds that each prompt takes.
+        rate_rps: their rate.
+    """
+    met = possible = 0
+    for workload, work_s in episodes:
+        arrival_s = workload.arrival_s / rate_rps
+        # A request leaves at the latest of (arrival of an earlier one or itself + all work from there on).
+        done_s = np.cumsum(work_s)
+        leaves_s = done_s + np.maximum.accumulate(arrival_s - (done_s - work_s))
+        met += int((leaves_s - arrival_s <= workload.ttft_slo_s).sum())
+        possible += int((work_s <= workload.ttft_slo_s).sum())
+    return met / max(1, possible)

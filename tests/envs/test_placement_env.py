@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise, product
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -598,32 +598,20 @@ def test_a_range_of_tbt_slos_is_drawn_anew_for_each_episode() -> None:
 # ---- the default rate -----------------------------------------------------------------------------------------------
 
 
-ABOVE_THE_KNEE = {
-    *[("burst", "1P3D"), ("spike", "2P2D"), ("spike", "1P3D"), ("mooncake-conv", "1P3D")],
-    *[("azure-code", shape) for shape in ("2P2D", "1P3D", "3P1D")],
-}
-"""Where bursts fill the prefill nodes although they work only half of the time: a known limit of `default_rate_rps`."""
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("family", "shape"),
-    [
-        pytest.param(
-            *case,
-            marks=pytest.mark.xfail(case in ABOVE_THE_KNEE, reason="the default rate ignores bursts", strict=True),
-        )
-        for case in product(families(), ("2P2D", "1P3D", "3P1D"))
-    ],
-)
+@pytest.mark.parametrize("shape", ["2P2D", "1P3D", "3P1D"])
+@pytest.mark.parametrize("family", families())
 def test_static_serves_the_default_rate_within_the_slos(family: str, shape: str) -> None:
     config = ClusterConfig(load_profile("a100-qwen3-8b"), shape=shape)
-    workload = generate(family, rate_rps=default_rate_rps(family, config), requests=400, seed=5)
-    records = simulate(workload, policies.make("static"), config).records
-    ttft_s = np.array([record.first_token_s - record.arrival_s for record in records])
-    longest_s = np.array([record.tbt_max_s for record in records])
-    met = (ttft_s <= workload.ttft_slo_s) & (longest_s <= workload.tbt_slo_s)
-    assert met.mean() >= 0.9
+    rate_rps = default_rate_rps(family, config)
+    met = []
+    for seed in (105, 106, 107):  # other requests than those that the rate is computed from
+        workload = generate(family, rate_rps=rate_rps, requests=400, seed=seed)
+        records = simulate(workload, policies.make("static"), config).records
+        ttft_s = np.array([record.first_token_s - record.arrival_s for record in records])
+        longest_s = np.array([record.tbt_max_s for record in records])
+        met.append((ttft_s <= workload.ttft_slo_s) & (longest_s <= workload.tbt_slo_s))
+    assert np.mean(met) >= 0.9
 
 
 def test_the_default_rate_grows_with_the_scarcer_pool() -> None:
