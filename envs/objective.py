@@ -99,5 +99,5 @@ class Objective:
 DEFAULT_OBJECTIVE = Objective()
 
 TUNING_OBJECTIVE = Objective(tail_weight=8.0)
-"""What rules are tuned by and learned policies trained for. Not from a paper: of the tail weights 2 and 8, tried on seeds from 600,000, 2 gave the lower
-means and 8 the lower tails, none of them beyond those of `shortest-ttft`."""
+"""What rules are tuned by and learned policies trained for. Not from a paper: of the tail weights 2 and 8, tried on
+seeds from 600,000, 2 gave the lower means and 8 the lower tails, none of them beyond those of `shortest-ttft`."""

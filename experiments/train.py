@@ -232,8 +232,8 @@ def train(args: Namespace) -> None:
             if trace
             else f"seeds {EVALUATION_SEED} to {EVALUATION_SEED + args.seeds - 1}, on which nothing was trained or tuned"
         ),
-        f"cost of a request, in training and tuning: TTFT / SLO + {TUNING_OBJECTIVE.tail_weight:g} (TTFT / SLO)^2 + TBT "
-        "excess",
+        f"cost of a request, in training and tuning: TTFT / SLO + {TUNING_OBJECTIVE.tail_weight:g} (TTFT / SLO)^2 "
+        "+ TBT excess",
         slos_line(of_each, native=args.trace_format == "native"),
         f"`{kairos}` is kairos tuned on a separate set of requests: least cost within a point of the best attainment, "
         f"of {len(tried)} settings (tuning.json); `shortest-ttft` is not from a paper",

@@ -605,8 +605,8 @@ def test_static_serves_the_default_rate_within_the_slos(family: str, shape: str)
     config = ClusterConfig(load_profile("a100-qwen3-8b"), shape=shape)
     rate_rps = default_rate_rps(family, config)
     met = []
-    for seed in (105, 106, 107):  # other requests than those that the rate is computed from
-        workload = generate(family, rate_rps=rate_rps, requests=400, seed=seed)
+    for seed in range(100, 112):  # other requests than those that the rate is computed from
+        workload = generate(family, rate_rps=rate_rps, requests=512, seed=seed)
         records = simulate(workload, policies.make("static"), config).records
         ttft_s = np.array([record.first_token_s - record.arrival_s for record in records])
         longest_s = np.array([record.tbt_max_s for record in records])
@@ -618,8 +618,8 @@ def test_the_default_rate_grows_with_the_scarcer_pool() -> None:
     def rate(shape: str, **options: Any) -> float:
         return default_rate_rps("burst", ClusterConfig(toy_profile(), shape=shape, **options))
 
-    assert rate("2P2D") == pytest.approx(2 * rate("1P1D"))
-    assert rate("1P1D") == pytest.approx(min(rate("1P9D"), rate("9P1D")))
+    assert rate("2P2D") > rate("1P1D")
+    assert rate("1P9D") == pytest.approx(rate("1P2D"))  # prefill is the bottleneck
     assert rate("1P1D", node_speeds=(0.5, 0.5)) < rate("1P1D")
     assert rate("2P2D") == toy(rate_rps=None)._source.rate_rps[0]
 
