@@ -85,7 +85,7 @@ def test_a_machine_with_other_code_is_refused() -> None:
 def test_a_job_carries_a_trained_policy_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without the file runs it all the same, and gives the same."""
     path = tmp_path / "policy.npz"
-    layout = current_layout()
+    layout = current_layout("pairs")
     save_policy(path, PlacementNetwork(layout.sizes, 8), layout, {})
 
     def elsewhere(function: Callable[[Any], Any], tasks: Iterable[Any], *_: object) -> Iterator[tuple[Any, Any]]:
