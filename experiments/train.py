@@ -248,7 +248,7 @@ def train(args: Namespace) -> None:
             load_is,
             folder,
             cells_name="comparison.csv",
-            bases=["static", kairos, "shortest-ttft"],
+            bases=["static", kairos, "shortest-ttft", "shortest-ttft:choices=pairs"],
             made_by=made_by(
                 f"python -m experiments.train {args.line}".rstrip(),
                 profile,
