@@ -71,7 +71,11 @@ class RouterView:
         return min(cached, request.prompt_tokens - 1)
 
     def mean_generated_tokens(self, node: int) -> float:
-        """Tokens given so far to the requests decoding on a node, per request; fresh, as the router relays them."""
+        """Tokens that the decode steps of a node have given its requests so far, per request that decodes there.
+
+        Fresh, as the router relays tokens. The first token of a prompt that was prefilled there came out of its prefill
+        and is not counted.
+        """
         engine = self._engines[node]
         report = engine.report(self._clock.now_s)
         if not report.decode_batch:
