@@ -113,6 +113,7 @@ def _name(policy: str) -> list[str]:
     if len(name) <= _CELL_CHARACTERS:
         return [name]
     parts = [part for part in name.partition(":") if part not in ("", ":")]
+    parts = [part.replace("choices=", "") for part in parts]  # the set of choices is named by its value
     return [part if len(part) <= _CELL_CHARACTERS else part[: _CELL_CHARACTERS - 1] + "…" for part in parts]
 
 

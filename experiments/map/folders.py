@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import policies
+from envs.workload import TBT_SLO_S, TTFT_SLO_S
 from experiments.map.kinds import Kind, kind_of
 from experiments.tuned import Tuned
 from hardware_profiles import InputError
@@ -130,7 +131,10 @@ def _command(path: Path) -> dict[str, Any]:
         raise InputError(f"{note}: not a file that experiments.compare wrote, or a damaged one") from None
     if missing:
         raise InputError(f"{note}: no {', '.join(sorted(missing))}; not written by experiments.compare")
-    return dict(command)
+    if command.get("slo_class"):
+        raise InputError(f"{note}: has classes of SLOs; the map is for one TBT SLO per folder")
+    defaults = {"ttft_slo": TTFT_SLO_S, "tbt_slo": TBT_SLO_S}
+    return dict(command) | {name: default for name, default in defaults.items() if command.get(name) is None}
 
 
 def _tuned(named: Path, folder: Path) -> Tuned:
