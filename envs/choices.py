@@ -13,6 +13,7 @@ index). A cluster with more nodes therefore has no more than `SHORTLIST` times t
 decision costs the same on 16P16D as on 4P4D. A shortlisted prefill candidate can always decode the request itself.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Literal, get_args
 
@@ -61,6 +62,7 @@ class Choices:
         same_node: (C,) whether both are one node.
         transfer_s: (C,) predicted KV transfer, seconds; 0 on one node.
         ttft_s: (C,) predicted TTFT, seconds.
+        keeps_roles: (C,) whether a prefill node prefills and a decode node decodes.
         feasible: (C,) whether the row may be chosen; see `of`.
     """
 
@@ -131,37 +133,12 @@ class Choices:
         nodes are in no row.
         """
         topology = view.topology
-        counters = view.counters
-        prefill_nodes, decode_nodes = topology.prefill_nodes, topology.decode_nodes
-        requests = counters.decode_requests
-        queued = counters.queued_prompt_tokens
-        pruned = len(prefill_nodes) > SHORTLIST or len(decode_nodes) > SHORTLIST
-        if pruned:
-            work = queued
-            if prefix and view.has_prefix_caches:
-                work = [queued[node] - view.prefix_hit_tokens(request, node) for node in range(topology.nodes)]
-            sources = (*_least(prefill_nodes, work, requests), *_least(decode_nodes, work, requests))
-        else:
-            sources = (*prefill_nodes, *decode_nodes)
-        if choice_set == "deflection":
-            least = view.least_loaded_decode_node()
-            targets = tuple(dict.fromkeys((least, *[node for node in sources if node >= topology.first_decode_node])))
-            at = {node: index for index, node in enumerate(targets)}
-            prefill_index = np.arange(len(sources))
-            decode_index = np.array([at.get(node, 0) for node in sources])
-        elif pruned:
-            both = (*_least(prefill_nodes, requests, queued), *_least(decode_nodes, requests, queued))
-            alone = [node for node in sources if node not in both]
-            targets = (*both, *alone)
-            at = {node: index for index, node in enumerate(sources)}
-            grid_prefill, grid_decode = _grid(len(sources), len(both))
-            prefill_index = np.concatenate((grid_prefill, np.array([at[node] for node in alone], dtype=np.int64)))
-            decode_index = np.concatenate((grid_decode, len(both) + np.arange(len(alone))))
-        else:
-            targets = sources
-            prefill_index, decode_index = _grid(len(sources), len(targets))
+        requests = view.counters.decode_requests
+        sources = _sources(request, view, prefix=prefix)
+        listed = _deflections if choice_set == "deflection" else _pairs
+        targets, prefill_index, decode_index = listed(view, sources)
         reports = {node: view.report(node) for node in dict.fromkeys((*sources, *targets))}
-        least_requests = min([requests[node] for node in (*prefill_nodes, *decode_nodes)])
+        least_requests = min([requests[node] for node in (*topology.prefill_nodes, *topology.decode_nodes)])
         return cls(
             request,
             view,
@@ -182,6 +159,43 @@ class Choices:
         """The placement that a row stands for."""
         source = self.prefill[self.prefill_index[row]]
         return Placement(source.node, self.decode[self.decode_index[row]].node, source.chunk_plan)
+
+
+Listed = tuple[Sequence[int], IntArray, IntArray]
+"""Candidates for the decode, and of each row the positions of its two candidates among those for prefill and decode."""
+
+
+def _sources(request: RequestView, view: RouterView, *, prefix: bool) -> Sequence[int]:
+    """Candidates for the prefill, prefill nodes first."""
+    topology = view.topology
+    work = view.counters.queued_prompt_tokens
+    if prefix and view.has_prefix_caches:
+        work = [tokens - view.prefix_hit_tokens(request, node) for node, tokens in enumerate(work)]
+    ties = view.counters.decode_requests
+    return (*_least(topology.prefill_nodes, work, ties), *_least(topology.decode_nodes, work, ties))
+
+
+def _deflections(view: RouterView, sources: Sequence[int]) -> Listed:
+    """A row per candidate: a prefill node with the least loaded decode node, a decode node alone."""
+    first_decode_node = view.topology.first_decode_node
+    least = view.least_loaded_decode_node()
+    targets = list(dict.fromkeys((least, *[node for node in sources if node >= first_decode_node])))
+    decode_index = [targets.index(node) if node >= first_decode_node else 0 for node in sources]
+    return targets, np.arange(len(sources)), np.array(decode_index)
+
+
+def _pairs(view: RouterView, sources: Sequence[int]) -> Listed:
+    """Every candidate for the prefill with every one for the decode, then with itself if it is none for the decode."""
+    topology = view.topology
+    requests = view.counters.decode_requests
+    ties = view.counters.queued_prompt_tokens
+    shared = (*_least(topology.prefill_nodes, requests, ties), *_least(topology.decode_nodes, requests, ties))
+    prefill_index, decode_index = _grid(len(sources), len(shared))
+    alone = [position for position, node in enumerate(sources) if node not in shared]
+    if alone:
+        prefill_index = np.concatenate((prefill_index, alone))
+        decode_index = np.concatenate((decode_index, len(shared) + np.arange(len(alone))))
+    return (*shared, *[sources[position] for position in alone]), prefill_index, decode_index
 
 
 def _least(nodes: tuple[int, ...], values: list[int], ties: list[int]) -> tuple[int, ...]:
