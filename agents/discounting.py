@@ -18,7 +18,7 @@ ADVANTAGE_LIMIT = 3.0
 
 
 class TimeDiscountedBuffer(DictRolloutBuffer):
-    """Rollout buffer whose advantages use a discount of its own for each step.
+    """Rollout buffer whose advantages use a separate discount for each step.
 
     Costs differ tenfold between light load and overload and have a heavy tail, so that raw advantages would
     be those of the worst minute seen. Two measures, neither of which touches the returns that the critic
