@@ -186,7 +186,8 @@ def decode_outlook(
     prompt_tokens = request.prompt_tokens
     batch = min(report.decode_batch + 1, topology.max_seqs)
     step_s = shared_step_s = decode_step_s(law, batch, report.decode_kv_tokens + prompt_tokens)
-    wait_s, slots_left, kv_left = room_s(view, node, prompt_tokens, step_s)
+    generated_tokens = view.mean_generated_tokens(node)
+    wait_s, slots_left, kv_left = room_s(view, node, prompt_tokens, step_s, generated_tokens)
     unplanned = False
     queued_tokens = counters.queued_prompt_tokens[node]
     if queued_tokens:
@@ -217,7 +218,7 @@ def decode_outlook(
             queued_tokens,
             counters.decode_requests[node],
             counters.decode_requests[node] - least_requests,
-            view.mean_generated_tokens(node),
+            generated_tokens,
             report.kv_used_tokens / topology.kv_capacity_tokens[node],
             counters.kv_coming_tokens[node] * topology.kv_bytes_per_token,
         ),

@@ -310,7 +310,9 @@ def first_token_s(view: RouterView, node: int, report: NodeReport, prompt_tokens
     return join_s(law, report) + decode_step_s(law, batch, report.decode_kv_tokens + prompt_tokens)
 
 
-def room_s(view: RouterView, node: int, prompt_tokens: int, step_s: float) -> tuple[float, int, float]:
+def room_s(
+    view: RouterView, node: int, prompt_tokens: int, step_s: float, generated_tokens: float
+) -> tuple[float, int, float]:
     """What a node has left for one more request to decode there, and the predicted wait until it has enough.
 
     Requests that decode there take a slot each and KV for prompt and output so far; those that are still to come are
@@ -323,6 +325,7 @@ def room_s(view: RouterView, node: int, prompt_tokens: int, step_s: float) -> tu
         node: the node.
         prompt_tokens: of the request.
         step_s: a decode step there, seconds.
+        generated_tokens: `RouterView.mean_generated_tokens` of the node.
 
     Returns:
         The wait, seconds; slots left (below 0: requests too many); share of the KV capacity left (likewise).
@@ -333,7 +336,7 @@ def room_s(view: RouterView, node: int, prompt_tokens: int, step_s: float) -> tu
     slots = topology.max_seqs - requests
     capacity = topology.kv_capacity_tokens[node]
     tokens = counters.decode_prompt_tokens[node] + prompt_tokens
-    tokens += int(view.mean_generated_tokens(node) * min(requests - 1, topology.max_seqs))
+    tokens += int(generated_tokens * min(requests - 1, topology.max_seqs))
     left = 1.0 - tokens / capacity
     if slots >= 0 and left >= 0.0:
         return 0.0, slots, left

@@ -334,7 +334,7 @@ def full(requests: int, prompt_tokens: int = 100, finished: float = 50.0) -> Han
 
 
 def test_a_node_with_a_slot_and_kv_left_makes_nobody_wait() -> None:
-    wait_s, slots, left = room_s(full(255), 1, 100, 0.02)
+    wait_s, slots, left = room_s(full(255), 1, 100, 0.02, 0.0)
     assert (wait_s, slots) == (0.0, 0)
     assert left == pytest.approx(1.0 - 256 * 100 / 400_000)
 
@@ -342,8 +342,8 @@ def test_a_node_with_a_slot_and_kv_left_makes_nobody_wait() -> None:
 @settings(max_examples=50)
 @given(st.integers(256, 2000), st.integers(1, 500), st.integers(1, 3000), st.floats(0.005, 0.1))
 def test_a_full_nodes_wait_grows_with_its_requests(requests: int, more: int, prompt_tokens: int, step_s: float) -> None:
-    wait_s, slots, _ = room_s(full(requests, prompt_tokens), 1, prompt_tokens, step_s)
-    longer_s, fewer, _ = room_s(full(requests + more, prompt_tokens), 1, prompt_tokens, step_s)
+    wait_s, slots, _ = room_s(full(requests, prompt_tokens), 1, prompt_tokens, step_s, 0.0)
+    longer_s, fewer, _ = room_s(full(requests + more, prompt_tokens), 1, prompt_tokens, step_s, 0.0)
     assert slots == 255 - requests
     assert fewer == slots - more
     assert longer_s > wait_s > 0.0
@@ -353,7 +353,7 @@ def test_a_full_nodes_wait_grows_with_its_requests(requests: int, more: int, pro
 
 
 def test_without_a_finished_request_no_wait_is_predicted() -> None:
-    assert room_s(full(300, finished=0.0), 1, 100, 0.02)[0] == 0.0
+    assert room_s(full(300, finished=0.0), 1, 100, 0.02, 0.0)[0] == 0.0
 
 
 def test_a_wait_for_room_runs_while_the_prompt_is_computed() -> None:
