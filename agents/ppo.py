@@ -29,7 +29,7 @@ class PPOArguments:
     scaled by load (TimeDiscountedBuffer), the learning rate, and the reward scale. With pairs of nodes as choices there
     are two kinds of policies that no single changed decision improves: one uses all nodes alike, the other keeps the
     roles. Both runs at a reward scale of 0.2 ended in the first kind, which has the lower P95 TTFT on four of the five
-    families; all four at 0.02 ended in the second.
+    families; all five at 0.02 ended in the second.
 
     Attributes:
         timesteps: decisions to train on; rounded up to whole rollouts.

@@ -7,10 +7,11 @@ A choice set says which placements there are:
 - "deflection": the paper's (arXiv 2607.02043): each prefill node, with the least loaded decode node to decode on, and
   each decode node, which then prefills and decodes.
 
-Of the nodes of one role, only `SHORTLIST` are candidates for each job: those with the fewest prompt tokens to compute
-before and with this prompt for the prefill, those with the fewest unfinished requests for the decode (ties: the lower
-index). A cluster with more nodes therefore has no more than `SHORTLIST` times two candidates for each job, and a
-decision costs the same on 16P16D as on 4P4D. A shortlisted prefill candidate can always decode the request itself.
+Of the nodes of one role, only `SHORTLIST` are candidates for each job: for the prefill those with the fewest prompt
+tokens to compute before and with this prompt, of equals those with fewer unfinished requests; for the decode those with
+the fewest unfinished requests; then the lower index. A cluster with more nodes therefore has no more than `SHORTLIST`
+times two candidates for each job, and a decision costs the same on 16P16D as on 4P4D. A shortlisted prefill candidate
+can always decode the request itself.
 """
 
 from collections.abc import Sequence
@@ -188,8 +189,7 @@ def _pairs(view: RouterView, sources: Sequence[int]) -> Listed:
     """Every candidate for the prefill with every one for the decode, then with itself if it is none for the decode."""
     topology = view.topology
     requests = view.counters.decode_requests
-    ties = view.counters.queued_prompt_tokens
-    shared = (*_least(topology.prefill_nodes, requests, ties), *_least(topology.decode_nodes, requests, ties))
+    shared = (*_least(topology.prefill_nodes, requests), *_least(topology.decode_nodes, requests))
     prefill_index, decode_index = _grid(len(sources), len(shared))
     alone = [position for position, node in enumerate(sources) if node not in shared]
     if alone:
@@ -198,11 +198,12 @@ def _pairs(view: RouterView, sources: Sequence[int]) -> Listed:
     return (*shared, *[sources[position] for position in alone]), prefill_index, decode_index
 
 
-def _least(nodes: tuple[int, ...], values: list[int], ties: list[int]) -> tuple[int, ...]:
-    """The `SHORTLIST` nodes with the least values, in order of their index."""
+def _least(nodes: tuple[int, ...], values: list[int], ties: list[int] | None = None) -> tuple[int, ...]:
+    """The `SHORTLIST` nodes with the least values, in order of their index; of equals by `ties`, then by index."""
     if len(nodes) <= SHORTLIST:
         return nodes
-    return tuple(sorted(sorted(nodes, key=lambda node: (values[node], ties[node], node))[:SHORTLIST]))
+    second = ties if ties is not None else values
+    return tuple(sorted(sorted(nodes, key=lambda node: (values[node], second[node], node))[:SHORTLIST]))
 
 
 @cache
