@@ -6,25 +6,30 @@ from typing import Any
 
 from envs.cluster import Cluster, Phase, Placement, Policy, Request, RequestRecord, RequestView
 from envs.cluster.request import TRANSITIONS
+from envs.compiled import compiled_files
 from tests.envs.scenarios import Scenario
 
 BEFORE_COMPUTED = (Phase.QUEUED, Phase.PREFILLING)
 MOVING = (Phase.WAITING_FOR_KV, Phase.TRANSFERRING)
 
 
-class WatchedRequest(Request):
-    """A request whose every change of phase must be an allowed one."""
+if compiled_files():  # a compiled class has no subclasses that are not: phases are watched in plain Python only
+    WatchedRequest = Request
+else:
 
-    @property
-    def phase(self) -> Phase:
-        """Where it is in its life."""
-        return self.watched_phase
+    class WatchedRequest(Request):
+        """A request whose every change of phase must be an allowed one."""
 
-    @phase.setter
-    def phase(self, phase: Phase) -> None:
-        before = getattr(self, "watched_phase", None)
-        assert before is None or phase in TRANSITIONS[before], f"{before!r} to {phase!r}"
-        self.watched_phase = phase
+        @property
+        def phase(self) -> Phase:
+            """Where it is in its life."""
+            return self.watched_phase
+
+        @phase.setter
+        def phase(self, phase: Phase) -> None:
+            before = getattr(self, "watched_phase", None)
+            assert before is None or phase in TRANSITIONS[before], f"{before!r} to {phase!r}"
+            self.watched_phase = phase
 
 
 class Played:
