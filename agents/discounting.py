@@ -106,13 +106,11 @@ class TimeDiscount(BaseCallback):
     done here. `reward_total` is the sum of a rollout's rewards as the environment gave them.
 
     Args:
-        rate_per_s: beta.
         reward_scale: rewards are multiplied by this before the network sees them.
     """
 
-    def __init__(self, rate_per_s: float, reward_scale: float) -> None:
+    def __init__(self, reward_scale: float) -> None:
         super().__init__()
-        self.rate_per_s = rate_per_s
         self.reward_scale = reward_scale
         self.reward_total = 0.0
 
@@ -122,8 +120,8 @@ class TimeDiscount(BaseCallback):
     def _on_step(self) -> bool:
         rewards, infos = self.locals["rewards"], self.locals["infos"]
         dt_s = np.array([info["dt_s"] for info in infos], dtype=np.float32)
-        discounts = np.exp(-self.rate_per_s * dt_s)
         buffer = self.model.rollout_buffer
+        discounts = np.exp(-buffer.rate_per_s * dt_s)
         buffer.dt_s[buffer.pos] = dt_s
         self.reward_total += float(rewards.sum())
         rewards *= self.reward_scale  # in place: this is the array that goes into the buffer

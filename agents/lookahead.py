@@ -13,12 +13,12 @@ import numpy as np
 import policies
 from agents.processes import finished
 from envs.choices import Choices, ChoiceSet
-from envs.cluster import Cluster, ClusterConfig, Request
+from envs.cluster import Cluster, ClusterConfig, Request, view_of
 from envs.objective import Objective
 from envs.observation import encode
 from envs.workload import Workload
 from hardware_profiles.files import replacing
-from policies.rollout import placed_by, rollout_cost, view_of
+from policies.rollout import placed_by, rollout_cost
 
 WorkloadOf = Callable[[int], Workload]
 """The workload of an episode (0, 1, ...); must be picklable."""

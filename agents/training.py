@@ -70,7 +70,7 @@ def train(
         recorder = _Recorder(out_dir, described, done, mirror, on_progress)
         exit_code = 1
         try:
-            discount = TimeDiscount(arguments.discount_rate_per_s, arguments.reward_scale)
+            discount = TimeDiscount(arguments.reward_scale)
             callbacks = CallbackList([discount, EntropyDecay(arguments.entropy_weight), recorder])
             # stable-baselines3 adds the decisions already made to the number asked for when it goes on.
             model.learn(

@@ -65,9 +65,11 @@ class Choices:
         ttft_s: (C,) predicted TTFT, seconds.
         keeps_roles: (C,) whether a prefill node prefills and a decode node decodes.
         feasible: (C,) whether the row may be chosen; see `of`.
+        best_ttft_s: the smallest predicted TTFT over the feasible rows, seconds.
     """
 
     __slots__ = (
+        "best_ttft_s",
         "decode",
         "decode_index",
         "feasible",
@@ -112,11 +114,11 @@ class Choices:
         self.ttft_s = np.where(same_node, here_s, elsewhere_s) + join_s
 
         self.feasible = feasible = np.array([one.slack_s >= 0.0 for one in prefill])[prefill_index]
-        from_prefill = np.array([not one.is_decode_node for one in prefill])[prefill_index]
-        to_decode = np.array([one.is_decode_node for one in decode])[decode_index]
-        self.keeps_roles = keeps_roles = from_prefill & to_decode
+        first_decode_node = topology.first_decode_node
+        self.keeps_roles = keeps_roles = (from_node < first_decode_node) & (to_node >= first_decode_node)
         if not feasible.any():
             self.feasible = keeps_roles
+        self.best_ttft_s = float(self.ttft_s[self.feasible].min())
 
     def _after_prefill(self, one: DecodeOutlook) -> tuple[float, ...]:
         topology = self.view.topology
@@ -135,7 +137,10 @@ class Choices:
         """
         topology = view.topology
         requests = view.counters.decode_requests
-        sources = _sources(request, view, prefix=prefix)
+        hits = [0] * topology.nodes
+        if prefix and view.has_prefix_caches:
+            hits = [view.prefix_hit_tokens(request, node) for node in range(topology.nodes)]
+        sources = _sources(view, hits)
         listed = _deflections if choice_set == "deflection" else _pairs
         targets, prefill_index, decode_index = listed(view, sources)
         reports = {node: view.report(node) for node in dict.fromkeys((*sources, *targets))}
@@ -143,8 +148,8 @@ class Choices:
         return cls(
             request,
             view,
-            [prefill_outlook(node, request, view, reports[node], prefix=prefix) for node in sources],
-            [decode_outlook(node, request, view, reports[node], least_requests, prefix=prefix) for node in targets],
+            [prefill_outlook(node, request, view, reports[node], hits[node]) for node in sources],
+            [decode_outlook(node, request, view, reports[node], hits[node], least_requests) for node in targets],
             prefill_index,
             decode_index,
         )
@@ -166,12 +171,10 @@ Listed = tuple[Sequence[int], IntArray, IntArray]
 """Candidates for the decode, and of each row the positions of its two candidates among those for prefill and decode."""
 
 
-def _sources(request: RequestView, view: RouterView, *, prefix: bool) -> Sequence[int]:
-    """Candidates for the prefill, prefill nodes first."""
+def _sources(view: RouterView, hits: list[int]) -> Sequence[int]:
+    """Candidates for the prefill, prefill nodes first; `hits`: tokens of the prompt that each node has cached."""
     topology = view.topology
-    work = view.counters.queued_prompt_tokens
-    if prefix and view.has_prefix_caches:
-        work = [tokens - view.prefix_hit_tokens(request, node) for node, tokens in enumerate(work)]
+    work = [tokens - hit for tokens, hit in zip(view.counters.queued_prompt_tokens, hits, strict=True)]
     ties = view.counters.decode_requests
     return (*_least(topology.prefill_nodes, work, ties), *_least(topology.decode_nodes, work, ties))
 

@@ -59,15 +59,11 @@ class Fading:
         return cls(choices, exp(-elapsed_s / RECENT_S[0]), exp(-elapsed_s / RECENT_S[1]), nodes)
 
 
-def _best_ttft_s(choices: Choices) -> float:
-    return float(choices.ttft_s[choices.feasible].min())
-
-
 REQUEST_FEATURES: tuple[Feature[Choices], ...] = (
     Feature("prompt_tokens", 512.0, "prompt tokens", lambda c: c.request.prompt_tokens),
     Feature("ttft_slo_s", 1.0, "TTFT SLO", lambda c: c.request.ttft_slo_s),
     Feature("tbt_slo_s", 0.05, "TBT SLO", lambda c: c.request.tbt_slo_s),
-    Feature("best_ttft_s", 0.25, "smallest predicted TTFT over the feasible choices", _best_ttft_s),
+    Feature("best_ttft_s", 0.25, "smallest predicted TTFT over the feasible choices", lambda c: c.best_ttft_s),
 )
 
 GLOBAL_FEATURES: tuple[Feature[Fading], ...] = (
@@ -249,7 +245,7 @@ PAIR_FEATURES: tuple[Feature[Choices], ...] = (
         "ttft_behind_best_s",
         0.05,
         "the same minus the smallest over the feasible choices, 0 if it is less",
-        lambda c: np.maximum(0.0, c.ttft_s - _best_ttft_s(c)),
+        lambda c: np.maximum(0.0, c.ttft_s - c.best_ttft_s),
     ),
     Feature("transfer_s", 0.05, "predicted KV transfer; 0 on one node", lambda c: c.transfer_s),
     Feature(

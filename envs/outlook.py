@@ -11,8 +11,8 @@ from envs.chunk_plan import PLAN_BETA
 from envs.cluster import NodeReport, RequestView, RouterView
 from envs.prediction import (
     NodeSteps,
-    decode_step_s,
     join_s,
+    joined_step_s,
     local_prefill,
     local_queue_s,
     prefill_s,
@@ -105,9 +105,9 @@ class DecodeOutlook(NamedTuple):
 
 
 def prefill_outlook(
-    node: int, request: RequestView, view: RouterView, report: NodeReport, *, prefix: bool = True
+    node: int, request: RequestView, view: RouterView, report: NodeReport, cached_tokens: int
 ) -> PrefillOutlook:
-    """A node as the place of a request's prefill; `prefix`: count what its prefix cache holds.
+    """A node as the place of a request's prefill, with `cached_tokens` of its prompt in the node's prefix cache.
 
     Under `step_budget="fixed"` the router plans the chunks on a decode node and on any node where a request decodes or
     is to decode; elsewhere, and under "slo", the engine chooses them.
@@ -115,15 +115,14 @@ def prefill_outlook(
     topology = view.topology
     counters = view.counters
     prompt_tokens = request.prompt_tokens
-    cached = view.prefix_hit_tokens(request, node) if prefix and view.has_prefix_caches else 0
     is_decode_node = node >= topology.first_decode_node
     ahead = report.prefill_tokens_ahead
     chunk_plan: tuple[int, ...] = ()
     if topology.step_budget != "slo" and not is_decode_node and not counters.decode_requests[node]:
         law = topology.laws[node]
         budget = topology.token_budget
-        tokens = prompt_tokens - cached
-        execution_s = prefill_s(law, tokens, budget, cached)
+        tokens = prompt_tokens - cached_tokens
+        execution_s = prefill_s(law, tokens, budget, cached_tokens)
         steps = -(-tokens // budget)
         slack_s = request.tbt_slo_s
         queue_s = 0.0
@@ -132,11 +131,11 @@ def prefill_outlook(
             queue_s = queue_wait_s(law, ahead, budget, context)
     else:
         local = local_prefill(
-            topology, node, report, prompt_tokens, request.tbt_slo_s, done_tokens=cached, smallest_if_none=True
+            topology, node, report, prompt_tokens, request.tbt_slo_s, done_tokens=cached_tokens, smallest_if_none=True
         )
         assert local is not None  # smallest_if_none always gives one
         chunk_plan, steps, execution_s, _, slack_s = local
-        queue_s = local_queue_s(view, node, report, prompt_tokens, local, cached) if ahead > 0 else 0.0
+        queue_s = local_queue_s(view, node, report, prompt_tokens, local, cached_tokens) if ahead > 0 else 0.0
         if slack_s == inf:
             slack_s = request.tbt_slo_s
     return tuple.__new__(  # skips the named tuple's own constructor, a function in Python
@@ -144,7 +143,7 @@ def prefill_outlook(
         (
             node,
             is_decode_node,
-            cached,
+            cached_tokens,
             queue_s,
             execution_s,
             slack_s,
@@ -166,9 +165,8 @@ def decode_outlook(
     request: RequestView,
     view: RouterView,
     report: NodeReport,
+    cached_tokens: int,
     least_requests: int,
-    *,
-    prefix: bool = True,
 ) -> DecodeOutlook:
     """A node as the place where a request decodes.
 
@@ -177,22 +175,20 @@ def decode_outlook(
         request: the request.
         view: the cluster.
         report: the node's report.
+        cached_tokens: tokens of its prompt in the node's prefix cache.
         least_requests: unfinished requests of the least loaded node.
-        prefix: count what its prefix cache holds.
     """
     topology = view.topology
     counters = view.counters
-    law = topology.laws[node]
     prompt_tokens = request.prompt_tokens
-    batch = min(report.decode_batch + 1, topology.max_seqs)
-    step_s = shared_step_s = decode_step_s(law, batch, report.decode_kv_tokens + prompt_tokens)
+    step_s = shared_step_s = joined_step_s(view, node, report, prompt_tokens)
     generated_tokens = view.mean_generated_tokens(node)
     wait_s, slots_left, kv_left = room_s(view, node, prompt_tokens, step_s, generated_tokens)
     unplanned = False
     queued_tokens = counters.queued_prompt_tokens[node]
     if queued_tokens:
         steps = NodeSteps.of(topology, node, report)
-        chunk = min(queued_tokens, topology.token_budget - batch)
+        chunk = min(queued_tokens, topology.token_budget - min(report.decode_batch + 1, topology.max_seqs))
         shared_step_s = max(step_s, steps.step_s(chunk, 0.0))
         strictest_s = min(request.tbt_slo_s, report.tbt_slo_s)
         if topology.step_budget == "slo":
@@ -206,11 +202,11 @@ def decode_outlook(
         (
             node,
             node >= topology.first_decode_node,
-            view.prefix_hit_tokens(request, node) if prefix and view.has_prefix_caches else 0,
+            cached_tokens,
             wait_s,
             slots_left,
             kv_left,
-            join_s(law, report),
+            join_s(topology.laws[node], report),
             step_s,
             shared_step_s,
             unplanned,

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from envs.choices import Choices, ChoiceSet, check_choice_set, most_choices
-from envs.cluster import Cluster, ClusterConfig, Placement, Request, RequestRecord, parse_shape
+from envs.cluster import Cluster, ClusterConfig, Placement, Request, RequestRecord, parse_shape, view_of
 from envs.default_rate import default_rate_rps
 from envs.episode import Episode, EpisodeSource, Horizon, WorkloadSource
 from envs.episode_summary import episode_summary
@@ -28,7 +28,7 @@ from envs.objective import Costs, Objective
 from envs.observation import Observation, encode, observation_space
 from envs.render import draw_nodes, node_table
 from envs.slos import SloClass, Slos
-from envs.warm_up import WarmUp, check_warm_up, view_of, warm
+from envs.warm_up import WarmUp, check_warm_up, warm
 from envs.workload import TBT_SLO_S, TTFT_SLO_S
 from hardware_profiles import InputError, Profile, load_profile
 
@@ -304,11 +304,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         invalid = row >= len(choices) or not choices.feasible[row]
         if invalid and self._strict_actions:
             raise ValueError(f"action {action} is masked; see action_mask")
-        view = choices.view
-        if invalid:
-            placement = Placement(view.shortest_prefill_queue(), view.least_loaded_decode_node())
-        else:
-            placement = choices.placement(row)
+        placement = choices.view.default_placement() if invalid else choices.placement(row)
         cluster = self._cluster
         number = self._next
         cluster.submit(Request(number, *self._episode.requests[number]), placement)

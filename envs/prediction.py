@@ -303,11 +303,16 @@ def join_s(law: StepLaw, report: NodeReport) -> float:
     return 0.5 * decode_step_s(law, report.decode_batch, report.decode_kv_tokens) if report.decode_batch else 0.0
 
 
+def joined_step_s(view: RouterView, node: int, report: NodeReport, prompt_tokens: int) -> float:
+    """Predicted decode step once one more request has joined, seconds."""
+    topology = view.topology
+    batch = min(report.decode_batch + 1, topology.max_seqs)
+    return decode_step_s(topology.laws[node], batch, report.decode_kv_tokens + prompt_tokens)
+
+
 def first_token_s(view: RouterView, node: int, report: NodeReport, prompt_tokens: int) -> float:
     """Predicted time from the end of a transfer to the first token, seconds: join at a boundary, take one step."""
-    law = view.topology.laws[node]
-    batch = min(report.decode_batch + 1, view.topology.max_seqs)
-    return join_s(law, report) + decode_step_s(law, batch, report.decode_kv_tokens + prompt_tokens)
+    return join_s(view.topology.laws[node], report) + joined_step_s(view, node, report, prompt_tokens)
 
 
 def room_s(

@@ -17,7 +17,7 @@ from hardware_profiles.errors import InputError
 MOONCAKE_TTFT_PER_1K_TOKENS_S = 0.25
 """The default for Mooncake's prompts, whose mean is above 8,000 tokens. Not from a paper: our default."""
 
-_CLASS_STREAM = 102  # the readers and the generators have keys of their own
+_CLASS_STREAM = 102  # apart from the keys of the readers and the generators
 _SHARES_OFF = 1e-3  # shares are typed by hand: 0.33 0.33 0.34
 
 

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from envs.choices import Choices, ChoiceSet
-from envs.cluster import Cluster, Placement, Request, RequestView
+from envs.cluster import Cluster, Request, view_of
 from envs.workload import Row
 from hardware_profiles import InputError
 
@@ -24,12 +24,6 @@ def check_warm_up(name: str) -> None:
     """Raise InputError if there is no such warm-up policy."""
     if name not in WARM_UPS:
         raise InputError(f"warm_up {name!r} is none of {', '.join(WARM_UPS)}")
-
-
-def view_of(number: int, row: Row) -> RequestView:
-    """A request as its router sees it, without its output length."""
-    arrival_s, prompt_tokens, _, ttft_slo_s, tbt_slo_s, hashes = row
-    return RequestView(number, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s, hashes)
 
 
 def warm(
@@ -50,7 +44,7 @@ def warm(
         row = requests[number]
         cluster.clock.advance_to(row[0])
         if policy == "static":
-            placement = Placement(view.shortest_prefill_queue(), view.least_loaded_decode_node())
+            placement = view.default_placement()
         else:
             choices = Choices.of(view_of(number, row), view, choice_set)
             if policy == "random":

@@ -16,4 +16,5 @@ class AlwaysLocal:
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         node = view.least_loaded_decode_node()
-        return Placement(node, node, prefill_outlook(node, request, view, view.report(node)).chunk_plan)
+        cached_tokens = view.prefix_hit_tokens(request, node)
+        return Placement(node, node, prefill_outlook(node, request, view, view.report(node), cached_tokens).chunk_plan)

@@ -7,7 +7,7 @@ the true arrivals and output lengths makes this a bound and a teacher, never a r
 
 from copy import deepcopy
 
-from envs.cluster import Cluster, Placement, Policy, Request, RequestView, RouterView
+from envs.cluster import Cluster, Placement, Policy, Request, RequestView, RouterView, view_of
 from envs.objective import DEFAULT_OBJECTIVE, Objective
 from envs.workload import Row
 from hardware_profiles import InputError
@@ -18,12 +18,6 @@ SETTLE_S = 30.0
 Long enough for every first token unless queues are longer than that; a request that still waits then has waited until
 then, whatever the placement. Once the cluster is empty nothing is left to simulate, so a long settling costs little.
 """
-
-
-def view_of(number: int, request: Row) -> RequestView:
-    """A request as the router sees it."""
-    arrival_s, prompt_tokens, _, ttft_slo_s, tbt_slo_s, hashes = request
-    return RequestView(number, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s, hashes)
 
 
 def placed_by(base: Policy, request: RequestView, view: RouterView) -> Placement:

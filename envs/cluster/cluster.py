@@ -171,10 +171,9 @@ class Cluster:
 
     def _note_hit(self, request: Request, placement: Placement) -> None:
         """The router sends a request to its prefill node and knows what is cached of it there."""
-        cache = self.transfers.caches[placement.prefill_node]
-        cached = cache.reported_prefix_tokens(request.block_hashes, self.clock.now_s)
+        cached = self._view.prefix_hit_tokens(request, placement.prefill_node)
         tokens = placement.split_tokens or request.target_tokens
-        request.known_hit_tokens = min(cached, request.prompt_tokens - 1, tokens - 1)
+        request.known_hit_tokens = min(cached, tokens - 1)
 
     def _count_rest(self, request: Request) -> None:
         """The rest of a split prompt counts on its decode node from now on."""
@@ -207,7 +206,7 @@ class Cluster:
             )
 
     def _default_placement(self, _: Request) -> Placement:
-        return Placement(self._view.shortest_prefill_queue(), self._view.least_loaded_decode_node())
+        return self._view.default_placement()
 
     # ---- costs ------------------------------------------------------------------------------------------------------
 

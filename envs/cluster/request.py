@@ -4,6 +4,8 @@ from enum import IntEnum
 from math import inf, nan
 from typing import NamedTuple
 
+from envs.workload import Row
+
 
 class Phase(IntEnum):
     """Where a request is in its life; `envs.cluster.lifecycle` makes every change.
@@ -64,6 +66,12 @@ class RequestView(NamedTuple):
     ttft_slo_s: float
     tbt_slo_s: float
     block_hashes: tuple[int, ...] = ()  # of its prompt, if the workload has them; see `Workload`
+
+
+def view_of(number: int, row: Row) -> RequestView:
+    """A row of a workload as a router sees it."""
+    arrival_s, prompt_tokens, _, ttft_slo_s, tbt_slo_s, hashes = row
+    return RequestView(number, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s, hashes)
 
 
 class RequestRecord(NamedTuple):

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from envs.cluster.clock import Clock
 from envs.cluster.engine import Engine
+from envs.cluster.placement import Placement
 from envs.cluster.prefix_cache import PrefixCache
-from envs.cluster.request import RequestView
+from envs.cluster.request import Request, RequestView
 from envs.cluster.router_counters import RouterCounters
 from envs.cluster.telemetry import NodeReport
 from envs.cluster.topology import Topology
@@ -59,7 +60,7 @@ class RouterView:
         """The latest report of a node that has reached the router."""
         return self._engines[node].report(self._clock.now_s - self._report_age_s)
 
-    def prefix_hit_tokens(self, request: RequestView, node: int) -> int:
+    def prefix_hit_tokens(self, request: RequestView | Request, node: int) -> int:
         """Prompt tokens of a request that a node's prefix cache held at the time of its latest report; 0 without one.
 
         What the request would save there: prefill on a prefill node, transfer on a decode node, on which less and more
@@ -93,3 +94,7 @@ class RouterView:
     def least_loaded_decode_node(self) -> int:
         """The decode node with the fewest unfinished requests; the first of equals."""
         return first_least(self.topology.decode_nodes, self.counters.decode_requests)
+
+    def default_placement(self) -> Placement:
+        """Where a request goes that nobody else places: shortest prefill queue, least loaded decode node."""
+        return Placement(self.shortest_prefill_queue(), self.least_loaded_decode_node())

@@ -153,7 +153,7 @@ def simulate(
         )
         placement = policy.place(asked, view)
         if placement is None:  # too late to reject what has been taken in
-            return Placement(view.shortest_prefill_queue(), view.least_loaded_decode_node())
+            return view.default_placement()
         return placement
 
     keep = on_record if on_record is not None else records.append

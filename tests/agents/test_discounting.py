@@ -131,7 +131,7 @@ def test_a_truncated_episode_is_bootstrapped_with_its_own_discount() -> None:
             seen.append((self.locals["rewards"].copy(), self.locals["infos"]))
             return super()._on_step()
 
-    model.learn(8, callback=Spy(2.0, 3.0), log_interval=None)
+    model.learn(8, callback=Spy(3.0), log_interval=None)
     returns = model.rollout_buffer.returns.reshape(2, 4).T
     for step, (rewards, infos) in enumerate(seen):
         for env, info in enumerate(infos):

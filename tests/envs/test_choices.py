@@ -158,7 +158,9 @@ def test_a_row_is_feasible_if_it_breaks_no_promise(view: HandMade, request: Requ
     first_decode = view.topology.first_decode_node
     expected, keeping = [], []
     for prefill, decode in pairs_of(choices):
-        slack_s = prefill_outlook(prefill, request, view, view.report(prefill)).slack_s
+        slack_s = prefill_outlook(
+            prefill, request, view, view.report(prefill), view.prefix_hit_tokens(request, prefill)
+        ).slack_s
         expected.append(slack_s >= 0.0)
         keeping.append(prefill < first_decode <= decode)
     assert choices.keeps_roles.tolist() == keeping
@@ -251,7 +253,7 @@ def test_the_ttft_is_prefill_transfer_join_and_first_step(
     topology.hosts = (0, 0, host, 2)
     choices = Choices.of(request, view, choice_set)  # type: ignore[arg-type]
     for row, (prefill, decode) in enumerate(pairs_of(choices)):
-        source = prefill_outlook(prefill, request, view, view.report(prefill))
+        source = prefill_outlook(prefill, request, view, view.report(prefill), view.prefix_hit_tokens(request, prefill))
         ttft_s = source.queue_s + source.execution_s
         transfer_s = 0.0
         if prefill == decode:

@@ -55,7 +55,7 @@ def test_each_class_gets_its_share_and_its_promises() -> None:
     assert set(workload.tbt_slo_s) == {0.03, 0.2}
     assert workload.ttft_slo_s[strict] == pytest.approx(0.5 + 0.1 * workload.prompt_tokens[strict] / 1000)
     assert set(workload.ttft_slo_s[~strict]) == {10.0}
-    # Classes have a random stream of their own: lengths and arrivals do not tell them apart.
+    # Classes are drawn from a separate random stream, independent of lengths and arrivals.
     assert abs(np.corrcoef(strict, workload.prompt_tokens)[0, 1]) < 0.03
 
 

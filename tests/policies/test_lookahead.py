@@ -17,6 +17,7 @@ from envs.cluster import (
     RequestView,
     RouterView,
     simulate,
+    view_of,
 )
 from envs.generators import generate
 from envs.objective import Objective
@@ -24,7 +25,7 @@ from envs.workload import Row, Workload
 from hardware_profiles import InputError
 from policies import registry
 from policies.lookahead import Lookahead
-from policies.rollout import SETTLE_S, rollout_cost, view_of
+from policies.rollout import SETTLE_S, rollout_cost
 from tests.policies.states import HandMade, asks
 from tests.toy import toy_profile
 
