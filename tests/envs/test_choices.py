@@ -283,7 +283,7 @@ def test_an_outlook_depends_on_its_own_node_alone() -> None:
     after = Choices.of(asks(900), view, "pairs")
     assert [before.prefill[i] == after.prefill[i] for i in range(4)] == [True, False, True, True]
     assert [before.decode[i] == after.decode[i] for i in range(4)] == [True, False, True, True]
-    assert decode_outlook(2, asks(900), view, view.report(2), 0) == after.decode[2]
+    assert decode_outlook(2, asks(900), view, view.report(2), 0, 0) == after.decode[2]
 
 
 class To:
