@@ -69,9 +69,9 @@ def play_episode(workload: Workload, config: ClusterConfig, arguments: Lookahead
         asked = view_of(number, request)
         placement = placed_by(base, asked, cluster.view())  # asked each time: it may remember what it was asked
         choices = Choices.of(asked, cluster.view(), arguments.choices)
-        feasible = np.flatnonzero(choices.feasible)
+        feasible = choices.feasible_rows()
         costs = np.full(len(choices), np.inf)
-        for row in feasible.tolist():
+        for row in feasible:
             costs[row] = rollout_cost(
                 cluster,
                 choices.placement(row),

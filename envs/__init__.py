@@ -5,4 +5,8 @@ import gymnasium
 from envs import compiled
 
 compiled.check()
-gymnasium.register(id="PrefillPlacement-v1", entry_point="envs.placement_env:PrefillPlacementEnv")
+gymnasium.register(
+    id="PrefillPlacement-v1",
+    entry_point="envs.placement_env:PrefillPlacementEnv",
+    vector_entry_point="envs.vector_env:PlacementVectorEnv",
+)

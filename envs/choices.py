@@ -14,15 +14,13 @@ times two candidates for each job, and a decision costs the same on 16P16D as on
 can always decode the request itself.
 """
 
-from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
+from math import inf
 from typing import Literal, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
-from envs.cluster import Placement, RequestView, RouterView
-from envs.outlook import DecodeOutlook, PrefillOutlook, decode_outlook, prefill_outlook
+from envs.cluster import NodeReport, Placement, RequestView, RouterView
+from envs.outlook import DecodeOutlook, PrefillOutlook
+from envs.prediction import NodeSteps
 from hardware_profiles import InputError
 
 ChoiceSet = Literal["pairs", "deflection"]
@@ -30,9 +28,6 @@ CHOICE_SETS: tuple[str, ...] = get_args(ChoiceSet)
 
 SHORTLIST = 4
 """Nodes of one role that are candidates for one job."""
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 def check_choice_set(name: str) -> None:
@@ -50,6 +45,23 @@ def most_choices(choice_set: ChoiceSet, prefill_nodes: int, decode_nodes: int) -
     return candidates**2 + (0 if unpruned else candidates)
 
 
+class Pairing:
+    """Which candidates the rows pair: positions, not nodes, so that few of them serve every decision.
+
+    Attributes:
+        prefill_index: position of each row's candidate for the prefill.
+        decode_index: position of each row's candidate for the decode.
+        same_node: whether both are one node.
+    """
+
+    __slots__ = ("decode_index", "prefill_index", "same_node")
+
+    def __init__(self, prefill_index: list[int], decode_index: list[int], same_node: list[bool]) -> None:
+        self.prefill_index = prefill_index
+        self.decode_index = decode_index
+        self.same_node = same_node
+
+
 class Choices:
     """The choices for one request, in rows; row i pairs a candidate for its prefill with one for its decode.
 
@@ -58,26 +70,20 @@ class Choices:
         view: the router's view that the choices were made from.
         prefill: candidates for the prefill.
         decode: candidates for the decode.
-        prefill_index: (C,) position in `prefill` of each row's candidate.
-        decode_index: (C,) position in `decode` of each row's.
-        same_node: (C,) whether both are one node.
-        transfer_s: (C,) predicted KV transfer, seconds; 0 on one node.
-        ttft_s: (C,) predicted TTFT, seconds.
-        keeps_roles: (C,) whether a prefill node prefills and a decode node decodes.
-        feasible: (C,) whether the row may be chosen; see `of`.
+        pairing: which of them each row pairs.
+        transfer_s: predicted KV transfer of each row, seconds; 0 on one node.
+        ttft_s: predicted TTFT of each row, seconds.
+        feasible: whether each row may be chosen; see `of`.
         best_ttft_s: the smallest predicted TTFT over the feasible rows, seconds.
     """
 
     __slots__ = (
         "best_ttft_s",
         "decode",
-        "decode_index",
         "feasible",
-        "keeps_roles",
+        "pairing",
         "prefill",
-        "prefill_index",
         "request",
-        "same_node",
         "transfer_s",
         "ttft_s",
         "view",
@@ -89,127 +95,185 @@ class Choices:
         view: RouterView,
         prefill: list[PrefillOutlook],
         decode: list[DecodeOutlook],
-        prefill_index: IntArray,
-        decode_index: IntArray,
+        pairing: Pairing,
     ) -> None:
         self.request = request
         self.view = view
         self.prefill = prefill
         self.decode = decode
-        self.prefill_index = prefill_index
-        self.decode_index = decode_index
+        self.pairing = pairing
         topology = view.topology
         hosts = topology.hosts
-
-        # The prompt's prefill; and what follows it if the KV stays, moves within a host, or moves between hosts.
-        sources = np.array([(one.node, hosts[one.node], one.queue_s, one.execution_s) for one in prefill])
-        targets = np.array([self._after_prefill(one) for one in decode])
-        from_node, from_host, queue_s, execution_s = sources[prefill_index].T
-        to_node, to_host, room_s, join_s, step_s, near_s, far_s = targets[decode_index].T
-        self.same_node = same_node = from_node == to_node
-        self.transfer_s = transfer_s = np.where(same_node, 0.0, np.where(from_host == to_host, near_s, far_s))
-        # A prompt that decodes elsewhere waits for room there once it is computed, another one before.
-        here_s = np.maximum(queue_s, room_s) + execution_s
-        elsewhere_s = np.maximum(queue_s + execution_s, room_s) + transfer_s + step_s
-        self.ttft_s = np.where(same_node, here_s, elsewhere_s) + join_s
-
-        self.feasible = feasible = np.array([one.slack_s >= 0.0 for one in prefill])[prefill_index]
-        first_decode_node = topology.first_decode_node
-        self.keeps_roles = keeps_roles = (from_node < first_decode_node) & (to_node >= first_decode_node)
-        if not feasible.any():
-            self.feasible = keeps_roles
-        self.best_ttft_s = float(self.ttft_s[self.feasible].min())
-
-    def _after_prefill(self, one: DecodeOutlook) -> tuple[float, ...]:
-        topology = self.view.topology
-        tokens = self.request.prompt_tokens - topology.whole_blocks(one.cached_tokens)
-        near_s = topology.intra_node_transfer_s(tokens)
-        far_s = topology.inter_node_transfer_s(tokens)
-        return (one.node, topology.hosts[one.node], one.room_s, one.join_s, one.step_s, near_s, far_s)
+        near_s: list[float] = []
+        far_s: list[float] = []
+        for target in decode:
+            tokens = request.prompt_tokens - topology.whole_blocks(target.cached_tokens)
+            near_s.append(topology.intra_node_transfer_s(tokens))
+            far_s.append(topology.inter_node_transfer_s(tokens))
+        self.transfer_s: list[float] = []
+        self.ttft_s: list[float] = []
+        self.feasible: list[bool] = []
+        best_ttft_s = inf
+        decode_index = pairing.decode_index
+        same_node = pairing.same_node
+        for row, position in enumerate(pairing.prefill_index):
+            source = prefill[position]
+            at = decode_index[row]
+            target = decode[at]
+            transfer_s = 0.0
+            # A prompt that decodes elsewhere waits for room there once it is computed, another one before.
+            if same_node[row]:
+                ttft_s = max(source.queue_s, target.room_s) + source.execution_s
+            else:
+                transfer_s = near_s[at] if hosts[source.node] == hosts[target.node] else far_s[at]
+                ttft_s = max(source.queue_s + source.execution_s, target.room_s) + transfer_s + target.step_s
+            ttft_s += target.join_s
+            feasible = source.slack_s >= 0.0
+            if feasible and ttft_s < best_ttft_s:
+                best_ttft_s = ttft_s
+            self.transfer_s.append(transfer_s)
+            self.ttft_s.append(ttft_s)
+            self.feasible.append(feasible)
+        if best_ttft_s == inf:
+            self.feasible = [self.keeps_roles(row) for row in range(len(self.ttft_s))]
+            best_ttft_s = self.ttft_s[self.soonest()]
+        self.best_ttft_s = best_ttft_s
 
     @classmethod
     def of(cls, request: RequestView, view: RouterView, choice_set: ChoiceSet, *, prefix: bool = True) -> "Choices":
         """The choices of a set for a request that has arrived now; `prefix`: count what prefix caches hold of it.
 
         A row is feasible unless its prefill is predicted to break what is promised to the requests that decode on that
-        node. If no row is, those that keep the roles are: prefill on a prefill node, decode on a decode node. Lost
-        nodes are in no row.
+        node. If no row is, those that keep the roles are. Lost nodes are in no row.
         """
         topology = view.topology
-        requests = view.counters.decode_requests
         hits = [0] * topology.nodes
         if prefix and view.has_prefix_caches:
             hits = [view.prefix_hit_tokens(request, node) for node in range(topology.nodes)]
         sources = _sources(view, hits)
-        listed = _deflections if choice_set == "deflection" else _pairs
-        targets, prefill_index, decode_index = listed(view, sources)
-        reports = {node: view.report(node) for node in dict.fromkeys((*sources, *targets))}
-        least_requests = min([requests[node] for node in (*topology.prefill_nodes, *topology.decode_nodes)])
-        return cls(
-            request,
-            view,
-            [prefill_outlook(node, request, view, reports[node], hits[node]) for node in sources],
-            [decode_outlook(node, request, view, reports[node], hits[node], least_requests) for node in targets],
-            prefill_index,
-            decode_index,
-        )
+        if choice_set == "deflection":
+            least = view.least_loaded_decode_node()
+            targets = [least] + [node for node in sources if node >= topology.first_decode_node and node != least]
+            pairing = _deflections(_positions(sources, targets))
+        else:
+            targets = _targets(view)
+            positions = _positions(sources, targets)
+            pairing = _pairs(len(targets), positions)
+            targets += [sources[source] for source, position in enumerate(positions) if position < 0]
+        requests = view.counters.decode_requests
+        least_requests = requests[sources[0]]
+        for node in topology.live_nodes:
+            if requests[node] < least_requests:
+                least_requests = requests[node]
+        # Both outlooks of a node are made from one report.
+        reports: list[NodeReport | None] = [None] * topology.nodes
+        steps: list[NodeSteps | None] = [None] * topology.nodes
+        prefill: list[PrefillOutlook] = []
+        for node in sources:
+            reports[node] = report = view.report(node)
+            steps[node] = of_node = NodeSteps(topology, node, report)
+            prefill.append(PrefillOutlook(node, request, view, report, of_node, hits[node]))
+        decode: list[DecodeOutlook] = []
+        for node in targets:
+            known = reports[node]
+            known_steps = steps[node]
+            if known is None or known_steps is None:
+                known = view.report(node)
+                known_steps = NodeSteps(topology, node, known)
+            decode.append(DecodeOutlook(node, request, view, known, known_steps, hits[node], least_requests))
+        return Choices(request, view, prefill, decode, pairing)
 
     def __len__(self) -> int:
         return len(self.ttft_s)
 
-    def soonest(self) -> int:
-        """The feasible row with the least predicted TTFT; the first of equals."""
-        return int(np.where(self.feasible, self.ttft_s, np.inf).argmin())
+    def keeps_roles(self, row: int) -> bool:
+        """Whether a row prefills on a prefill node and decodes on a decode node."""
+        pairing = self.pairing
+        source = self.prefill[pairing.prefill_index[row]]
+        return not source.is_decode_node and self.decode[pairing.decode_index[row]].is_decode_node
+
+    def feasible_rows(self) -> list[int]:
+        """The rows that may be chosen."""
+        return [row for row, feasible in enumerate(self.feasible) if feasible]
+
+    def soonest(self, *, keeping_roles: bool = False) -> int:
+        """The feasible row with the least predicted TTFT, the first of equals; -1 if there is none.
+
+        Args:
+            keeping_roles: of those that prefill on a prefill node and decode on a decode node.
+        """
+        best = -1
+        best_s = inf
+        for row, ttft_s in enumerate(self.ttft_s):
+            if self.feasible[row] and (best < 0 or ttft_s < best_s) and (not keeping_roles or self.keeps_roles(row)):
+                best = row
+                best_s = ttft_s
+        return best
 
     def placement(self, row: int) -> Placement:
         """The placement that a row stands for."""
-        source = self.prefill[self.prefill_index[row]]
-        return Placement(source.node, self.decode[self.decode_index[row]].node, source.chunk_plan)
+        source = self.prefill[self.pairing.prefill_index[row]]
+        placement = (source.node, self.decode[self.pairing.decode_index[row]].node, source.chunk_plan, 0)
+        return tuple.__new__(Placement, placement)  # skips the named tuple's own constructor, a function in Python
 
 
-Listed = tuple[Sequence[int], IntArray, IntArray]
-"""Candidates for the decode, and of each row the positions of its two candidates among those for prefill and decode."""
-
-
-def _sources(view: RouterView, hits: list[int]) -> Sequence[int]:
+def _sources(view: RouterView, hits: list[int]) -> list[int]:
     """Candidates for the prefill, prefill nodes first; `hits`: tokens of the prompt that each node has cached."""
     topology = view.topology
-    work = [tokens - hit for tokens, hit in zip(view.counters.queued_prompt_tokens, hits, strict=True)]
-    ties = view.counters.decode_requests
-    return (*_least(topology.prefill_nodes, work, ties), *_least(topology.decode_nodes, work, ties))
+    counters = view.counters
+    if len(topology.prefill_nodes) <= SHORTLIST and len(topology.decode_nodes) <= SHORTLIST:
+        return list(topology.live_nodes)
+    work = [tokens - hit for tokens, hit in zip(counters.queued_prompt_tokens, hits, strict=True)]
+    ties = counters.decode_requests
+    return _least(topology.prefill_nodes, work, ties) + _least(topology.decode_nodes, work, ties)
 
 
-def _deflections(view: RouterView, sources: Sequence[int]) -> Listed:
-    """A row per candidate: a prefill node with the least loaded decode node, a decode node alone."""
-    first_decode_node = view.topology.first_decode_node
-    least = view.least_loaded_decode_node()
-    targets = list(dict.fromkeys((least, *[node for node in sources if node >= first_decode_node])))
-    decode_index = [targets.index(node) if node >= first_decode_node else 0 for node in sources]
-    return targets, np.arange(len(sources)), np.array(decode_index)
-
-
-def _pairs(view: RouterView, sources: Sequence[int]) -> Listed:
-    """Every candidate for the prefill with every one for the decode, then with itself if it is none for the decode."""
+def _targets(view: RouterView) -> list[int]:
+    """Candidates for the decode of any prompt, prefill nodes first."""
     topology = view.topology
+    if len(topology.prefill_nodes) <= SHORTLIST and len(topology.decode_nodes) <= SHORTLIST:
+        return list(topology.live_nodes)
     requests = view.counters.decode_requests
-    shared = (*_least(topology.prefill_nodes, requests), *_least(topology.decode_nodes, requests))
-    prefill_index, decode_index = _grid(len(sources), len(shared))
-    alone = [position for position, node in enumerate(sources) if node not in shared]
-    if alone:
-        prefill_index = np.concatenate((prefill_index, alone))
-        decode_index = np.concatenate((decode_index, len(shared) + np.arange(len(alone))))
-    return (*shared, *[sources[position] for position in alone]), prefill_index, decode_index
+    return _least(topology.prefill_nodes, requests, requests) + _least(topology.decode_nodes, requests, requests)
 
 
-def _least(nodes: tuple[int, ...], values: list[int], ties: list[int] | None = None) -> tuple[int, ...]:
+def _least(nodes: tuple[int, ...], values: list[int], ties: list[int]) -> list[int]:
     """The `SHORTLIST` nodes with the least values, in order of their index; of equals by `ties`, then by index."""
     if len(nodes) <= SHORTLIST:
-        return nodes
-    second = ties if ties is not None else values
-    return tuple(sorted(sorted(nodes, key=lambda node: (values[node], second[node], node))[:SHORTLIST]))
+        return list(nodes)
+    ranked = sorted([(values[node], ties[node], node) for node in nodes])
+    return sorted([node for _, _, node in ranked[:SHORTLIST]])
 
 
-@cache
-def _grid(rows: int, columns: int) -> tuple[IntArray, IntArray]:
-    """Row and column of each cell of a grid, row by row."""
-    return np.repeat(np.arange(rows), columns), np.tile(np.arange(columns), rows)
+def _positions(sources: list[int], targets: list[int]) -> tuple[int, ...]:
+    """Where each candidate for the prefill is among those for the decode; -1 if it is none."""
+    if sources == targets:
+        return tuple(range(len(sources)))
+    return tuple([targets.index(node) if node in targets else -1 for node in sources])
+
+
+@lru_cache(1024)
+def _pairs(shared: int, positions: tuple[int, ...]) -> Pairing:
+    """Every candidate for the prefill with every one for the decode, then with itself if it is none for the decode.
+
+    Args:
+        shared: number of candidates for the decode of any prompt.
+        positions: of each candidate for the prefill among them.
+    """
+    prefill_index = [source for source in range(len(positions)) for _ in range(shared)]
+    decode_index = list(range(shared)) * len(positions)
+    same_node = [position == target for position in positions for target in range(shared)]
+    alone = [source for source, position in enumerate(positions) if position < 0]
+    decode_index += range(shared, shared + len(alone))
+    return Pairing(prefill_index + alone, decode_index, same_node + [True] * len(alone))
+
+
+@lru_cache(1024)
+def _deflections(positions: tuple[int, ...]) -> Pairing:
+    """Each prefill node with the first candidate for the decode, each decode node alone.
+
+    Args:
+        positions: of each candidate for the prefill among those for the decode; -1: a prefill node.
+    """
+    same_node = [position >= 0 for position in positions]
+    return Pairing(list(range(len(positions))), [max(0, position) for position in positions], same_node)

@@ -6,7 +6,8 @@ The greedy schedule is that of Algorithm 1 in arXiv 2607.02043, as far as its pu
 
 from collections.abc import Sequence
 from math import inf
-from typing import NamedTuple
+
+from mypy_extensions import mypyc_attr
 
 from hardware_profiles import StepLaw
 
@@ -21,7 +22,8 @@ by a hair, and each is a miss for every sequence in its batch.
 """
 
 
-class LocalPrefill(NamedTuple):
+@mypyc_attr(acyclic=True, free_list_len=1)
+class LocalPrefill:
     """A prompt prefilled on a node next to the sequences that decode there.
 
     Attributes:
@@ -34,11 +36,14 @@ class LocalPrefill(NamedTuple):
             inf if there is none.
     """
 
-    chunks: tuple[int, ...]
-    steps: int
-    total_s: float
-    longest_s: float
-    slack_s: float
+    __slots__ = ("chunks", "longest_s", "slack_s", "steps", "total_s")
+
+    def __init__(self, chunks: tuple[int, ...], steps: int, total_s: float, longest_s: float, slack_s: float) -> None:
+        self.chunks = chunks
+        self.steps = steps
+        self.total_s = total_s
+        self.longest_s = longest_s
+        self.slack_s = slack_s
 
     @property
     def keeps(self) -> bool:
@@ -133,7 +138,7 @@ def plan_chunks(
     steps = len(chunks)
     if done_tokens:
         chunks = _chunks_of(done_tokens, max(chunks[0], min(candidates[-1], room))) + chunks
-    return tuple.__new__(LocalPrefill, (chunks, steps, total_s, longest_s, budget_s - longest_s))
+    return LocalPrefill(chunks, steps, total_s, longest_s, budget_s - longest_s)
 
 
 def _chunks_of(tokens: int, size: int) -> tuple[int, ...]:

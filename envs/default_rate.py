@@ -1,5 +1,7 @@
 """The arrival rate of an environment that names none: below what the cluster can serve within its SLOs."""
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +24,7 @@ _STEP = 0.9  # between two rates that are tried
 FloatArray = NDArray[np.float64]
 
 
+@lru_cache(64)
 def default_rate_rps(family: str, config: ClusterConfig, tbt_slo_s: float = TBT_SLO_S) -> float:
     """The highest rate found at which neither pool is busy for more than `UTILISATION` and prompts are on time.
 

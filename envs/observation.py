@@ -1,18 +1,21 @@
-"""From the choices for a request to the observation of a learned policy: the one place where features are squashed.
+"""From the choices for requests to observations of a learned policy: the one place where features are squashed.
 
 Squashing is analytic (no running statistics), so a saved policy needs nothing but its weights: x >= 0 becomes
 log(1 + x / ref) / (1 + log(1 + x / ref)), which never reaches 1. A queue ten times longer than any seen still looks
 longer; a ceiling would make the policy herd.
+
+Observations are made in batches: each decision's values once (a node's features stand in many rows, but are computed
+and squashed once), all of them squashed in one pass over one array, and one gather that puts each where it belongs.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.choices import Choices
+from envs.choices import Choices, Pairing
 from envs.features import (
     CHOICE_FEATURES,
     DECODE_FEATURES,
@@ -20,8 +23,8 @@ from envs.features import (
     PAIR_FEATURES,
     PREFILL_FEATURES,
     REQUEST_FEATURES,
-    Fading,
     Feature,
+    packed_values,
 )
 
 LAYOUT_VERSION = 2
@@ -30,75 +33,128 @@ LAYOUT_VERSION = 2
 Observation = dict[str, NDArray[np.float32] | NDArray[np.int8]]
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 PREDICTED_TTFT_COLUMN = [feature.name for feature in CHOICE_FEATURES].index("ttft_s")
-
-
-def squash(values: FloatArray, refs: FloatArray) -> FloatArray:
-    """Values of 0 and more to [0, 1), monotone; `refs` broadcast against the last axis."""
-    logs = np.log1p(values / refs)
-    squashed: FloatArray = logs / (1.0 + logs)
-    return squashed
 
 
 class Scale:
     """How the values of some features become observations.
 
-    Args:
-        features: in order.
+    Attributes:
+        references: what values are divided by.
+        size: how much of [0, 1] the squashed values take: 1, or half of it on either side of 0 for signed features.
+        signed: positions of these.
     """
 
-    def __init__(self, features: Sequence[Feature[Any]]) -> None:
-        self.refs = np.array([1.0 if one.kind == "flag" else one.reference for one in features])
-        self.flags = np.array([i for i, one in enumerate(features) if one.kind == "flag"], dtype=np.int64)
-        self.signed = np.array([i for i, one in enumerate(features) if one.kind == "signed"], dtype=np.int64)
-
-    def __call__(self, values: FloatArray) -> FloatArray:
-        """Values (..., F) of the features to [0, 1]."""
-        if not self.signed.size:
-            scaled = squash(values, self.refs)
-        else:
-            scaled = squash(np.abs(values), self.refs)
-            signed = values[..., self.signed]
-            scaled[..., self.signed] = 0.5 + 0.5 * np.where(signed < 0.0, -1.0, 1.0) * scaled[..., self.signed]
-        if self.flags.size:
-            scaled[..., self.flags] = values[..., self.flags]
-        return scaled
+    def __init__(self, features: Sequence[Feature]) -> None:
+        self.references = np.array([1.0 if one.kind == "flag" else one.reference for one in features])
+        self.size = np.array([0.5 if one.kind == "signed" else 1.0 for one in features])
+        self.signed = np.flatnonzero(self.size < 1.0)
 
 
-_REQUEST, _GLOBAL = Scale(REQUEST_FEATURES), Scale(GLOBAL_FEATURES)
-_PREFILL, _DECODE, _PAIR = Scale(PREFILL_FEATURES), Scale(DECODE_FEATURES), Scale(PAIR_FEATURES)
-_FIRST_DECODE = len(PREFILL_FEATURES)
-_FIRST_PAIR = _FIRST_DECODE + len(DECODE_FEATURES)
+def squash(values: FloatArray, scale: Scale) -> FloatArray:
+    """Values (F,) of F features to [0, 1], monotone; the value of a set flag, inf, becomes 1."""
+    # 1 - 1 / (1 + log) is log / (1 + log) and holds for inf too.
+    squashed = np.abs(values)
+    squashed /= scale.references
+    np.log1p(squashed, out=squashed)
+    squashed += 1.0
+    np.divide(scale.size, squashed, out=squashed)
+    np.subtract(1.0, squashed, out=squashed)
+    negative = scale.signed[values[scale.signed] < 0.0]
+    if negative.size:
+        squashed[negative] = 1.0 - squashed[negative]
+    return squashed
+
+
+class Plan:
+    """How the packed values of some decisions become their observations.
+
+    Attributes:
+        scale: of all values of all decisions.
+        request, global_, choices: for each number of these parts of the observations, the position of its value.
+
+    Args:
+        pairings: of the decisions.
+        rows: rows of each observation.
+    """
+
+    def __init__(self, pairings: tuple[Pairing, ...], rows: int) -> None:
+        features: list[Feature] = []
+        request, global_, choices = [], [], []
+        for pairing in pairings:
+            request.append(_block(features, REQUEST_FEATURES, 1)[0])
+            global_.append(_block(features, GLOBAL_FEATURES, 1)[0])
+            prefill = _block(features, PREFILL_FEATURES, 1 + max(pairing.prefill_index))
+            decode = _block(features, DECODE_FEATURES, 1 + max(pairing.decode_index))
+            pair = _block(features, PAIR_FEATURES, len(pairing.same_node))
+            table = np.full((rows, len(CHOICE_FEATURES)), len(features))
+            table[: len(pair)] = np.hstack([prefill[pairing.prefill_index], decode[pairing.decode_index], pair])
+            choices.append(table)
+            features.append(_PADDING)
+        self.scale = Scale(features)
+        self.request: IntArray = np.array(request)
+        self.global_: IntArray = np.array(global_)
+        self.choices: IntArray = np.array(choices)
+
+
+_PADDING = Feature("padding", 1.0, "what rows beyond the choices are filled with")
+
+
+def _block(features: list[Feature], of_one: tuple[Feature, ...], count: int) -> IntArray:
+    """Append the features of `count` candidates or rows; returns the position of each, (count, len(of_one))."""
+    first = len(features)
+    features += of_one * count
+    return np.arange(first, len(features)).reshape(count, len(of_one))
+
+
+_plan = lru_cache(64)(Plan)  # few on small clusters; on large ones shortlists change, and a plan is quickly made
+
+
+@lru_cache(1024)
+def _plan_of_one(pairing: Pairing, rows: int) -> Plan:
+    """The plan of a single decision, without the axis of decisions."""
+    plan = Plan((pairing,), rows)
+    plan.request, plan.global_, plan.choices = plan.request[0], plan.global_[0], plan.choices[0]
+    return plan
+
+
+def encode_batch(batch: Sequence[Choices], rows: int) -> Observation:
+    """The observations of some decisions; see `envs.placement_env.PrefillPlacementEnv` for their tables.
+
+    Args:
+        batch: the choices of each of B decisions.
+        rows: rows of each observation; beyond the choices they are zeros that may not be chosen.
+
+    Returns:
+        "request" (B, R), "global" (B, G), "choices" (B, rows, F) float32 in [0, 1], "action_mask" (B, rows) int8;
+        fresh arrays.
+    """
+    plan = _plan(tuple([choices.pairing for choices in batch]), rows)
+    mask = b"".join([_mask(choices, rows) for choices in batch])
+    observation = _encoded(b"".join([packed_values(choices) for choices in batch]), plan, mask)
+    observation["action_mask"] = observation["action_mask"].reshape(len(batch), rows)
+    return observation
 
 
 def encode(choices: Choices, rows: int = 0) -> Observation:
-    """The observation of one decision; see `envs.placement_env.PrefillPlacementEnv` for its tables.
+    """The observation of one decision: as `encode_batch`, without its first axis; `rows`: 0 for one per choice."""
+    rows = rows or len(choices)
+    return _encoded(packed_values(choices), _plan_of_one(choices.pairing, rows), _mask(choices, rows))
 
-    Args:
-        choices: for the request.
-        rows: rows of the observation; beyond the choices they are zeros that may not be chosen. 0: one per choice.
 
-    Returns:
-        "request" (R,), "global" (G,), "choices" (rows, F) float32 in [0, 1], "action_mask" (rows,) int8; all fresh
-        arrays.
-    """
-    count = len(choices)
-    table = np.zeros((rows or count, len(CHOICE_FEATURES)), dtype=np.float32)
-    prefill = np.array([[one.value(node) for one in PREFILL_FEATURES] for node in choices.prefill], dtype=np.float64)
-    decode = np.array([[one.value(node) for one in DECODE_FEATURES] for node in choices.decode], dtype=np.float64)
-    pair = np.array([one.value(choices) for one in PAIR_FEATURES], dtype=np.float64).T
-    table[:count, :_FIRST_DECODE] = _PREFILL(prefill)[choices.prefill_index]
-    table[:count, _FIRST_DECODE:_FIRST_PAIR] = _DECODE(decode)[choices.decode_index]
-    table[:count, _FIRST_PAIR:] = _PAIR(pair)
-    mask = np.zeros(rows or count, dtype=np.int8)
-    mask[:count] = choices.feasible
-    fading = Fading.of(choices)
+def _mask(choices: Choices, rows: int) -> bytes:
+    return bytes(choices.feasible).ljust(rows, b"\0")
+
+
+def _encoded(packed: bytes, plan: Plan, mask: bytes) -> Observation:
+    scaled = squash(np.frombuffer(packed, dtype="<f8"), plan.scale).astype(np.float32)
     return {
-        "request": _REQUEST(np.array([one.value(choices) for one in REQUEST_FEATURES])).astype(np.float32),
-        "global": _GLOBAL(np.array([one.value(fading) for one in GLOBAL_FEATURES])).astype(np.float32),
-        "choices": table,
-        "action_mask": mask,
+        "request": scaled[plan.request],
+        "global": scaled[plan.global_],
+        "choices": scaled[plan.choices],
+        "action_mask": np.frombuffer(bytearray(mask), dtype=np.int8),  # of a copy that may be written to
     }
 
 

@@ -11,10 +11,10 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from envs.choices import Choices, ChoiceSet, check_choice_set, most_choices
-from envs.cluster import Cluster, ClusterConfig, Placement, Request, RequestRecord, parse_shape, view_of
+from envs.cluster import ClusterConfig, Placement, RequestRecord, parse_shape
+from envs.decision_process import DecisionProcess
 from envs.default_rate import default_rate_rps
-from envs.episode import Episode, EpisodeSource, Horizon, WorkloadSource
-from envs.episode_summary import episode_summary
+from envs.episode import EpisodeSource, Horizon, WorkloadSource
 from envs.features import (
     DECODE_FEATURES,
     GLOBAL_FEATURES,
@@ -24,11 +24,11 @@ from envs.features import (
     table,
 )
 from envs.generators import families
-from envs.objective import Costs, Objective
+from envs.objective import Objective
 from envs.observation import Observation, encode, observation_space
 from envs.render import draw_nodes, node_table
 from envs.slos import SloClass, Slos
-from envs.warm_up import WarmUp, check_warm_up, warm
+from envs.warm_up import WarmUp, check_warm_up
 from envs.workload import TBT_SLO_S, TTFT_SLO_S
 from hardware_profiles import InputError, Profile, load_profile
 
@@ -245,7 +245,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
             horizon_requests = HORIZON_REQUESTS
         if rate_rps is None:
             rate_rps = default_rate_rps(workload, self.config, tbt_range_s[0]) if isinstance(workload, str) else 1.0
-        self._source = EpisodeSource(
+        source = EpisodeSource(
             workload,
             _range("rate_rps", rate_rps),
             slos,
@@ -254,25 +254,36 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
             Horizon(horizon_requests, horizon_s),
         )
         self.render_mode = render_mode
-        self._choice_set = cast(ChoiceSet, choices)
-        self._warm_ups = cast("list[WarmUp]", warm_ups)
-        self._objective = Objective(tbt_weight, tail_weight, miss_weight)
-        self._strict_actions = strict_actions
-
-        needed = most_choices(self._choice_set, *parse_shape(cluster))
+        self.process = DecisionProcess(
+            self.config,
+            source,
+            Objective(tbt_weight, tail_weight, miss_weight),
+            cast(ChoiceSet, choices),
+            cast("list[WarmUp]", warm_ups),
+            strict_actions,
+        )
+        needed = most_choices(cast(ChoiceSet, choices), *parse_shape(cluster))
         if rows is not None and rows < needed:
             raise InputError(f"rows must be at least {needed}, the choices of {cluster}, not {rows}")
-        self._rows = rows or needed
-        self.action_space = spaces.Discrete(self._rows)
-        self.observation_space: spaces.Dict = observation_space(self._rows)  # type: ignore[assignment]  # as above
-        self.records: list[RequestRecord] = []
-        self._episode = Episode([], 0, 0)
-        self._cluster = Cluster(self.config, self._keep_record)
-        self._choices: Choices | None = None
+        self.rows = rows or needed
+        self.action_space = spaces.Discrete(self.rows)
+        self.observation_space: spaces.Dict = observation_space(self.rows)  # type: ignore[assignment]  # as above
 
-    def _keep_record(self, record: RequestRecord) -> None:
-        if record.request >= self._episode.first:
-            self.records.append(record)
+    @property
+    def choices(self) -> Choices:
+        """The choices for the request at hand.
+
+        Raises:
+            ValueError: before the first reset.
+        """
+        if self.process.choices is None:
+            raise ValueError("the environment has not been reset")
+        return self.process.choices
+
+    @property
+    def records(self) -> list[RequestRecord]:
+        """See the class."""
+        return self.process.records
 
     # ---- Gymnasium ----------------------------------------------------------------------------------------------
 
@@ -280,49 +291,29 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Start an episode; see the class."""
+        self.start(seed, options)
+        return self._observe(), self.process.info()
+
+    def start(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
+        """Start an episode without observing it; the arguments are those of `reset`."""
         super().reset(seed=seed, options=options)
-        self._episode = episode = self._source.draw(self.np_random)
-        self.records = []
-        if episode.first:
-            policy = self._warm_ups[int(self.np_random.integers(len(self._warm_ups)))]
-            running = Cluster(self.config, lambda _: None)
-            warm(running, episode.requests, episode.first, policy, self._choice_set, self.np_random)
-            self._cluster = running.copy(self._keep_record)
-        else:
-            self._cluster = Cluster(self.config, self._keep_record)
-        self._next = episode.first
-        self._costs = self._objective.costs(self._cluster)
-        return self._observe(), self._info(0.0, Costs(0.0, 0.0, 0.0, 0.0), invalid_action=False)
+        self.process.reset(self.np_random)
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Place the request at hand and run to the next arrival; see the class."""
-        row = int(action)
-        choices = self._choices
-        assert choices is not None  # Gymnasium's order: reset comes first
-        if not 0 <= row < self._rows:
-            raise ValueError(f"action {action} is no row; there are {self._rows}")
-        invalid = row >= len(choices) or not choices.feasible[row]
-        if invalid and self._strict_actions:
-            raise ValueError(f"action {action} is masked; see action_mask")
-        placement = choices.view.default_placement() if invalid else choices.placement(row)
-        cluster = self._cluster
-        number = self._next
-        cluster.submit(Request(number, *self._episode.requests[number]), placement)
-        self._next = number + 1
-        before_s = cluster.clock.now
-        now_s = self._episode.requests[number + 1][0]
-        cluster.clock.advance_to(now_s)
-        costs = self._objective.costs(cluster)
-        accrued = costs.since(self._costs)
-        self._costs = costs
-        reward = -self._objective.total(accrued)
-        truncated = self._next == self._episode.last
-        observation = self._observe()
-        info = self._info(now_s - before_s, accrued, invalid_action=bool(invalid))
-        if truncated:
-            first, last = self._episode.first, self._episode.last
-            info["episode_summary"] = episode_summary(self.records, self._episode.requests, last - first)
-        return observation, reward, False, truncated, info
+        self.act(int(action))
+        process = self.process
+        return self._observe(), process.reward, False, process.truncated, process.info()
+
+    def act(self, row: int) -> None:
+        """Step without observing: `process` has what has come of it.
+
+        Raises:
+            ValueError: no such row; with `strict_actions`, one that may not be chosen.
+        """
+        if not 0 <= row < self.rows:
+            raise ValueError(f"action {row} is no row; there are {self.rows}")
+        self.process.act(row)
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Which rows may be chosen now, shape (C,); the name that sb3-contrib's MaskablePPO looks for.
@@ -330,41 +321,29 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         Raises:
             ValueError: before the first reset.
         """
-        if self._choices is None:
-            raise ValueError("action_masks() is for an environment that has been reset")
-        mask = np.zeros(self._rows, dtype=np.bool_)
-        mask[: len(self._choices)] = self._choices.feasible
+        choices = self.choices
+        mask = np.zeros(self.rows, dtype=np.bool_)
+        mask[: len(choices)] = choices.feasible
         return mask
 
     def placements(self) -> list[Placement]:
-        """The placement of each choice at hand; none before the first reset."""
-        choices = self._choices
-        return [choices.placement(row) for row in range(len(choices))] if choices is not None else []
+        """The placement of each choice at hand.
+
+        Raises:
+            ValueError: before the first reset.
+        """
+        return [self.choices.placement(row) for row in range(len(self.choices))]
 
     def render(self) -> str | NDArray[np.uint8] | None:
         """The nodes as a text table ("ansi") or as a picture, uint8 (height, width, 3) ("rgb_array")."""
         if self.render_mode == "ansi":
-            return node_table(self._cluster.view())
+            return node_table(self.process.cluster.view())
         if self.render_mode == "rgb_array":
-            return draw_nodes(self._cluster.view())
+            return draw_nodes(self.process.cluster.view())
         return None
 
-    # ---- parts --------------------------------------------------------------------------------------------------
-
     def _observe(self) -> Observation:
-        request = view_of(self._next, self._episode.requests[self._next])
-        self._choices = Choices.of(request, self._cluster.view(), self._choice_set)
-        return encode(self._choices, self._rows)
-
-    def _info(self, dt_s: float, accrued: Costs, *, invalid_action: bool) -> dict[str, Any]:
-        return {
-            "dt_s": dt_s,
-            "waiting_cost": accrued.waiting,
-            "tail_cost": accrued.tail,
-            "tbt_cost": accrued.tbt,
-            "miss_cost": accrued.misses,
-            "invalid_action": invalid_action,
-        }
+        return encode(self.choices, self.rows)
 
 
 def _range(name: str, given: float | Sequence[float]) -> tuple[float, float]:

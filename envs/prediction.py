@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from math import inf
 from typing import NamedTuple
 
+from mypy_extensions import mypyc_attr
+
 from envs.chunk_plan import CHUNK_CANDIDATES, PLAN_BETA, LocalPrefill, plan_chunks
 from envs.cluster import NodeReport, RequestView, RouterView, Topology
 from hardware_profiles import StepLaw
@@ -70,40 +72,52 @@ def queue_wait_s(
     return tokens_ahead / chunk_tokens * law.chunk_step_s(chunk_tokens, context_tokens, decode_batch, decode_s)
 
 
-class NodeSteps(NamedTuple):
+@mypyc_attr(acyclic=True, free_list_len=1)
+class NodeSteps:
     """A node's steps, as far as its report tells; prompts share them with the sequences that decode there.
 
     Attributes:
         law: the node's step law.
         batch: sequences decoding there; 0 on an ordinary prefill node.
+        kv_tokens: their summed context.
         decode_s: D of these sequences, seconds; 0 without any.
         growth_s: what D grows by with each step, seconds.
         room: prompt tokens that the token budget leaves a step.
         limit_s: how long the engine lets a step with prompt tokens last, seconds; inf: the token budget alone decides.
         grain: tokens that a chunk cut short by `limit_s` is a multiple of, and at least.
+
+    Args:
+        topology: of the cluster.
+        node: the node.
+        report: the node's.
     """
 
-    law: StepLaw
-    batch: int
-    decode_s: float
-    growth_s: float
-    room: int
-    limit_s: float
-    grain: int
+    __slots__ = ("batch", "decode_s", "grain", "growth_s", "kv_tokens", "law", "limit_s", "room")
 
-    @classmethod
-    def of(cls, topology: Topology, node: int, report: NodeReport) -> "NodeSteps":
-        """A node by its report; made as a plain tuple, which takes a third of the time."""
-        law = topology.laws[node]
-        batch = report.decode_batch
-        budget = topology.token_budget
-        grain = topology.chunk_grain_tokens
-        if not batch:
-            return tuple.__new__(cls, (law, 0, 0.0, 0.0, budget, inf, grain))
-        base_s, kv_s, _ = law.decode_line(batch, report.decode_kv_tokens)
-        decode_s = base_s + kv_s * report.decode_kv_tokens
-        limit_s = topology.slo_share * report.tbt_slo_s if topology.step_budget == "slo" else inf
-        return tuple.__new__(cls, (law, batch, decode_s, kv_s * batch, budget - batch, limit_s, grain))
+    def __init__(self, topology: Topology, node: int, report: NodeReport) -> None:
+        self.law = law = topology.laws[node]
+        self.batch = batch = report.decode_batch
+        self.kv_tokens = kv_tokens = report.decode_kv_tokens
+        self.room = topology.token_budget - batch
+        self.grain = topology.chunk_grain_tokens
+        self.decode_s = 0.0
+        self.growth_s = 0.0
+        self.limit_s = inf
+        if batch:
+            base_s, kv_s, _ = law.decode_line(batch, kv_tokens)
+            self.decode_s = base_s + kv_s * kv_tokens
+            self.growth_s = kv_s * batch
+            if topology.step_budget == "slo":
+                self.limit_s = topology.slo_share * report.tbt_slo_s
+
+    def join_s(self) -> float:
+        """Expected wait for the next step boundary, seconds: half a step if sequences decode there."""
+        return 0.5 * (self.law.token_time_s[self.batch] + self.decode_s) if self.batch else 0.0
+
+    def joined_step_s(self, prompt_tokens: int, max_seqs: int) -> float:
+        """Predicted decode step once one more request has joined, seconds."""
+        batch = self.batch + 1 if self.batch < max_seqs else max_seqs
+        return decode_step_s(self.law, batch, self.kv_tokens + prompt_tokens)
 
     def step_s(self, chunk_tokens: int, context_tokens: float) -> float:
         """Seconds for a step with one chunk and the decodes."""
@@ -229,7 +243,7 @@ def local_prefill(
             smallest_if_none=smallest_if_none,
             done_tokens=done_tokens,
         )
-    local = NodeSteps.of(topology, node, report).engine_prefill(prompt_tokens - done_tokens, done_tokens)
+    local = NodeSteps(topology, node, report).engine_prefill(prompt_tokens - done_tokens, done_tokens)
     return local if smallest_if_none or local.slack_s >= 0.0 else None
 
 
@@ -276,10 +290,10 @@ def local_queue_s(
         return 0.0
     if local.chunks:
         if done_tokens:
-            steps = NodeSteps.of(view.topology, node, report)
+            steps = NodeSteps(view.topology, node, report)
             return planned_queue_s(view, node, steps, ahead, max(local.chunks))
         return local.total_s * ahead / prompt_tokens
-    return shared_queue_s(view, node, NodeSteps.of(view.topology, node, report), ahead)
+    return shared_queue_s(view, node, NodeSteps(view.topology, node, report), ahead)
 
 
 # ---- TTFT on a prefill node -----------------------------------------------------------------------------------------
@@ -298,21 +312,11 @@ def decode_step_s(law: StepLaw, batch: int, kv_tokens: int) -> float:
     return law.token_time_s[batch] + law.decode_s(batch, kv_tokens)
 
 
-def join_s(law: StepLaw, report: NodeReport) -> float:
-    """Expected wait for a node's next step boundary, seconds: half a step if sequences decode there."""
-    return 0.5 * decode_step_s(law, report.decode_batch, report.decode_kv_tokens) if report.decode_batch else 0.0
-
-
-def joined_step_s(view: RouterView, node: int, report: NodeReport, prompt_tokens: int) -> float:
-    """Predicted decode step once one more request has joined, seconds."""
-    topology = view.topology
-    batch = min(report.decode_batch + 1, topology.max_seqs)
-    return decode_step_s(topology.laws[node], batch, report.decode_kv_tokens + prompt_tokens)
-
-
 def first_token_s(view: RouterView, node: int, report: NodeReport, prompt_tokens: int) -> float:
     """Predicted time from the end of a transfer to the first token, seconds: join at a boundary, take one step."""
-    return join_s(view.topology.laws[node], report) + joined_step_s(view, node, report, prompt_tokens)
+    topology = view.topology
+    steps = NodeSteps(topology, node, report)
+    return steps.join_s() + steps.joined_step_s(prompt_tokens, topology.max_seqs)
 
 
 def room_s(
@@ -385,7 +389,7 @@ def best_remote(request: RequestView, view: RouterView, decode_node: int, *, pre
     best_s = inf
     for node in topology.prefill_nodes:
         report = view.report(node)
-        steps = NodeSteps.of(topology, node, report)
+        steps = NodeSteps(topology, node, report)
         queue_s = shared_queue_s(view, node, steps, report.prefill_tokens_ahead)
         cached = view.prefix_hit_tokens(request, node) if prefix else 0
         ttft_s = queue_s + steps.engine_prefill_s(prompt_tokens - cached, cached)

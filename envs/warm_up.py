@@ -48,7 +48,7 @@ def warm(
         else:
             choices = Choices.of(view_of(number, row), view, choice_set)
             if policy == "random":
-                placement = choices.placement(int(rng.choice(np.flatnonzero(choices.feasible))))
+                placement = choices.placement(int(rng.choice(choices.feasible_rows())))
             else:
                 placement = choices.placement(choices.soonest())
         cluster.submit(Request(number, *row), placement)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,13 @@ def load_profile(name_or_path: str | Path) -> Profile:
     Raises:
         InputError: no such profile, or a faulty file; one line naming the file and the key.
     """
-    return from_file(read_profile(name_or_path))
+    text = str(name_or_path)
+    return _shipped(text) if text in profile_names() else from_file(read_profile(text))
+
+
+@cache  # so that environments share one table of some megabytes
+def _shipped(name: str) -> Profile:
+    return from_file(read_profile(name))
 
 
 def read_profile(name_or_path: str | Path) -> ProfileFile:

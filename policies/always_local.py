@@ -1,7 +1,8 @@
 """`always-local`: no use of the prefill nodes at all."""
 
 from envs.cluster import Placement, RequestView, RouterView
-from envs.outlook import prefill_outlook
+from envs.outlook import PrefillOutlook
+from envs.prediction import NodeSteps
 
 
 class AlwaysLocal:
@@ -16,5 +17,7 @@ class AlwaysLocal:
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         node = view.least_loaded_decode_node()
-        cached_tokens = view.prefix_hit_tokens(request, node)
-        return Placement(node, node, prefill_outlook(node, request, view, view.report(node), cached_tokens).chunk_plan)
+        report = view.report(node)
+        steps = NodeSteps(view.topology, node, report)
+        hit = view.prefix_hit_tokens(request, node)
+        return Placement(node, node, PrefillOutlook(node, request, view, report, steps, hit).chunk_plan)

@@ -218,7 +218,7 @@ class Arrow:
         topology = view.topology
         prompt_tokens = request.prompt_tokens
         report = view.report(node)
-        steps = NodeSteps.of(topology, node, report)
+        steps = NodeSteps(topology, node, report)
         ahead = report.prefill_tokens_ahead
         if steps.batch and topology.step_budget == "fixed":
             chunk = steps.safe_chunk(prompt_tokens, PLAN_BETA * report.tbt_slo_s)

@@ -35,7 +35,7 @@ from math import inf
 from typing import ClassVar
 
 from envs.cluster import Placement, RequestView, RouterView
-from envs.prediction import NodeSteps, best_remote, join_s, planned_queue_s, shared_queue_s
+from envs.prediction import NodeSteps, best_remote, planned_queue_s, shared_queue_s
 from hardware_profiles import InputError
 
 
@@ -78,7 +78,7 @@ class DynaServe:
                 cuts.append((cut, computed_s, topology.kv_bytes(cut)))
         for node in topology.decode_nodes:
             report = view.report(node)
-            steps = NodeSteps.of(topology, node, report)
+            steps = NodeSteps(topology, node, report)
             ahead = report.prefill_tokens_ahead
             if planned:
                 tbt_slo_s = report.tbt_slo_s if report.tbt_slo_s < inf else request.tbt_slo_s
@@ -93,7 +93,7 @@ class DynaServe:
                 chunk = 0
                 plan = ()
                 free_s = shared_queue_s(view, node, steps, ahead)
-            joined_s = join_s(steps.law, report)
+            joined_s = steps.join_s()
             link = topology.link(source, node)
             for cut, computed_s, kv_bytes in cuts:
                 ready_s = computed_s + link.latency_s + kv_bytes / link.bandwidth_bytes_per_s if cut else 0.0

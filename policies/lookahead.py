@@ -3,8 +3,6 @@
 from math import inf
 from typing import cast
 
-import numpy as np
-
 import policies
 from envs.choices import Choices, ChoiceSet, check_choice_set
 from envs.cluster import Cluster, Placement, RequestView, RouterView
@@ -85,7 +83,7 @@ class Lookahead:
         if request.number in cluster.lifecycle.in_flight:
             return owns[0]
         choices = Choices.of(request, view, self._choices)
-        found = [choices.placement(row) for row in np.flatnonzero(choices.feasible).tolist()]
+        found = [choices.placement(row) for row in choices.feasible_rows()]
         best = owns[0]
         best_cost = inf
         for placement in dict.fromkeys([*owns, *found]):

@@ -2,8 +2,6 @@
 
 from typing import Any, ClassVar, cast
 
-import numpy as np
-
 from envs.choices import Choices, ChoiceSet, check_choice_set
 from envs.cluster import Placement, RequestView, RouterView
 from hardware_profiles import InputError
@@ -41,9 +39,9 @@ class ShortestTTFT:
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         choices = Choices.of(request, view, self._choice_set, prefix=self._prefix)
-        ttft_s = np.where(choices.feasible, choices.ttft_s, np.inf)
-        best = int(ttft_s.argmin())
-        keeping = np.where(choices.keeps_roles, ttft_s, np.inf)
-        if not choices.keeps_roles[best] and ttft_s[best] > self._alpha * keeping.min():
-            best = int(keeping.argmin())
+        best = choices.soonest()
+        if not choices.keeps_roles(best):
+            keeping = choices.soonest(keeping_roles=True)
+            if keeping >= 0 and choices.ttft_s[best] > self._alpha * choices.ttft_s[keeping]:
+                best = keeping
         return choices.placement(best)

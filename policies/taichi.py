@@ -32,7 +32,7 @@ from math import inf
 from typing import ClassVar
 
 from envs.cluster import Placement, RequestView, RouterView
-from envs.prediction import NodeSteps, best_remote, join_s, planned_queue_s, shared_queue_s
+from envs.prediction import NodeSteps, best_remote, planned_queue_s, shared_queue_s
 from hardware_profiles import InputError
 
 
@@ -105,7 +105,7 @@ class TaiChi:
             report = view.report(node)
             if report.kv_used_tokens + prompt_tokens > self._watermark * topology.kv_capacity_tokens[node]:
                 continue
-            steps = NodeSteps.of(topology, node, report)
+            steps = NodeSteps(topology, node, report)
             ahead = report.prefill_tokens_ahead
             cached = view.prefix_hit_tokens(request, node) if prefix else 0
             tokens = prompt_tokens - cached
@@ -115,7 +115,7 @@ class TaiChi:
                 ttft_s += steps.prefill_s(tokens, chunk, cached)
             else:
                 ttft_s = shared_queue_s(view, node, steps, ahead) + steps.engine_prefill_s(tokens, cached)
-            ttft_s += join_s(steps.law, report)
+            ttft_s += steps.join_s()
             if ttft_s < best_s:
                 best_node = node
                 best_s = ttft_s

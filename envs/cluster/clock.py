@@ -79,7 +79,7 @@ class Clock(simpy.Environment):
             owners: for the owner of each such method, the object to call it on instead.
         """
         self.now_s = other.now_s
-        self._queue = []
+        self._queue.clear()
         for time_s, priority, number, event in other._queue:  # a heap stays one, entry by entry
             method: Any = event.callbacks[0]
             call = Call(getattr(owners[method.__self__], method.__name__))

@@ -353,3 +353,7 @@ class Engine:
     def report(self, at_s: float) -> NodeReport:
         """The node's report as of `at_s`, which may lie `ClusterConfig.report_age_s` back."""
         return self.telemetry.report(at_s, self.scheduler.enqueued_tokens)
+
+    def mean_generated_tokens(self) -> float:
+        """Tokens that decode steps have given the requests decoding now, per request; 0 without any."""
+        return self.telemetry.mean_generated_tokens(self._clock.now_s, self.batch.prompt_tokens)

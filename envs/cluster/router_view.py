@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from mypy_extensions import mypyc_attr
+
 from envs.cluster.clock import Clock
 from envs.cluster.engine import Engine
 from envs.cluster.placement import Placement
@@ -23,6 +25,7 @@ def first_least(nodes: Sequence[int], values: Sequence[float]) -> int:
     return best
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class RouterView:
     """The cluster as its router sees it now; what it shows moves on with the cluster.
 
@@ -77,11 +80,7 @@ class RouterView:
         Fresh, as the router relays tokens. The first token of a prompt that was prefilled there came out of its prefill
         and is not counted.
         """
-        engine = self._engines[node]
-        report = engine.report(self._clock.now_s)
-        if not report.decode_batch:
-            return 0.0
-        return (report.decode_kv_tokens - engine.batch.prompt_tokens) / report.decode_batch
+        return self._engines[node].mean_generated_tokens()
 
     def uncached_tokens(self, request: RequestView, node: int) -> int:
         """Prompt tokens of a request that a node would have to compute: those that are no prefix hit there."""

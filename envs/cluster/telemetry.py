@@ -75,6 +75,20 @@ class Telemetry:
             i -= 1
         return snapshots[i]
 
+    def mean_generated_tokens(self, at_s: float, prompt_tokens: int) -> float:
+        """Tokens that decode steps have given the requests decoding at `at_s`, per request; 0 without any.
+
+        Args:
+            at_s: the time, not before the latest snapshot.
+            prompt_tokens: tokens of their prompts, and of what they gave before they joined the batch.
+        """
+        start_s, steps, first_s, growth_s, batch, kv_tokens, _, _, _, _ = self.snapshots[-1]
+        if not batch:
+            return 0.0
+        if steps and at_s > start_s:
+            kv_tokens += whole_steps_within(at_s - start_s, steps, first_s, growth_s) * batch
+        return (kv_tokens - prompt_tokens) / batch
+
     def report(self, at_s: float, enqueued_tokens: int) -> NodeReport:
         """The node's report as of `at_s`.
 

@@ -1,10 +1,10 @@
 """What a router knows of a cluster beforehand: nodes, links, laws and limits."""
 
 from collections.abc import Sequence
-from copy import copy
+from functools import lru_cache
 
 from envs.cluster.config import ClusterConfig, parse_shape
-from hardware_profiles import Link, StepLaw
+from hardware_profiles import Link, Profile, StepLaw
 
 _TYPICAL_BATCH, _TYPICAL_CONTEXT_TOKENS = 32, 1024
 
@@ -15,6 +15,7 @@ class Topology:
     Attributes:
         prefill_nodes: indices of the prefill nodes that are not lost.
         decode_nodes: indices of the decode nodes that are not lost.
+        live_nodes: both.
         lost: indices of the nodes that are.
         first_decode_node: lower indices are prefill nodes.
         hosts: host of each node.
@@ -28,28 +29,24 @@ class Topology:
         max_seqs: requests that run on an engine.
         typical_decode_step_s: a decode step of 32 requests with 1,024 tokens of context each, the mean over the nodes,
             seconds; a yardstick for TBT SLOs.
+
+    Args:
+        config: the cluster.
+        laws: the nodes' step laws if they are at hand; making them takes longer than all else.
     """
 
-    def __init__(self, config: ClusterConfig) -> None:
+    def __init__(self, config: ClusterConfig, laws: Sequence[StepLaw] | None = None) -> None:
+        self._config = config
         prefill, decode = parse_shape(config.shape)
         nodes = prefill + decode
         profiles = config.node_profiles or (config.profile,) * nodes
-        speeds = config.node_speeds or (1.0,) * nodes
         self.prefill_nodes = tuple(range(prefill))
         self.decode_nodes = tuple(range(prefill, nodes))
+        self.live_nodes = self.prefill_nodes + self.decode_nodes
         self.first_decode_node = prefill
         self.hosts: Sequence[int] = config.hosts if config.hosts is not None else tuple(range(nodes))
         self.nics: Sequence[int] = config.nics if config.nics is not None else tuple(range(nodes))
-        made: dict[tuple[str, float], StepLaw] = {}  # nodes that are alike share their tables
-        for profile, speed in zip(profiles, speeds, strict=True):
-            if (profile.name, speed) not in made:
-                law = profile.law if speed == 1.0 else profile.law.scaled(1.0 / speed)
-                if config.host_overhead_s or config.host_overhead_per_seq_s:
-                    law = law.with_overhead(step_s=config.host_overhead_s, seq_s=config.host_overhead_per_seq_s)
-                made[profile.name, speed] = law
-        self.laws: Sequence[StepLaw] = tuple(
-            [made[profile.name, speed] for profile, speed in zip(profiles, speeds, strict=True)]
-        )
+        self.laws: Sequence[StepLaw] = laws if laws is not None else _laws(config, profiles)
         share = config.prefix_cache_share if config.prefix_cache else 0.0
         set_aside = [int(share * profile.kv_capacity_tokens) for profile in profiles]
         self.prefix_cache_tokens = tuple([tokens + config.prefix_cache_host_tokens for tokens in set_aside])
@@ -83,6 +80,7 @@ class Topology:
         self.lost |= {node}
         self.prefill_nodes = tuple([other for other in self.prefill_nodes if other != node])
         self.decode_nodes = tuple([other for other in self.decode_nodes if other != node])
+        self.live_nodes = self.prefill_nodes + self.decode_nodes
 
     def is_lost(self, node: int) -> bool:
         """Whether a node is lost."""
@@ -90,7 +88,12 @@ class Topology:
 
     def copy(self) -> "Topology":
         """A copy that loses nodes independently."""
-        return copy(self)
+        twin = Topology(self._config, self.laws)
+        twin.lost = self.lost
+        twin.prefill_nodes = self.prefill_nodes
+        twin.decode_nodes = self.decode_nodes
+        twin.live_nodes = self.live_nodes
+        return twin
 
     def link(self, source: int, target: int) -> Link:
         """The link between two nodes."""
@@ -117,3 +120,21 @@ class Topology:
     def inter_node_transfer_s(self, tokens: int) -> float:
         """The same between nodes of two hosts."""
         return self._inter_node.latency_s + self.kv_bytes(tokens) / self._inter_node.bandwidth_bytes_per_s
+
+
+def _laws(config: ClusterConfig, profiles: Sequence[Profile]) -> Sequence[StepLaw]:
+    """The step law of each node; nodes that are alike share their tables."""
+    step_s = config.host_overhead_s
+    seq_s = config.host_overhead_per_seq_s
+    speeds = config.node_speeds or (1.0,) * len(profiles)
+    return tuple([_law(one.law, speed, step_s, seq_s) for one, speed in zip(profiles, speeds, strict=True)])
+
+
+@lru_cache(
+    16
+)  # so do clusters that are alike: a law is megabytes, and 32 environments need it in the processor's cache
+def _law(law: StepLaw, speed: float, step_s: float, seq_s: float) -> StepLaw:
+    """A profile's law on a node of another speed, with the host's overhead."""
+    if speed != 1.0:
+        law = law.scaled(1.0 / speed)
+    return law.with_overhead(step_s=step_s, seq_s=seq_s) if step_s or seq_s else law

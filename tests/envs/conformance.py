@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
 from math import isfinite, isnan
 from typing import Any, NamedTuple
-from unittest import mock
 from warnings import catch_warnings, filterwarnings
 
 import gymnasium
@@ -24,7 +23,7 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from numpy.typing import NDArray
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from envs.cluster import Cluster, Placement, Request, RequestRecord
+from envs.cluster import Placement, RequestRecord
 from envs.episode import Episode
 from envs.objective import Costs
 
@@ -71,7 +70,7 @@ def anything(seed: int) -> Rule:
 
 def steps(env: Env, seed: int | None, rule: Rule) -> Iterator[Step]:
     """An episode as it is played; its reset comes first. With `strict_actions` a feasible row replaces a masked one."""
-    strict = inner(env)._strict_actions
+    strict = inner(env).process.strict
     observation, info = env.reset(seed=seed)
     yield Step(None, observation, 0.0, False, False, info)
     truncated = terminated = False
@@ -99,7 +98,7 @@ def inner(env: Env) -> Any:
 def gymnasiums_checker_passes(make: Make, seed: int = 0) -> None:  # noqa: ARG001
     """Gymnasium's own checker has nothing to object to; it draws any action, which `strict_actions` does not allow."""
     env = inner(make())
-    if env._strict_actions:
+    if env.process.strict:
         return
     with catch_warnings():
         filterwarnings("error")
@@ -109,7 +108,7 @@ def gymnasiums_checker_passes(make: Make, seed: int = 0) -> None:  # noqa: ARG00
 def stable_baselines3s_checker_passes(make: Make, seed: int = 0) -> None:  # noqa: ARG001
     """Stable-baselines3's objects only that a table is neither a vector nor an image; it draws any action, too."""
     env = inner(make())
-    if env._strict_actions:
+    if env.process.strict:
         return
     with catch_warnings():
         filterwarnings("error")
@@ -171,7 +170,7 @@ def placements_are_distinct_and_live(make: Make, seed: int = 0) -> None:
     """No two rows stand for the same placement, and none for a lost node."""
     env = make()
     for _ in steps(env, seed, at_random(seed)):
-        topology = inner(env)._cluster.topology
+        topology = inner(env).process.cluster.topology
         pairs = [placement[:2] for placement in inner(env).placements()]
         assert len(set(pairs)) == len(pairs)
         live = {*topology.prefill_nodes, *topology.decode_nodes}
@@ -195,28 +194,20 @@ def action_masks_are_the_observations(make: Make, seed: int = 0) -> None:
 def masked_actions_fall_back(make: Make, seed: int = 0) -> None:
     """A masked action is flagged and placed by the shortest queues; a feasible one is placed as its row says."""
     env = make()
-    if inner(env)._strict_actions:
+    if inner(env).process.strict:
         return
-    submitted: list[Placement] = []
-    submit = Cluster.submit
-
-    def keep(cluster: Cluster, request: Request, placement: Placement) -> None:
-        submitted.append(placement)
-        submit(cluster, request, placement)
-
     observation, _ = env.reset(seed=seed)
     rule = anything(seed)
     truncated = False
     while not truncated:
         row = rule(observation)
-        view = inner(env)._cluster.view()
+        view = inner(env).process.cluster.view()
         feasible = bool(observation["action_mask"][row])
         placement = Placement(view.shortest_prefill_queue(), view.least_loaded_decode_node())
         if feasible:
             placement = inner(env).placements()[row]
-        with mock.patch.object(Cluster, "submit", keep):
-            observation, _, _, truncated, info = env.step(row)
-        assert submitted.pop() == placement
+        observation, _, _, truncated, info = env.step(row)
+        assert inner(env).process.placement == placement
         assert info["invalid_action"] is not feasible
 
 
@@ -224,7 +215,7 @@ def strict_actions_raise_and_leave_no_trace(make: Make, seed: int = 0) -> None:
     """With `strict_actions` a masked action raises ValueError, and the episode continues as if untouched."""
     env, twin = make(), make()
     for one in (env, twin):
-        inner(one)._strict_actions = True
+        inner(one).process.strict = True
     for step, again in zip(steps(env, seed, at_random(seed)), steps(twin, seed, at_random(seed)), strict=True):
         assert step.as_bytes() == again.as_bytes()
         if not step.truncated:
@@ -324,7 +315,7 @@ def rewards_are_what_the_parts_of_the_cost_add_up_to(make: Make, seed: int = 0) 
         waiting, tbt, tail, misses = (step.info[part] for part in COST_PARTS)
         costs = Costs(waiting=waiting, tbt=tbt, tail=tail, misses=misses)
         assert min(costs) >= -1e-9
-        assert abs(step.reward + inner(env)._objective.total(costs)) <= 1e-9 * (1.0 + abs(step.reward))
+        assert abs(step.reward + inner(env).process.objective.total(costs)) <= 1e-9 * (1.0 + abs(step.reward))
 
 
 def rewards_telescope(make: Make, seed: int = 0) -> None:
@@ -332,7 +323,7 @@ def rewards_telescope(make: Make, seed: int = 0) -> None:
     env = make()
     running = steps(env, seed, anything(seed))
     next(running)
-    cluster, objective = inner(env)._cluster, inner(env)._objective
+    cluster, objective = inner(env).process.cluster, inner(env).process.objective
     before, before_s = objective.of(cluster), cluster.clock.now_s
     rest = list(running)
     grown = objective.of(cluster) - before
@@ -352,7 +343,7 @@ def the_last_step_is_truncated_and_sums_up(make: Make, seed: int = 0) -> None:
     assert ["episode_summary" in step.info for step in played] == [step.truncated for step in played]
     summary = played[-1].info["episode_summary"]
     records: list[RequestRecord] = inner(env).records
-    episode: Episode = inner(env)._episode
+    episode: Episode = inner(env).process.episode
     assert summary["decisions"] == len(played) - 1 == episode.last - episode.first
     served = [record for record in records if record.decode_node >= 0]
     assert (summary["finished"], summary["rejected"]) == (len(served), len(records) - len(served))
@@ -379,7 +370,7 @@ def records_are_causal_and_of_this_episode(make: Make, seed: int = 0) -> None:
     for episode_seed in (seed, seed + 1):
         for _ in steps(env, episode_seed, anything(seed)):
             pass
-        episode: Episode = inner(env)._episode
+        episode: Episode = inner(env).process.episode
         records: list[RequestRecord] = inner(env).records
         numbers = [record.request for record in records]
         assert len(set(numbers)) == len(numbers)
@@ -403,7 +394,7 @@ def records_are_causal_and_of_this_episode(make: Make, seed: int = 0) -> None:
             )
             assert not any(isnan(time_s) for time_s in times_s)
             assert list(times_s) == sorted(times_s)
-            assert record.last_token_s < inner(env)._cluster.clock.now_s
+            assert record.last_token_s < inner(env).process.cluster.clock.now_s
             assert record.tbt_max_s >= 0.0
 
 
@@ -440,11 +431,11 @@ def the_future_does_not_leak(make: Make, seed: int = 0) -> None:
     first_end_s = float("inf")
     for change in changes:
         env = make()
-        inner(env)._source = OtherOutputs(inner(env)._source, change)
+        inner(env).process.source = OtherOutputs(inner(env).process.source, change)
         played = list(steps(env, seed, at_random(seed)))
         seen.append([step._replace(reward=0.0, info={}).as_bytes() for step in played])
         rewards.append([step.reward for step in played])  # sums whose rounding depends on how far a step is known
-        episode: Episode = inner(env)._episode
+        episode: Episode = inner(env).process.episode
         arrivals_s = [row[0] for row in episode.requests[episode.first : episode.last + 1]]
         for record in inner(env).records:
             first_end_s = min(first_end_s, record.last_token_s if record.decode_node >= 0 else record.arrival_s)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs.cluster import Cluster, Placement, Request
+from envs.cluster import Placement, Request
 from envs.features import CHOICE_FEATURES
 from envs.observation import PREDICTED_TTFT_COLUMN, Observation
 from envs.placement_env import PrefillPlacementEnv
@@ -44,18 +44,20 @@ def total(steps: list[Step]) -> float:
 
 @contextmanager
 def submitted() -> Iterator[tuple[list[Request], list[Placement]]]:
-    """Everything that reaches a cluster meanwhile."""
+    """The requests that environments place meanwhile, and how."""
     requests: list[Request] = []
     placements: list[Placement] = []
-    submit = Cluster.submit
+    step = PrefillPlacementEnv.step
 
-    def keep(cluster: Cluster, request: Request, placement: Placement) -> None:
-        requests.append(request)
-        placements.append(placement)
-        submit(cluster, request, placement)
+    def keep(env: PrefillPlacementEnv, action: np.int64 | int) -> Any:
+        asked = env.process.choices.request
+        result = step(env, action)
+        requests.append(Request(asked.number, *env.process.episode.requests[asked.number]))
+        placements.append(env.process.placement)
+        return result
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Cluster, "submit", keep)
+        patch.setattr(PrefillPlacementEnv, "step", keep)
         yield requests, placements
 
 

@@ -1,20 +1,19 @@
 """The choices for a request: which there are, which may be chosen, and what is predicted of each."""
 
-from collections.abc import Callable
 from math import inf
-from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from librt.strings import BytesWriter
 
-import envs.choices
 from envs.choices import CHOICE_SETS, SHORTLIST, Choices, check_choice_set, most_choices
 from envs.chunk_plan import PLAN_BETA
 from envs.cluster import ClusterConfig, Placement, RequestView, RouterView, simulate
 from envs.cluster.config import StepBudget
-from envs.outlook import decode_outlook, prefill_outlook
-from envs.prediction import first_token_s, join_s, local_prefill, local_queue_s, room_s
+from envs.features import write_decode, write_prefill
+from envs.outlook import DecodeOutlook, PrefillOutlook
+from envs.prediction import NodeSteps, first_token_s, local_prefill, local_queue_s, room_s
 from envs.workload import Workload
 from hardware_profiles import InputError
 from tests.policies.states import IDLE, HandMade, asks, decoding, mixed_views, requests, row_of
@@ -34,6 +33,23 @@ def any_views(draw: st.DrawFn, shapes: list[str] | None = None) -> HandMade:
         if len(kind) > 1:
             view.topology.lose(node)
     return view
+
+
+def as_a_source(node: int, request: RequestView, view: HandMade) -> PrefillOutlook:
+    """A node as the place of a request's prefill."""
+    report = view.report(node)
+    steps = NodeSteps(view.topology, node, report)
+    return PrefillOutlook(node, request, view, report, steps, view.prefix_hit_tokens(request, node))
+
+
+def packed(one: PrefillOutlook | DecodeOutlook) -> bytes:
+    """What an observation has of a node."""
+    values = BytesWriter()
+    if isinstance(one, PrefillOutlook):
+        write_prefill(values, one)
+    else:
+        write_decode(values, one)
+    return values.getvalue()
 
 
 def pairs_of(choices: Choices) -> list[tuple[int, int]]:
@@ -69,7 +85,7 @@ def test_deflections_rows_are_rows_of_pairs_too(view: HandMade, request: Request
         assert pairs.placement(other) == deflection.placement(row)
         assert pairs.ttft_s[other] == deflection.ttft_s[row]
         assert pairs.transfer_s[other] == deflection.transfer_s[row]
-        assert pairs.keeps_roles[other] == deflection.keeps_roles[row]
+        assert pairs.keeps_roles(other) == deflection.keeps_roles(row)
 
 
 @settings(max_examples=60)
@@ -107,30 +123,16 @@ def test_no_placement_is_listed_twice_or_on_a_lost_node(view: HandMade, request:
 
 
 @pytest.mark.parametrize("choice_set", CHOICE_SETS)
-def test_a_larger_cluster_has_no_more_rows_and_no_more_predictions(
-    choice_set: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    predicted: list[int] = []
-
-    def counting(made: Callable[..., Any]) -> Callable[..., Any]:
-        def make(node: int, *arguments: Any, **options: Any) -> Any:
-            predicted.append(node)
-            return made(node, *arguments, **options)
-
-        return make
-
-    for name in ("prefill_outlook", "decode_outlook"):
-        monkeypatch.setattr(envs.choices, name, counting(getattr(envs.choices, name)))
+def test_a_larger_cluster_has_no_more_rows_and_no_more_predictions(choice_set: str) -> None:
     counted = set()
     for nodes in (2 * SHORTLIST, 16, 40):
         view = HandMade(f"{nodes}P{nodes}D")
         view.counters.queued_prompt_tokens[:] = [100 * node for node in range(nodes)] * 2
         view.counters.decode_requests[:] = [nodes - node for node in range(nodes)] * 2
-        predicted.clear()
-        rows = len(Choices.of(asks(500), view, choice_set))  # type: ignore[arg-type]
-        counted.add((rows, len(predicted)))
+        choices = Choices.of(asks(500), view, choice_set)  # type: ignore[arg-type]
+        counted.add((len(choices), len(choices.prefill), len(choices.decode)))
     assert len(counted) == 1
-    assert len(predicted) <= 6 * SHORTLIST
+    assert len(choices.prefill) + len(choices.decode) <= 6 * SHORTLIST
 
 
 def test_a_shortlisted_node_may_always_decode_what_it_prefills() -> None:
@@ -158,16 +160,13 @@ def test_a_row_is_feasible_if_it_breaks_no_promise(view: HandMade, request: Requ
     first_decode = view.topology.first_decode_node
     expected, keeping = [], []
     for prefill, decode in pairs_of(choices):
-        slack_s = prefill_outlook(
-            prefill, request, view, view.report(prefill), view.prefix_hit_tokens(request, prefill)
-        ).slack_s
-        expected.append(slack_s >= 0.0)
+        expected.append(as_a_source(prefill, request, view).slack_s >= 0.0)
         keeping.append(prefill < first_decode <= decode)
-    assert choices.keeps_roles.tolist() == keeping
+    assert [choices.keeps_roles(row) for row in range(len(choices))] == keeping
     assert any(keeping)
-    assert choices.feasible.tolist() == (expected if any(expected) else keeping)
+    assert choices.feasible == (expected if any(expected) else keeping)
     assert choices.feasible[choices.soonest()]
-    assert choices.ttft_s[choices.soonest()] == choices.ttft_s[choices.feasible].min()
+    assert choices.ttft_s[choices.soonest()] == min(choices.ttft_s[row] for row in choices.feasible_rows())
 
 
 def test_a_prefill_is_infeasible_only_for_the_residents_sake() -> None:
@@ -253,16 +252,16 @@ def test_the_ttft_is_prefill_transfer_join_and_first_step(
     topology.hosts = (0, 0, host, 2)
     choices = Choices.of(request, view, choice_set)  # type: ignore[arg-type]
     for row, (prefill, decode) in enumerate(pairs_of(choices)):
-        source = prefill_outlook(prefill, request, view, view.report(prefill), view.prefix_hit_tokens(request, prefill))
+        source = as_a_source(prefill, request, view)
         ttft_s = source.queue_s + source.execution_s
         transfer_s = 0.0
         if prefill == decode:
-            ttft_s += join_s(topology.laws[decode], view.report(decode))
+            ttft_s += NodeSteps(topology, decode, view.report(decode)).join_s()
         else:
             sent = request.prompt_tokens - topology.whole_blocks(view.prefix_hit_tokens(request, decode))
             transfer_s = topology.transfer_s(prefill, decode, sent)
             ttft_s += transfer_s + first_token_s(view, decode, view.report(decode), request.prompt_tokens)
-        assert choices.same_node[row] == (prefill == decode)
+        assert choices.pairing.same_node[row] == (prefill == decode)
         assert choices.transfer_s[row] == pytest.approx(transfer_s)
         assert choices.ttft_s[row] == pytest.approx(ttft_s)
 
@@ -271,7 +270,7 @@ def test_the_ttft_is_prefill_transfer_join_and_first_step(
 def test_without_prefixes_nothing_is_cached(view: HandMade, request: RequestView) -> None:
     unaware = Choices.of(request, view, "pairs", prefix=False)
     view.hits = [0] * view.topology.nodes
-    assert unaware.ttft_s.tolist() == Choices.of(request, view, "pairs").ttft_s.tolist()
+    assert unaware.ttft_s == Choices.of(request, view, "pairs").ttft_s
     assert not any(one.cached_tokens for one in (*unaware.prefill, *unaware.decode))
 
 
@@ -281,9 +280,9 @@ def test_an_outlook_depends_on_its_own_node_alone() -> None:
     view.reports[1] = decoding(60, 90_000, 0.02)
     view.counters.queued_prompt_tokens[1] = 20_000
     after = Choices.of(asks(900), view, "pairs")
-    assert [before.prefill[i] == after.prefill[i] for i in range(4)] == [True, False, True, True]
-    assert [before.decode[i] == after.decode[i] for i in range(4)] == [True, False, True, True]
-    assert decode_outlook(2, asks(900), view, view.report(2), 0, 0) == after.decode[2]
+    same = [packed(before.prefill[i]) == packed(after.prefill[i]) for i in range(4)]
+    assert same == [True, False, True, True]
+    assert [packed(before.decode[i]) == packed(after.decode[i]) for i in range(4)] == same
 
 
 class To:
@@ -359,7 +358,8 @@ def test_a_wait_for_room_runs_while_the_prompt_is_computed() -> None:
     before = Choices.of(asks(500), idle, "pairs")
     after = Choices.of(asks(500), crowded, "pairs")
     row = row_of(after, 0, 1)
-    source, target = after.prefill[after.prefill_index[row]], after.decode[after.decode_index[row]]
+    pairing = after.pairing
+    source, target = after.prefill[pairing.prefill_index[row]], after.decode[pairing.decode_index[row]]
     assert target.room_s > 0.0
     expected_s = max(source.queue_s + source.execution_s, target.room_s) + after.transfer_s[row] + target.step_s
     assert after.ttft_s[row] == pytest.approx(expected_s + target.join_s)

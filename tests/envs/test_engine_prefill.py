@@ -2,7 +2,6 @@
 
 from math import inf
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,7 +47,7 @@ def engine_steps(report: NodeReport, prompt: int) -> tuple[list[int], list[float
 @settings(max_examples=150, deadline=None)
 @given(report=busy, prompt=st.integers(1, 12_000))
 def test_the_prediction_is_near_the_engines_steps(report: NodeReport, prompt: int) -> None:
-    found = NodeSteps.of(TOPOLOGY, 1, report).engine_prefill(prompt)
+    found = NodeSteps(TOPOLOGY, 1, report).engine_prefill(prompt)
     chunks, times_s, forced = engine_steps(report, prompt)
     assert found.chunks == ()
     limit_s = SHARE * report.tbt_slo_s
@@ -87,8 +86,8 @@ def test_without_decodes_the_token_budget_alone_bounds(prompt: int) -> None:
 
 @given(report=busy, prompt=st.integers(1, 12_000), wider=st.floats(1.0, 2.0))
 def test_a_looser_slo_is_never_slower(report: NodeReport, prompt: int, wider: float) -> None:
-    tight = NodeSteps.of(TOPOLOGY, 1, report).engine_prefill(prompt)
-    loose = NodeSteps.of(TOPOLOGY, 1, report._replace(tbt_slo_s=wider * report.tbt_slo_s)).engine_prefill(prompt)
+    tight = NodeSteps(TOPOLOGY, 1, report).engine_prefill(prompt)
+    loose = NodeSteps(TOPOLOGY, 1, report._replace(tbt_slo_s=wider * report.tbt_slo_s)).engine_prefill(prompt)
     assert loose.steps <= tight.steps
     assert loose.keeps or not tight.keeps
 
@@ -98,7 +97,7 @@ def test_prompts_queued_beside_decodes_share_its_bounded_steps() -> None:
     view = HandMade("1P1D", behind(6000), report, step_budget="slo")
     view.counters.queued_prompts[:] = [4, 4]
     view.counters.queued_prompt_tokens[:] = [6000, 6000]
-    free, bounded = (NodeSteps.of(view.topology, node, view.reports[node]) for node in (0, 1))
+    free, bounded = (NodeSteps(view.topology, node, view.reports[node]) for node in (0, 1))
     chunk, fits = bounded.engine_chunk(BUDGET, 750)
     assert fits
     assert chunk % GRAIN == 0
@@ -129,13 +128,10 @@ def test_a_choice_is_feasible_if_its_prefill_has_slack(choice_set: str, view: Ha
         assert one.steps >= 1
         if not view.reports[one.node].decode_batch:
             assert one.slack_s == request.tbt_slo_s
-    slack_s = np.array([choices.prefill[index].slack_s for index in choices.prefill_index])
-    execution_s = np.array([choices.prefill[index].execution_s for index in choices.prefill_index])
-    assert (choices.ttft_s >= execution_s).all()
-    if (slack_s >= 0.0).any():
-        assert choices.feasible.tolist() == (slack_s >= 0.0).tolist()
-    else:
-        assert choices.feasible.tolist() == choices.keeps_roles.tolist()
+    sources = [choices.prefill[position] for position in choices.pairing.prefill_index]
+    assert all(ttft_s >= one.execution_s for ttft_s, one in zip(choices.ttft_s, sources, strict=True))
+    safe = [one.slack_s >= 0.0 for one in sources]
+    assert choices.feasible == (safe if any(safe) else [choices.keeps_roles(row) for row in range(len(choices))])
 
 
 @pytest.mark.parametrize("knobs", ["beta=0.5", "chunk=128"])

@@ -63,7 +63,7 @@ def test_a_running_start_in_a_workload_leaves_time_on_both_sides(horizon_s: floa
     firsts, warmed = set(), 0
     for seed in range(10):
         env.reset(seed=seed)
-        requests, first, last = env._episode
+        requests, first, last = env.process.episode
         firsts.add(requests[first][1])
         assert len(requests) == last + 1
         assert 0.0 <= requests[first][0] <= 3.0
@@ -149,7 +149,7 @@ def test_a_pair_of_rates_draws_one_in_between_per_episode() -> None:
     rates_rps = []
     for seed in range(8):
         env.reset(seed=seed)
-        rates_rps.append(100 / env._episode.requests[-1][0])
+        rates_rps.append(100 / env.process.episode.requests[-1][0])
     assert 1.0 < min(rates_rps) < 20.0 < max(rates_rps) < 75.0
 
 
@@ -159,7 +159,7 @@ def test_no_rate_is_the_default_rate(family: str) -> None:
     same = toy(workload=family, rate_rps=default_rate_rps(family, env.config))
     env.reset(seed=1)
     same.reset(seed=1)
-    assert env._episode == same._episode
+    assert env.process.episode == same.process.episode
 
 
 @pytest.mark.slow
@@ -194,7 +194,7 @@ def test_the_default_rate_grows_with_the_scarcer_pool() -> None:
 def test_a_running_start_continues_what_the_warm_up_policy_played(warm_up: str) -> None:
     running = toy(workload=burst, warm_up=warm_up, rows=17, horizon_requests=200, **RUNNING)
     observation, _ = running.reset(seed=3)
-    first = running._episode.first
+    first = running.process.episode.first
     played = toy(workload=burst, rows=17, horizon_requests=first + 200)
     same, _ = played.reset(seed=3)
     assert first > 5
@@ -218,9 +218,9 @@ def test_the_warm_up_lasts_as_long_as_was_drawn() -> None:
     warm_s = []
     for seed in range(30):
         env.reset(seed=seed)
-        requests, first, _ = env._episode
+        requests, first, _ = env.process.episode
         assert requests[0][0] == 0.0
-        assert env._cluster.clock.now == requests[first][0]
+        assert env.process.cluster.clock.now == requests[first][0]
         warm_s.append(requests[first][0])
         assert requests[first - 1][0] < 3.0
     assert 1.0 <= min(warm_s) < 1.8
@@ -256,7 +256,7 @@ def test_a_longer_horizon_begins_with_the_same_requests(start: str) -> None:
         for horizon in horizons:
             env = toy(start=start, warm_up_s=(1.0, 2.0), **horizon)
             env.reset(seed=seed)
-            episodes.append(env._episode)
+            episodes.append(env.process.episode)
         assert len({episode.first for episode in episodes}) == 1
         for shorter, longer in pairwise(sorted(episodes, key=lambda episode: episode.last)):
             assert longer.requests[: len(shorter.requests)] == shorter.requests
@@ -266,5 +266,5 @@ def test_times_between_decisions_are_those_between_arrivals() -> None:
     env = toy(workload=with_quiet_tail, horizon_requests=30)
     with submitted() as (requests, _):
         steps = play(env, at_random(), seed=3)
-    arrivals_s = [*[request.arrival_s for request in requests], env._cluster.clock.now]
+    arrivals_s = [*[request.arrival_s for request in requests], env.process.cluster.clock.now]
     assert [info["dt_s"] for *_, info in steps] == pytest.approx(np.diff(arrivals_s))

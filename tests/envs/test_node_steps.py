@@ -29,13 +29,13 @@ def steps_s(report: NodeReport, tokens: int, chunk: int, done: int) -> list[floa
 
 @given(report=residents, tokens=st.integers(1, 20_000), chunk=st.integers(1, 1700), done=st.integers(0, 20_000))
 def test_a_prefill_takes_the_sum_of_its_steps(report: NodeReport, tokens: int, chunk: int, done: int) -> None:
-    closed_s = NodeSteps.of(FIXED, 0, report).prefill_s(tokens, chunk, done)
+    closed_s = NodeSteps(FIXED, 0, report).prefill_s(tokens, chunk, done)
     assert closed_s == pytest.approx(sum(steps_s(report, tokens, chunk, done)), rel=1e-9)
 
 
 @given(tokens=st.integers(1, 20_000), chunk=st.integers(1, 2048))
 def test_without_residents_it_is_the_prefill_nodes_execution_time(tokens: int, chunk: int) -> None:
-    assert NodeSteps.of(FIXED, 0, IDLE).prefill_s(tokens, chunk) == pytest.approx(
+    assert NodeSteps(FIXED, 0, IDLE).prefill_s(tokens, chunk) == pytest.approx(
         prefill_s(TOY_LAW, tokens, chunk), rel=1e-12
     )
 
@@ -52,7 +52,7 @@ def test_a_safe_chunk_keeps_every_step_and_is_the_largest_that_does(
         grown_s = TOY_LAW.decode_kv_s[report.decode_batch] * report.decode_batch if report.decode_batch else 0.0
         return max(step + i * grown_s for i, step in enumerate(steps))
 
-    chunk = NodeSteps.of(FIXED, 0, report).safe_chunk(tokens, step_s)
+    chunk = NodeSteps(FIXED, 0, report).safe_chunk(tokens, step_s)
     fitting = [size for size in CHUNK_CANDIDATES if min(size, tokens) + report.decode_batch <= budget]
     if chunk:
         assert chunk in [min(size, tokens) for size in fitting]
@@ -65,7 +65,7 @@ def test_queues_of_prompts_that_share_steps_and_of_prompts_that_do_not() -> None
     view = HandMade("1P1D", behind(4096), behind(600))
     view.counters.queued_prompts[:] = [8, 3]
     view.counters.queued_prompt_tokens[:] = [4096, 600]
-    node = NodeSteps.of(FIXED, 0, IDLE)
+    node = NodeSteps(FIXED, 0, IDLE)
     # Two full steps, each with half a prompt of 512 for context.
     assert shared_queue_s(view, 0, node, 4096) == pytest.approx(2 * node.step_s(2048, 256))
     # Three prompts of 200 tokens, each in a step of 128 and one of 72.
@@ -85,7 +85,7 @@ class Fixed:
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         if self.local:
-            self.ttft_s = NodeSteps.of(view.topology, 1, view.report(1)).prefill_s(request.prompt_tokens, 256)
+            self.ttft_s = NodeSteps(view.topology, 1, view.report(1)).prefill_s(request.prompt_tokens, 256)
             return Placement(1, 1, (256,))
         self.ttft_s = best_remote(request, view, 1).ttft_s
         return Placement(0, 1)

@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass
 from math import exp, log1p
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,34 +18,55 @@ from envs.features import (
     PAIR_FEATURES,
     PREFILL_FEATURES,
     REQUEST_FEATURES,
+    SET,
     Feature,
+    Kind,
 )
-from envs.observation import PREDICTED_TTFT_COLUMN, encode, observation_space, squash
+from envs.observation import PREDICTED_TTFT_COLUMN, Scale, encode, observation_space, squash
 from envs.placement_env import PrefillPlacementEnv
 from tests.envs.test_choices import any_views
 from tests.policies.states import HandMade, asks, mixed_views, requests
 
-Features = tuple[Feature[Any], ...]
+Features = tuple[Feature, ...]
 
 # ---- the scale ------------------------------------------------------------------------------------------------------
 
 
+def squashed(values: list[float], reference: float, kind: Kind = "from 0") -> list[float]:
+    """Values of one feature with a reference."""
+    scale = Scale([Feature("a feature", reference, "made up", kind)] * len(values))
+    found: list[float] = squash(np.array(values), scale).tolist()
+    return found
+
+
 @given(x=st.floats(0, 1e12), y=st.floats(0, 1e12), ref=st.floats(1e-3, 1e6))
 def test_squash_keeps_order_and_stays_below_one(x: float, y: float, ref: float) -> None:
-    low, high = squash(np.array(sorted((x, y))), np.array([ref, ref]))
+    low, high = squashed(sorted((x, y)), ref)
     assert 0.0 <= low <= high < 1.0
+
+
+@given(x=st.floats(-1e12, 1e12), y=st.floats(-1e12, 1e12), ref=st.floats(1e-3, 1e6))
+def test_a_signed_value_keeps_order_around_one_half(x: float, y: float, ref: float) -> None:
+    low, high = squashed(sorted((x, y)), ref, "signed")
+    assert 0.0 < low <= high < 1.0
+    assert squashed([-x], ref, "signed")[0] == pytest.approx(1.0 - squashed([x], ref, "signed")[0])
+    assert squashed([0.0], ref, "signed") == [0.5]
 
 
 @given(ref=st.floats(1e-3, 1e6))
 def test_zero_squashes_to_zero_and_the_reference_to_its_share(ref: float) -> None:
-    zero, at_ref = squash(np.array([0.0, ref]), np.array([ref, ref]))
+    zero, at_ref = squashed([0.0, ref], ref)
     assert zero == 0.0
     assert at_ref == pytest.approx(log1p(1.0) / (1.0 + log1p(1.0)), rel=1e-6)
     assert round(at_ref, 2) == 0.41
 
 
+def test_a_flag_is_0_or_1() -> None:
+    assert squashed([0.0, SET], 0.0, "flag") == [0.0, 1.0]
+
+
 def test_squash_tells_a_long_queue_from_one_ten_times_longer() -> None:
-    queues = squash(np.array([1e4, 1e5, 1e6]), np.array([2048.0]))
+    queues = squashed([1e4, 1e5, 1e6], 2048.0)
     assert np.diff(queues).min() > 0.02
 
 
@@ -152,8 +172,8 @@ def test_every_feature_is_what_its_name_says(
     best_s = min(ttft_s for ttft_s, feasible in zip(choices.ttft_s, choices.feasible, strict=True) if feasible)
 
     for row in range(len(choices)):
-        source = choices.prefill[choices.prefill_index[row]]
-        target = choices.decode[choices.decode_index[row]]
+        source = choices.prefill[choices.pairing.prefill_index[row]]
+        target = choices.decode[choices.pairing.decode_index[row]]
         p, d = choices.placement(row)[:2]
         report, decode_report = view.report(p), view.report(d)
         expected: dict[str, float] = {

@@ -163,8 +163,8 @@ def test_rendering_shows_the_cluster_as_its_router_sees_it() -> None:
         env.reset(seed=1)
         for _ in range(8):
             env.step(np.int64(2))
-    assert ansi.render() == node_table(ansi._cluster.view())
-    assert np.array_equal(pixels.render(), draw_nodes(pixels._cluster.view()))
+    assert ansi.render() == node_table(ansi.process.cluster.view())
+    assert np.array_equal(pixels.render(), draw_nodes(pixels.process.cluster.view()))
     assert none.render() is None
 
 

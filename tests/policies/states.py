@@ -1,6 +1,5 @@
 """Cluster states set by hand or at random, for what reads a view."""
 
-from copy import deepcopy
 from math import inf
 
 from hypothesis import strategies as st
@@ -44,6 +43,7 @@ class HandMade(RouterView):
         self.topology = Topology(ClusterConfig(toy_profile(), shape=shape, hosts=hosts, step_budget=step_budget))
         self.counters = RouterCounters(self.topology.nodes)
         self.reports = list(reports) or [IDLE] * self.topology.nodes
+        self.has_prefix_caches = True
         self.hits = [0] * self.topology.nodes
         self.generated = [0.0] * self.topology.nodes
         self.at_s = at_s
@@ -52,10 +52,6 @@ class HandMade(RouterView):
     @property
     def now_s(self) -> float:
         return self.at_s
-
-    @property
-    def has_prefix_caches(self) -> bool:
-        return any(self.hits)
 
     def report(self, node: int) -> NodeReport:
         return self.reports[node]
@@ -71,7 +67,9 @@ class HandMade(RouterView):
         """What a router sees now, and nothing else: no way leads from it to the cluster."""
         seen = cls.__new__(cls)
         seen.topology = view.topology
-        seen.counters = deepcopy(view.counters)
+        seen.counters = RouterCounters(view.topology.nodes)
+        seen.counters.copy_state(view.counters)
+        seen.has_prefix_caches = view.has_prefix_caches
         seen.reports = [view.report(node) for node in range(view.topology.nodes)]
         seen.hits = [view.prefix_hit_tokens(request, node) for node in range(view.topology.nodes)]
         seen.generated = [view.mean_generated_tokens(node) for node in range(view.topology.nodes)]

@@ -39,7 +39,7 @@ def burst(requests: int, seed: int, rate_rps: float = 14.0) -> Workload:
 def feasible(request: RequestView, view: RouterView) -> list[Placement]:
     """The placements of the feasible choices."""
     choices = Choices.of(request, view, "deflection")
-    return [choices.placement(row) for row in np.flatnonzero(choices.feasible).tolist()]
+    return [choices.placement(row) for row in choices.feasible_rows()]
 
 
 class Recorded:

@@ -216,10 +216,11 @@ def test_shortest_ttft_leaves_the_roles_where_that_is_sooner_and_safe(
     choices = Choices.of(request, view, choice_set)  # type: ignore[arg-type]
     row = row_of(choices, *placed[:2])
     assert choices.placement(row) == placed
-    assert choices.feasible[row]
-    keeping_s = choices.ttft_s[choices.feasible & choices.keeps_roles].min(initial=float("inf"))
-    soonest_s = choices.ttft_s[choices.feasible].min()
-    if choices.keeps_roles[row]:
+    feasible = choices.feasible_rows()
+    assert row in feasible
+    soonest_s = min(choices.ttft_s[one] for one in feasible)
+    keeping_s = min((choices.ttft_s[one] for one in feasible if choices.keeps_roles(one)), default=float("inf"))
+    if choices.keeps_roles(row):
         assert choices.ttft_s[row] == keeping_s
         assert soonest_s == keeping_s or soonest_s > alpha * keeping_s
     else:

@@ -1,0 +1,207 @@
+"""A cluster and the requests that reach it as a sequence of decisions: the environment without its arrays.
+
+A semi-Markov decision process: time between two decisions is that between two arrivals. `envs.placement_env` and
+`envs.vector_env` are Gymnasium's view of it, `agents.vec_env` that of stable-baselines3.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from envs.choices import Choices, ChoiceSet
+from envs.cluster import Cluster, ClusterConfig, Placement, Request, RequestRecord, Topology, view_of
+from envs.episode import Episode
+from envs.episode_summary import episode_summary
+from envs.objective import Costs, Objective
+from envs.warm_up import WarmUp, warm
+
+NO_COSTS = Costs(0.0, 0.0, 0.0, 0.0)
+
+
+class Source(Protocol):
+    """Where episodes come from, such as `envs.episode.EpisodeSource`."""
+
+    def draw(self, rng: np.random.Generator) -> Episode:
+        """The next episode."""
+
+
+class DecisionProcess:
+    """Plays episodes: at each arrival somebody chooses a row of `choices`, and time moves on to the next arrival.
+
+    Attributes:
+        config: the cluster's.
+        source: draws the episodes.
+        objective: what a decision costs.
+        strict: a row that may not be chosen raises ValueError instead of being replaced.
+        cluster: the episode's cluster.
+        episode: its requests.
+        records: of the requests that were placed here and have finished or were rejected, in order of these events.
+        choices: for the request at hand.
+        placement: that of the last decision.
+        reward: of the last decision.
+        accrued: what it cost, by parts.
+        dt_s: time from it to the present one, seconds.
+        invalid_action: whether it was a row that may not be chosen.
+        truncated: the episode has ended; the request at hand is not to be placed.
+
+    It pickles as the generator before the last reset and the rows chosen since, which are played again.
+
+    Args:
+        config: the cluster's.
+        source: draws the episodes.
+        objective: what a decision costs.
+        choice_set: which choices there are.
+        warm_ups: who places requests before an episode begins, drawn for each.
+        strict: see above.
+    """
+
+    __slots__ = (
+        "_actions",
+        "_choice_set",
+        "_costs",
+        "_drawn_by",
+        "_next",
+        "_topology",
+        "_warm_ups",
+        "accrued",
+        "choices",
+        "cluster",
+        "config",
+        "dt_s",
+        "episode",
+        "invalid_action",
+        "objective",
+        "placement",
+        "records",
+        "reward",
+        "source",
+        "strict",
+        "truncated",
+    )
+
+    def __init__(
+        self,
+        config: ClusterConfig,
+        source: Source,
+        objective: Objective,
+        choice_set: ChoiceSet,
+        warm_ups: list[WarmUp],
+        strict: bool,
+    ) -> None:
+        self.config = config
+        self.source = source
+        self.objective = objective
+        self.strict = strict
+        self._choice_set: ChoiceSet = choice_set
+        self._warm_ups = warm_ups
+        self.records: list[RequestRecord] = []
+        self.episode = Episode([], 0, 0)
+        self._topology = Topology(config)  # whose tables take longer to make than all else of a cluster
+        self.cluster = Cluster(config, self._keep_record, topology=self._topology.copy())
+        self.choices: Choices | None = None
+        self.placement: Placement | None = None
+        self._next = 0
+        self._drawn_by: tuple[type[np.random.BitGenerator], Mapping[str, Any]] | None = None
+        self._actions: list[int] = []
+        self._costs = self.accrued = NO_COSTS
+        self.reward = self.dt_s = 0.0
+        self.invalid_action = self.truncated = False
+
+    def _keep_record(self, record: RequestRecord) -> None:
+        if record.request >= self.episode.first:
+            self.records.append(record)
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Draw an episode and play up to its first decision."""
+        self._drawn_by = type(rng.bit_generator), rng.bit_generator.state
+        self._actions = []
+        self.episode = episode = self.source.draw(rng)
+        self.records = []
+        if episode.first:
+            policy = self._warm_ups[int(rng.integers(len(self._warm_ups)))]
+            running = Cluster(self.config, lambda _: None, topology=self._topology.copy())
+            warm(running, episode.requests, episode.first, policy, self._choice_set, rng)
+            self.cluster = running.copy(self._keep_record)
+        else:
+            self.cluster = Cluster(self.config, self._keep_record, topology=self._topology.copy())
+        self._next = episode.first
+        self._costs = self.objective.costs(self.cluster)
+        self.accrued = NO_COSTS
+        self.reward = self.dt_s = 0.0
+        self.invalid_action = self.truncated = False
+        self._list_choices()
+
+    def act(self, row: int) -> None:
+        """Place the request at hand as a row says, and play up to the next arrival.
+
+        Raises:
+            ValueError: with `strict`, the row may not be chosen.
+        """
+        choices = self.choices
+        assert choices is not None  # reset comes first
+        self.invalid_action = invalid = row >= len(choices) or not choices.feasible[row]
+        if invalid and self.strict:
+            raise ValueError(f"action {row} is masked; see action_mask")
+        self.placement = placement = choices.view.default_placement() if invalid else choices.placement(row)
+        cluster = self.cluster
+        requests = self.episode.requests
+        number = self._next
+        cluster.submit(Request(number, *requests[number]), placement)
+        self._actions.append(row)
+        before_s = cluster.clock.now_s
+        self._next = number + 1
+        now_s = requests[number + 1][0]
+        cluster.clock.advance_to(now_s)
+        self.dt_s = now_s - before_s
+        costs = self.objective.costs(cluster)
+        self.accrued = costs.since(self._costs)
+        self._costs = costs
+        self.reward = -self.objective.total(self.accrued)
+        self.truncated = number + 1 == self.episode.last
+        self._list_choices()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        made_from = (self.config, self.source, self.objective, self._choice_set, self._warm_ups, self.strict)
+        return _played_again, (made_from, self._drawn_by, self._actions)
+
+    def _list_choices(self) -> None:
+        request = view_of(self._next, self.episode.requests[self._next])
+        self.choices = Choices.of(request, self.cluster.view(), self._choice_set)
+
+    def summary(self) -> dict[str, Any]:
+        """The episode so far; see `envs.episode_summary`."""
+        episode = self.episode
+        return episode_summary(self.records, episode.requests, self._next - episode.first)
+
+    def info(self) -> dict[str, Any]:
+        """Gymnasium's info of the last decision; the summary is in it when the episode has ended."""
+        accrued = self.accrued
+        info: dict[str, Any] = {
+            "dt_s": self.dt_s,
+            "waiting_cost": accrued.waiting,
+            "tail_cost": accrued.tail,
+            "tbt_cost": accrued.tbt,
+            "miss_cost": accrued.misses,
+            "invalid_action": self.invalid_action,
+        }
+        if self.truncated:
+            info["episode_summary"] = self.summary()
+        return info
+
+
+def _played_again(
+    made_from: tuple[Any, ...],
+    drawn_by: tuple[type[np.random.BitGenerator], Mapping[str, Any]] | None,
+    actions: list[int],
+) -> DecisionProcess:
+    """A process in the state that a pickled one was in."""
+    process = DecisionProcess(*made_from)
+    if drawn_by is not None:
+        kind, state = drawn_by
+        bits = kind()
+        bits.state = state
+        process.reset(np.random.Generator(bits))
+        for row in actions:
+            process.act(row)
+    return process

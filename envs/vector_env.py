@@ -1,0 +1,138 @@
+"""Gymnasium's vector environment: K clusters in one process, observed by one pass over one array."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from envs.observation import Observation, encode, encode_batch
+from envs.placement_env import PrefillPlacementEnv
+
+BoolArray = NDArray[np.bool_]
+Infos = dict[str, Any]
+
+
+class PlacementVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
+    """K environments `envs:PrefillPlacement-v1` that step together; `gymnasium.make_vec` makes it.
+
+    Each environment plays as it would alone, to the byte. What K of them share is the cost of observing: values are
+    squashed, and put into the arrays of all observations, once per step.
+
+    Attributes:
+        envs: the environments.
+
+    Args:
+        num_envs: K.
+        autoreset_mode: what a step does once an episode has ended, as in `gymnasium.vector.SyncVectorEnv`. "NextStep":
+            the step after the last one ignores its action and returns the first observation of the next episode.
+            "SameStep": the last step itself returns that, and the episode's last observation and info are in
+            `infos["final_obs"]` and `infos["final_info"]`. "Disabled": `reset(options={"reset_mask": mask})` does it.
+        kwargs: arguments of PrefillPlacementEnv.
+
+    Raises:
+        InputError: an argument of PrefillPlacementEnv is out of range.
+    """
+
+    def __init__(
+        self, num_envs: int = 1, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP, **kwargs: Any
+    ) -> None:
+        self.num_envs = num_envs
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.envs = [PrefillPlacementEnv(**kwargs) for _ in range(num_envs)]
+        first = self.envs[0]
+        self.metadata = {**first.metadata, "autoreset_mode": self.autoreset_mode}
+        self.render_mode = first.render_mode
+        self.single_observation_space = first.observation_space
+        self.single_action_space = first.action_space
+        self.observation_space = batch_space(first.observation_space, num_envs)
+        self.action_space = batch_space(first.action_space, num_envs)
+        self._ended = np.zeros(num_envs, dtype=np.bool_)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, Infos]:
+        """Start an episode in each environment, or in those of `options["reset_mask"]`, a boolean array of shape (K,).
+
+        Args:
+            seed: of the first environment, the next one's being one higher; or one for each.
+            options: see above.
+
+        Raises:
+            ValueError: as many seeds as environments are needed; a mask of another shape or kind, or of nothing.
+        """
+        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed or [None] * self.num_envs
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"{len(seeds)} seeds for {self.num_envs} environments")
+        options = dict(options or {})
+        mask = options.pop("reset_mask", np.ones(self.num_envs, dtype=np.bool_))
+        if getattr(mask, "shape", None) != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
+            raise ValueError(f"reset_mask must be a boolean array of shape ({self.num_envs},) with at least one True")
+        infos: Infos = {}
+        for i in np.flatnonzero(mask).tolist():
+            self.envs[i].start(seeds[i], options)
+            infos = self._add_info(infos, self.envs[i].process.info(), i)
+        self._ended[mask] = False
+        return self._observe(), infos
+
+    def step(self, actions: NDArray[np.int64]) -> tuple[Observation, NDArray[np.float64], BoolArray, BoolArray, Infos]:
+        """Place the request at hand in every environment; see the class for what happens where an episode has ended.
+
+        Returns:
+            Observations, each with a leading axis of K; rewards (K,); terminations (K,), all False; truncations (K,);
+            infos as Gymnasium's vector environments give them: each key of an environment's info with an array (K,),
+            and its name behind an underscore with a mask of those that have it.
+
+        Raises:
+            ValueError: an action that is no row, or with "Disabled" one for an episode that has ended.
+        """
+        rewards = np.zeros(self.num_envs)
+        truncations = np.zeros(self.num_envs, dtype=np.bool_)
+        finals: dict[int, tuple[Observation, dict[str, Any]]] = {}
+        for i, (env, action) in enumerate(zip(self.envs, np.asarray(actions).tolist(), strict=True)):
+            if self._ended[i]:
+                if self.autoreset_mode is AutoresetMode.DISABLED:
+                    raise ValueError(f"the episode of environment {i} has ended; reset it first")
+                env.start()
+                continue
+            env.act(action)
+            process = env.process
+            rewards[i] = process.reward
+            if process.truncated:
+                truncations[i] = True
+                if self.autoreset_mode is AutoresetMode.SAME_STEP:
+                    finals[i] = encode(env.choices, env.rows), process.info()
+                    env.start()
+        infos = self._infos()
+        for i, (observation, info) in finals.items():
+            infos = self._add_info(infos, {"final_obs": observation, "final_info": info}, i)
+        self._ended = truncations & (self.autoreset_mode is not AutoresetMode.SAME_STEP)
+        return self._observe(), rewards, np.zeros(self.num_envs, dtype=np.bool_), truncations, infos
+
+    def action_masks(self) -> BoolArray:
+        """Which rows may be chosen now, shape (K, C)."""
+        return np.array([env.action_masks() for env in self.envs])
+
+    def render(self) -> tuple[Any, ...] | None:
+        """What each environment renders."""
+        return tuple([env.render() for env in self.envs]) if self.render_mode is not None else None
+
+    def _observe(self) -> Observation:
+        return encode_batch([env.choices for env in self.envs], self.envs[0].rows)
+
+    def _infos(self) -> Infos:
+        """The infos of all environments; all have the same keys but for the summaries of episodes that have ended."""
+        processes = [env.process for env in self.envs]
+        parts = np.array([process.accrued for process in processes])
+        infos: Infos = {
+            "dt_s": np.array([process.dt_s for process in processes]),
+            **{f"{name}_cost": parts[:, column] for column, name in enumerate(("waiting", "tbt", "tail", "miss"))},
+            "invalid_action": np.array([process.invalid_action for process in processes]),
+        }
+        everywhere = np.ones(self.num_envs, dtype=np.bool_)
+        infos |= {f"_{key}": everywhere for key in infos}
+        for i, process in enumerate(processes):
+            if process.truncated:
+                infos = self._add_info(infos, {"episode_summary": process.summary()}, i)
+        return infos
