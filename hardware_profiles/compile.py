@@ -60,8 +60,10 @@ class _Compiler:
     """
 
     def __init__(self, objects: Path, headers: bytes) -> None:
+        from distutils import ccompiler
+        from distutils import sysconfig as config
+
         import setuptools  # noqa: F401  # provides distutils, which has left the standard library
-        from distutils import ccompiler, sysconfig as config
 
         compiler: Any = ccompiler.new_compiler()
         if compiler.compiler_type != "unix":
