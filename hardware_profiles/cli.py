@@ -23,8 +23,8 @@ class Parser(argparse.ArgumentParser):
 def run_main(main: Callable[[], None]) -> NoReturn:
     """Run a command's main function and leave with its exit code.
 
-    InputError and a missing or unreadable file become one line on standard error and exit code 2. Another line goes there
-    if the compiled modules are out of date.
+    InputError and a missing or unreadable file become one line on standard error and exit code 2. If the compiled
+    modules are out of date, a line before all others says so.
     """
     if notice := stale_notice():
         print(notice, file=sys.stderr)
