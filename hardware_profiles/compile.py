@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir, redirect_stdout
+from importlib import import_module
 from io import StringIO
 from modulefinder import ModuleFinder
 from pathlib import Path
@@ -53,33 +54,30 @@ class _Compiler:
 
     Args:
         objects: the folder of object files; one whose C code, headers and flags are the same is used again.
-        headers: the generated headers, which every generated C file includes.
 
     Raises:
         BuildError: there is no C compiler.
     """
 
-    def __init__(self, objects: Path, headers: bytes) -> None:
-        from distutils import ccompiler
-        from distutils import sysconfig as config
-
-        import setuptools  # noqa: F401  # provides distutils, which has left the standard library
-
-        compiler: Any = ccompiler.new_compiler()
+    def __init__(self, objects: Path) -> None:
+        try:
+            import_module("setuptools")  # provides distutils, which has left the standard library
+            compiler = import_module("distutils.ccompiler").new_compiler()
+            import_module("distutils.sysconfig").customize_compiler(compiler)
+        except ImportError as error:
+            raise BuildError(str(error)) from error
         if compiler.compiler_type != "unix":
-            raise BuildError(f"no support for the compiler {compiler.compiler_type}")
-        config.customize_compiler(compiler)
+            raise BuildError(f"the compiler {compiler.compiler_type} is not supported")
         self._objects = objects
-        self._headers = headers
         self._compile: list[str] = [*compiler.compiler_so, f"-I{sysconfig.get_path('include')}"]
         self._link: list[str] = compiler.linker_so
         if shutil.which(self._compile[0]) is None:
             raise BuildError(f"there is no C compiler ({self._compile[0]})")
         objects.mkdir(parents=True, exist_ok=True)
 
-    def object_file(self, source: str, flags: Sequence[str], include_dirs: Sequence[str]) -> str:
-        """Compile a C file."""
-        state = hashlib.sha256(repr((self._compile, flags)).encode() + self._headers + Path(source).read_bytes())
+    def object_file(self, source: str, headers: bytes, flags: Sequence[str], include_dirs: Sequence[str]) -> str:
+        """Compile a C file, whose code may depend on all of `headers`."""
+        state = hashlib.sha256(repr((self._compile, flags)).encode() + headers + Path(source).read_bytes())
         path = self._objects / f"{state.hexdigest()}.o"
         if path.exists():
             path.touch()
@@ -116,13 +114,15 @@ def compile_modules(folder: Path, objects: Path) -> dict[str, Path]:
         BuildError: a compiler is missing or has failed.
     """
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
+        compiler = _Compiler(objects)
         extensions = _c_code(Path(scratch))
-        compiler = _Compiler(objects, b"".join(path.read_bytes() for path in sorted(Path(scratch).rglob("*.h"))))
+        headers = b"".join(path.read_bytes() for path in sorted(Path(scratch).rglob("*.h")))
         waiting = [
             [
                 pool.submit(
                     compiler.object_file,
                     source,
+                    headers,
                     [*extension.extra_compile_args, "-Wno-error"],
                     [*extension.include_dirs, f"{scratch}/{GROUP.partition('.')[0]}"],
                 )
@@ -163,8 +163,8 @@ def _c_code(folder: Path) -> list[Any]:
             )
     except ImportError as error:
         raise BuildError(str(error)) from error
-    except SystemExit as error:  # mypyc's way to fail
-        raise BuildError(f"mypyc: {(said.getvalue() or str(error)).splitlines()[0]}") from error
+    except (Exception, SystemExit) as error:  # mypyc exits, or comes upon a mistake of its own
+        raise BuildError(f"mypyc: {(said.getvalue() or repr(error)).splitlines()[0]}") from error
 
 
 def sources() -> list[str]:
@@ -175,7 +175,7 @@ def sources() -> list[str]:
     finder = ModuleFinder(path=[str(ROOT)])
     for name in (*MODULES, "hardware_profiles.compile"):
         finder.import_hook(name)
-    files = (module.__file__ for module in finder.modules.values())
+    files = (getattr(module, "__file__", None) for module in finder.modules.values())
     return sorted(Path(file).relative_to(ROOT).as_posix() for file in files if file is not None)
 
 

@@ -13,7 +13,7 @@ BEFORE_COMPUTED = (Phase.QUEUED, Phase.PREFILLING)
 MOVING = (Phase.WAITING_FOR_KV, Phase.TRANSFERRING)
 
 
-if is_compiled():  # a compiled class has no subclasses that are not: phases are watched in plain Python only
+if is_compiled():  # compiled code reads an attribute where it lies: phases are watched in plain Python only
     WatchedRequest = Request
 else:
 
