@@ -54,6 +54,8 @@ class Wheel(bdist_wheel):
             Compiled.files = made
             self.distribution.ext_modules = [Extension(name, []) for name in made]
             self.root_is_pure = not made
+            # Compiled modules of an earlier wheel must not get into this one.
+            shutil.rmtree(self.get_finalized_command("build").build_lib, ignore_errors=True)
             super().run()
 
 
