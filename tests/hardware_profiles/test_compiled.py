@@ -193,3 +193,22 @@ def test_two_builds_at_once_make_one(project: Path) -> None:
 def test_forced_plain_builds_nothing(project: Path) -> None:
     assert build(project, PREFILL_PLACEMENT_PLAIN="1") == []
     assert not (project / "build").exists()
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", [{}, {"CC": "/bin/false"}, {"PREFILL_PLACEMENT_PLAIN": "1"}])
+def test_a_wheel_is_compiled_as_a_whole_or_pure(project: Path, environment: dict[str, str]) -> None:
+    shutil.copy(ROOT / "setup.py", project)
+    (project / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "setuptools.build_meta"\n'
+        '[project]\nname = "toy"\nversion = "1"\n[tool.setuptools]\npackages = ["envs", "hardware_profiles"]\n'
+    )
+    options = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "-w", "dist")
+    run("-m", "pip", "wheel", *options, ".", folder=project, **environment)
+    (wheel,) = (project / "dist").iterdir()
+    shutil.unpack_archive(wheel, project / "installed", "zip")
+    compiled = not environment
+    assert wheel.name.endswith("-py3-none-any.whl") != compiled
+    assert len(list((project / "installed").rglob("*.so"))) == (3 if compiled else 0)
+    assert played(project / "installed") == f"42 {'compiled' if compiled else 'plain'} without notice"
