@@ -1,6 +1,7 @@
 # make train: set up, train a policy, evaluate it beside the heuristics.    make test: set up, lint, type-check, test.
+# make venv: set up only, compiled inner loop included. With PREFILL_PLACEMENT_PLAIN=1 in front, everything runs plain.
 # make map: set up, tune and compare rules under four TBT SLOs and two step budgets, map the winners.
-.PHONY: train map test lint type unit unit-fast explore format compiled plain clean
+.PHONY: venv train map test lint type unit unit-fast explore format clean
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -11,7 +12,11 @@ TRAIN ?=
 JOBS ?= 2
 PYTEST := WANDB_MODE=disabled OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
-train: $(VENV)/ready
+# Compiles what has changed since the last time. Without a C compiler a line says so, and everything runs plain.
+venv: $(VENV)/ready
+	@$(BIN)/python -m hardware_profiles.compile
+
+train: venv
 	$(BIN)/python -m experiments.train $(TRAIN)
 
 # Where disaggregation pays (docs/map.md). Finished runs are kept, so the same command resumes; JOBS runs go at a time.
@@ -20,7 +25,7 @@ MAP_WORKLOADS := LPLD LPHD HPLD HPHD burst
 MAP_TBT_SLOS_S := 0.025 0.03 0.05 0.1
 MAP_OUT ?= runs/map
 
-map: $(VENV)/ready
+map: venv
 	set -e; for tbt in $(MAP_TBT_SLOS_S); do for budget in fixed slo; do \
 	  given="--workload $(MAP_WORKLOADS) --tbt-slo $$tbt --step-budget $$budget --jobs $(JOBS)"; \
 	  tuned=$(MAP_OUT)/tune-$$budget-$$tbt; \
@@ -40,15 +45,15 @@ lint: $(VENV)/ready
 type: $(VENV)/ready
 	$(BIN)/mypy
 
-unit: $(VENV)/ready
+unit: venv
 	$(PYTEST) --durations=10
 
 # The tests that are not marked slow; less than a minute on two cores.
-unit-fast: $(VENV)/ready
+unit-fast: venv
 	$(PYTEST) -m 'not slow'
 
 # The hypothesis tests on random examples, different each time; .hypothesis keeps the examples that failed.
-explore: $(VENV)/ready
+explore: venv
 	HYPOTHESIS_PROFILE=explore $(PYTEST) -m hypothesis
 
 format: $(VENV)/ready
@@ -61,18 +66,5 @@ $(VENV)/ready: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-# The inner loop through mypyc: same source, same results, less than half the time. Needs a C compiler and some minutes.
-COMPILED := $(addprefix envs/cluster/,decode_batch.py engine.py first_token_wait.py gaps.py in_progress.py kv_pool.py kv_transfer.py \
-	lifecycle.py network.py placement.py queues.py request.py router_counters.py scheduler.py slo_count.py span.py \
-	step_budget.py telemetry.py) \
-	hardware_profiles/step_law.py
-
-compiled: $(VENV)/ready plain
-	$(BIN)/python -m mypyc $(COMPILED)
-	mv *__mypyc.*.so "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')"
-
-plain:
-	rm -f envs/cluster/*.so hardware_profiles/*.so
-
-clean: plain
+clean:
 	rm -rf $(VENV) build *.egg-info

@@ -2,9 +2,9 @@
 
 import gymnasium
 
-from envs import compiled
+from hardware_profiles.compiled import activate
 
-compiled.check()
+activate(__name__, __path__)
 gymnasium.register(
     id="PrefillPlacement-v1",
     entry_point="envs.placement_env:PrefillPlacementEnv",

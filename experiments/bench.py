@@ -5,7 +5,7 @@
 Absolute rates drift with the machine; quote a rate over `simpy_events_per_s` of the same run. Each figure is the best
 of its repetitions, taken in turn, because the disturbance of a shared machine only ever slows a run down.
 
-compiled: whether the inner loop is compiled (`make compiled`).
+compiled: whether the inner loop is compiled (`make venv`).
 simpy_events_per_s: bare callbacks, timeouts whose callback sets the next one, 8 chains.
 simulated_requests_per_s: `static` on requests like Azure conversation x3 (16.6 req/s, prompts about 1000 tokens,
     outputs about 130), or on the trace itself with --trace.
@@ -31,12 +31,12 @@ import simpy
 import policies
 from envs.cluster import Cluster, ClusterConfig, Placement, Request, simulate
 from envs.cluster.config import StepBudget
-from envs.compiled import compiled_files
 from envs.traces import read_trace
 from envs.workload import Workload
 from experiments.arguments import add_step_budget
 from hardware_profiles import InputError, load_profile
 from hardware_profiles.cli import Parser, run_main
+from hardware_profiles.compiled import is_compiled
 
 _REQUESTS = 6_000
 _CHAINS = 8
@@ -195,7 +195,7 @@ def bench(profile: str, trace: Path | None, seconds: float, step_budget: StepBud
     found["ppo_ceiling_steps_per_s"] = ppo_steps_per_s(lambda: _Free(placement_env))
     print(file=sys.stderr)
     found["decision_us"] = decision_us(workload.head(3_000), config)
-    return {"compiled": bool(compiled_files()), "step_budget": step_budget, **found}
+    return {"compiled": is_compiled(), "step_budget": step_budget, **found}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,5 +1,9 @@
 """What machines can do: measured step laws, links and KV sizes, one JSON file a machine and model."""
 
+from hardware_profiles.compiled import activate
+
+activate(__name__, __path__)
+
 from hardware_profiles.connectors import Link, connector_names, load_connector
 from hardware_profiles.errors import InputError
 from hardware_profiles.profile import Profile, load_profile, profile_names

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from hardware_profiles.compiled import stale_notice
 from hardware_profiles.errors import InputError
 
 
@@ -22,8 +23,11 @@ class Parser(argparse.ArgumentParser):
 def run_main(main: Callable[[], None]) -> NoReturn:
     """Run a command's main function and leave with its exit code.
 
-    InputError and a missing or unreadable file become one line on standard error and exit code 2.
+    InputError and a missing or unreadable file become one line on standard error and exit code 2. If the compiled
+    modules are out of date, a line before all others says so.
     """
+    if notice := stale_notice():
+        print(notice, file=sys.stderr)
     try:
         main()
     except InputError as error:

@@ -14,7 +14,7 @@ run is closed as long as it stays on one piece, which it mostly does.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import inf
 from typing import NamedTuple
 
@@ -66,6 +66,10 @@ class StepLaw:
     decode_kv_s: tuple[float, ...] = field(repr=False)
     pieces: DecodePieces | None = field(default=None, repr=False, hash=False)
     chunk_reread_s: float = 0.0
+
+    def __reduce__(self) -> tuple[type["StepLaw"], tuple[object, ...]]:
+        # Pickles and deep copies go through the constructor: compiled, a frozen object cannot be filled later.
+        return StepLaw, tuple([getattr(self, each.name) for each in fields(self)])
 
     @property
     def max_step_tokens(self) -> int:

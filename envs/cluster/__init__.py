@@ -1,5 +1,9 @@
 """A calibrated cluster of disaggregated LLM serving, simulated on SimPy."""
 
+from hardware_profiles.compiled import activate
+
+activate(__name__, __path__)
+
 from envs.cluster.cluster import Cluster
 from envs.cluster.config import ClusterConfig, parse_shape
 from envs.cluster.disturbance import Disturbance

@@ -9,6 +9,8 @@ from heapq import heapify, heappush
 from math import inf
 from operator import itemgetter
 
+from mypy_extensions import mypyc_attr
+
 from envs.cluster.gaps import GapLog, SuffixMax, segment
 from envs.cluster.lifecycle import Lifecycle
 from envs.cluster.request import Request
@@ -18,6 +20,7 @@ _order = itemgetter(1)  # of joining, of an entry of `members`
 _FORGET_EVERY = 256  # entries of the maximum's stack between two prunings
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class DecodeBatch:
     """Requests that decode together.
 

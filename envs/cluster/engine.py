@@ -10,6 +10,8 @@ progress, and the scheduler runs there.
 from collections.abc import Mapping
 from heapq import heappop
 
+from mypy_extensions import mypyc_attr
+
 from envs.cluster.clock import Call, Clock
 from envs.cluster.config import ClusterConfig
 from envs.cluster.decode_batch import DecodeBatch
@@ -25,6 +27,7 @@ from envs.cluster.telemetry import PRUNE_AT, NodeReport, Telemetry
 from hardware_profiles import StepLaw
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Engine:
     """A node's engine.
 

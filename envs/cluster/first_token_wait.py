@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 
+from mypy_extensions import mypyc_attr
+
 from envs.cluster.request import Request
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class FirstTokenWait:
     """Waits for first tokens in units of each request's TTFT SLO, and their squares.
 

@@ -5,12 +5,14 @@ from bisect import bisect_right
 from struct import Struct
 
 import numpy as np
+from mypy_extensions import mypyc_attr
 from numpy.typing import NDArray
 
 segment = Struct("5d").pack
 """(start_s, steps, first_s, growth_s, weight) as `GapLog.append` takes them."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class GapLog:
     """Inter-token gaps of all sequences, one segment for each run of decode steps.
 
@@ -54,6 +56,7 @@ class GapLog:
         return self.columns()[:, 4].astype(np.int64)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class SuffixMax:
     """The longest step since a given step, for the maximum gap of a sequence that finishes now.
 

@@ -1,6 +1,9 @@
 """The KV memory of one node: the one place that counts it."""
 
+from mypy_extensions import mypyc_attr
 
+
+@mypyc_attr(allow_interpreted_subclasses=True)
 class KvPool:
     """Tokens of KV that a node holds or has reserved.
 

@@ -9,6 +9,7 @@ itself.
 from collections.abc import Mapping
 from math import inf
 
+from mypy_extensions import mypyc_attr
 from simpy import Event
 
 from envs.cluster.clock import Call, Clock
@@ -24,6 +25,7 @@ from envs.workload import HASH_BLOCK_TOKENS
 PREFILLING = Phase.PREFILLING
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class KvTransfers:
     """Hands computed prompts over to the nodes that decode them.
 

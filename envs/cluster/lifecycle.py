@@ -6,6 +6,8 @@ Engines and KV transfers decide when; they tell it here. `envs.cluster.request.T
 from collections.abc import Callable, Mapping
 from math import inf, isnan, nan
 
+from mypy_extensions import mypyc_attr
+
 from envs.cluster.first_token_wait import FirstTokenWait
 from envs.cluster.placement import Placement
 from envs.cluster.request import Phase, Request, RequestRecord
@@ -23,6 +25,7 @@ FINISHED = Phase.FINISHED
 REJECTED = Phase.REJECTED
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Lifecycle:
     """The requests of a cluster and what is counted of them.
 

@@ -9,6 +9,8 @@ that a lone transfer takes exactly latency + bytes / bandwidth.
 from collections.abc import Callable, Mapping
 from math import inf
 
+from mypy_extensions import mypyc_attr
+
 from envs.cluster.clock import Call, Clock
 from envs.cluster.request import Request
 from hardware_profiles import Link
@@ -17,6 +19,7 @@ Route = tuple[int, int, float, float]
 """From one node to another: sending end, receiving end, bandwidth, and the set-up latency in bytes."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Transfer:
     """One KV transfer in flight, or about to begin: then `updated_s` is when it does."""
 
@@ -35,6 +38,7 @@ class Transfer:
         self.done_s = inf
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Network:
     """The links of a cluster.
 

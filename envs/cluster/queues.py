@@ -3,11 +3,14 @@
 from collections import deque
 from collections.abc import Mapping
 
+from mypy_extensions import mypyc_attr
+
 from envs.cluster.decode_batch import DecodeBatch
 from envs.cluster.kv_pool import KvPool
 from envs.cluster.request import Request
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class NodeQueues:
     """The queues of one engine.
 

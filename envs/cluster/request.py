@@ -4,6 +4,8 @@ from enum import IntEnum
 from math import inf, nan
 from typing import NamedTuple
 
+from mypy_extensions import mypyc_attr
+
 from envs.workload import Row
 
 
@@ -141,6 +143,7 @@ _FIELDS = (
 )
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Request:
     """A request inside the cluster: what it asks for, where it is placed, its phase, and its stamps so far.
 

@@ -2,6 +2,8 @@
 
 from math import exp
 
+from mypy_extensions import mypyc_attr
+
 from envs.cluster.request import Request
 
 _FAST_S, _SLOW_S = 1.0, 10.0
@@ -11,7 +13,7 @@ RECENT_S = (_FAST_S, _SLOW_S)
 
 _KEPT = 0.99  # what a finished request's output length counts after each later one
 
-_FIELDS = (
+FIELDS = (
     "decode_prompt_tokens",
     "decode_requests",
     "deflected_requests",
@@ -30,6 +32,7 @@ _FIELDS = (
 )
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class RouterCounters:
     """What the router counts by itself. It changes only through the methods named after events.
 
@@ -48,7 +51,7 @@ class RouterCounters:
         last_arrival_s: when the latest request was placed.
     """
 
-    __slots__ = _FIELDS
+    __slots__ = FIELDS
 
     def __init__(self, nodes: int) -> None:
         self.queued_prompts = [0] * nodes
@@ -66,7 +69,7 @@ class RouterCounters:
 
     def copy_state(self, other: "RouterCounters") -> None:
         """Take over another router's counts, in place: views hold on to this object."""
-        for name in _FIELDS:
+        for name in FIELDS:
             value = getattr(other, name)
             setattr(self, name, value.copy() if isinstance(value, list) else value)
 

@@ -11,6 +11,8 @@ may be sent for although a step is full of prompt tokens. docs/engine.md describ
 
 from collections.abc import Mapping
 
+from mypy_extensions import mypyc_attr
+
 from envs.cluster.config import ClusterConfig
 from envs.cluster.decode_batch import DecodeBatch
 from envs.cluster.hand_over import KvSource
@@ -25,6 +27,7 @@ from hardware_profiles import StepLaw
 PREEMPTED = Phase.PREEMPTED  # a module's global is found faster than an enum's member
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Scheduler(NodeQueues):
     """The queues of one engine, and the plan of its next steps.
 

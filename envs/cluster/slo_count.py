@@ -1,10 +1,13 @@
 """Steps with prompt tokens that last longer than the TBT SLO of the requests decoding in them, and why."""
 
+from mypy_extensions import mypyc_attr
+
 from envs.cluster.decode_batch import DecodeBatch
 from envs.cluster.span import Span, steps_up_to
 from hardware_profiles import StepLaw
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class SloCount:
     """Counts of an engine.
 

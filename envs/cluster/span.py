@@ -6,6 +6,8 @@ first_s + 2 * growth_s, ... (growth_s >= 0). All arithmetic on such runs stands 
 
 from math import sqrt
 
+from mypy_extensions import mypyc_attr
+
 
 def run_s(steps: int, first_s: float, growth_s: float) -> float:
     """Seconds that `steps` steps take together."""
@@ -38,6 +40,7 @@ def steps_up_to(limit_s: float, steps: int, first_s: float, growth_s: float) -> 
     return min(steps, int((limit_s - first_s) / growth_s) + 1)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Span:
     """The steps that an engine is in the middle of.
 

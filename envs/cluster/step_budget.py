@@ -6,12 +6,15 @@
 from collections.abc import Mapping
 from math import inf
 
+from mypy_extensions import mypyc_attr
+
 from envs.cluster.config import ClusterConfig
 from envs.cluster.decode_batch import DecodeBatch
 from envs.cluster.request import Request
 from hardware_profiles import StepLaw
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class StepBudget:
     """The chunks chosen for a step so far.
 

@@ -4,6 +4,8 @@ from bisect import bisect_right
 from math import inf
 from typing import NamedTuple
 
+from mypy_extensions import mypyc_attr
+
 from envs.cluster.span import whole_steps_within
 
 Snapshot = tuple[float, int, float, float, int, int, int, int, int, float]
@@ -37,6 +39,7 @@ class NodeReport(NamedTuple):
     tbt_slo_s: float
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Telemetry:
     """The latest snapshots of an engine.
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from envs.cluster import Cluster, Phase, Placement, Policy, Request, RequestRecord, RequestView
 from envs.cluster.request import TRANSITIONS
-from envs.compiled import compiled_files
+from hardware_profiles.compiled import is_compiled
 from tests.envs.scenarios import Scenario
 
 BEFORE_COMPUTED = (Phase.QUEUED, Phase.PREFILLING)
 MOVING = (Phase.WAITING_FOR_KV, Phase.TRANSFERRING)
 
 
-if compiled_files():  # a compiled class has no subclasses that are not: phases are watched in plain Python only
+if is_compiled():  # compiled code reads an attribute where it lies: phases are watched in plain Python only
     WatchedRequest = Request
 else:
 

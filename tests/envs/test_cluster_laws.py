@@ -1,10 +1,14 @@
 """What must hold of every run: whatever the options, the load and the rule."""
 
 import gc
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from math import isfinite
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +31,7 @@ from envs.cluster import (
 from envs.generators import generate
 from envs.workload import Workload
 from hardware_profiles import InputError
+from hardware_profiles.compiled import is_compiled
 from tests.envs.played import Played
 from tests.envs.scenarios import Scenario, Scripted, scenarios
 from tests.envs.shared_prefixes import Given
@@ -312,3 +317,18 @@ def test_a_cluster_that_makes_no_sense_is_refused(config: dict[str, object], say
     with pytest.raises(InputError, match=says) as caught:
         ClusterConfig(toy_profile(), **config)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not is_compiled(), reason="the tests of this file have watched the phases")
+def test_requests_change_phase_as_allowed_in_plain_python() -> None:
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-m", "not slow", "-p", "no:cacheprovider", __file__],
+        cwd=root,
+        env={**os.environ, "PREFILL_PLACEMENT_PLAIN": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from envs.choices import CHOICE_SETS, Choices
 from envs.cluster import Request, RequestView
+from envs.cluster.router_counters import FIELDS
 from envs.features import (
     CHOICE_FEATURES,
     DECODE_FEATURES,
@@ -267,7 +268,7 @@ def test_renumbering_nodes_within_a_role_renumbers_rows(
     renumbered = HandMade(
         "3P3D", *[view.reports[i] for i in order], at_s=view.at_s, step_budget=view.topology.step_budget
     )
-    for name in counters.__slots__:
+    for name in FIELDS:
         value = getattr(counters, name)
         setattr(renumbered.counters, name, [value[i] for i in order] if isinstance(value, list) else value)
     renumbered.hits = [view.hits[i] for i in order]

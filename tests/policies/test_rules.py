@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import policies
 from envs.choices import CHOICE_SETS, Choices
 from envs.cluster import ClusterConfig, Placement, Policy, RequestRecord, RequestView, RouterView, simulate
+from envs.cluster.router_counters import FIELDS
 from envs.generators import generate
 from envs.workload import Workload
 from tests.envs.shared_prefixes import conversations
@@ -152,9 +153,9 @@ def test_an_output_length_shows_only_once_a_request_has_ended(rule: str) -> None
 @pytest.mark.parametrize("rule", RULES)
 def test_placing_changes_nothing_that_a_view_shows(rule: str) -> None:
     view = HandMade("2P2D", IDLE, IDLE, decoding(8, 4000), IDLE)
-    before = {name: repr(getattr(view.counters, name)) for name in view.counters.__slots__}
+    before = {name: repr(getattr(view.counters, name)) for name in FIELDS}
     policies.make(rule).place(asks(1000), view)
-    assert {name: repr(getattr(view.counters, name)) for name in view.counters.__slots__} == before
+    assert {name: repr(getattr(view.counters, name)) for name in FIELDS} == before
 
 
 def test_random_draws_other_nodes_under_another_seed_and_uses_all() -> None:
