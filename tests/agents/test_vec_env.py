@@ -1,0 +1,110 @@
+"""stable-baselines3's view of the batched environment."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from agents.episodes import training_seed
+from agents.vec_env import PlacementVecEnv
+from envs.placement_env import PrefillPlacementEnv
+from tests.toy import toy_profile
+
+TOY: dict[str, Any] = {"profile": toy_profile(), "rate_rps": 14.0, "horizon_requests": 7}
+
+
+def toy(**arguments: Any) -> PrefillPlacementEnv:
+    return PrefillPlacementEnv(**TOY | arguments)
+
+
+def rows(masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    found: np.ndarray = (rng.random(masks.shape) * masks).argmax(axis=1)
+    return found
+
+
+def test_it_is_a_dummy_vector_of_single_environments_to_the_byte() -> None:
+    batched, apart = PlacementVecEnv([toy() for _ in range(3)]), DummyVecEnv([toy] * 3)
+    assert batched.observation_space == apart.observation_space
+    assert batched.action_space == apart.action_space
+    rng = np.random.default_rng(0)
+    for env in (batched, apart):
+        env.seed(5)
+    played, expected = batched.reset(), apart.reset()
+    totals, ended = np.zeros(3), 0
+    for step in range(1, 31):
+        assert all(played[key].tobytes() == expected[key].tobytes() for key in expected)
+        chosen = rows(played["action_mask"], rng)
+        (played, rewards, dones, infos), (expected, *others) = batched.step(chosen), apart.step(chosen)
+        assert rewards.tobytes() == others[0].tobytes()
+        assert dones.tolist() == others[1].tolist()
+        assert batched.dt_s.tolist() == [np.float32(info["dt_s"]) for info in others[2]]
+        totals += rewards
+        for index, (info, other) in enumerate(zip(infos, others[2], strict=True)):
+            assert (info != {}) == dones[index] == (step % 7 == 0)
+            if info:
+                ended += 1
+                last = other["terminal_observation"]
+                assert all(info["terminal_observation"][key].tobytes() == last[key].tobytes() for key in last)
+                assert info["TimeLimit.truncated"] is other["TimeLimit.truncated"] is True
+                assert repr(info["episode_summary"]) == repr(other["episode_summary"])
+                assert info["episode"] == {"r": pytest.approx(totals[index], rel=1e-5), "l": 7}
+                totals[index] = 0.0
+    assert ended == 12
+    assert batched.episodes == [5, 5, 5]
+
+
+def test_each_episode_has_its_own_seed() -> None:
+    def seed_of(index: int, episode: int) -> int:
+        return training_seed(3, index // 2, episode)
+
+    first = PlacementVecEnv([toy() for _ in range(4)], seed_of)
+    later = PlacementVecEnv([toy() for _ in range(4)], seed_of, first_episodes=[2] * 4)
+    seen = [first.reset()]
+    for _ in range(2 * 7):
+        seen.append(first.step(np.argmax(seen[-1]["action_mask"], axis=1))[0])
+    resumed = later.reset()
+    assert all(resumed[key].tobytes() == seen[-1][key].tobytes() for key in resumed)
+    assert first.episodes == later.episodes == [3] * 4
+    request = seen[0]["request"]
+    assert request[0].tobytes() == request[1].tobytes() != request[2].tobytes()
+
+
+def test_rewards_are_scaled_per_environment() -> None:
+    plain, scaled = PlacementVecEnv([toy(), toy()]), PlacementVecEnv([toy(), toy()], reward_scales=[1.0, 0.5])
+    rng = np.random.default_rng(0)
+    for env in (plain, scaled):
+        env.seed(1)
+    observation, _ = plain.reset(), scaled.reset()
+    for _ in range(6):
+        chosen = rows(observation["action_mask"], rng)
+        observation, rewards, *_ = plain.step(chosen)
+        assert scaled.step(chosen)[1].tolist() == pytest.approx((rewards * [1.0, 0.5]).tolist(), rel=1e-6)
+
+
+def test_clusters_of_different_shapes_share_a_vector_if_they_have_as_many_rows() -> None:
+    with pytest.raises(ValueError, match="as many rows"):
+        PlacementVecEnv([toy(), toy(cluster="1P2D")])
+    env = PlacementVecEnv([toy(), toy(cluster="1P2D", rows=16)])
+    observation = env.reset()
+    assert observation["action_mask"][1, 9:].sum() == 0
+    assert observation["choices"].shape == (2, 16, 36)
+
+
+def test_masks_and_attributes_are_reached_by_name() -> None:
+    env = PlacementVecEnv([toy(), toy()])
+    observation = env.reset()
+    assert np.array(env.env_method("action_masks")).tolist() == observation["action_mask"].astype(bool).tolist()
+    assert env.get_attr("rows") == [16, 16]
+    env.set_attr("anything", 3, indices=1)
+    assert env.get_attr("anything", indices=[1]) == [3]
+    assert env.env_is_wrapped(DummyVecEnv) == [False, False]
+
+
+@pytest.mark.slow
+def test_maskable_ppo_trains_on_it() -> None:
+    sb3_contrib = pytest.importorskip("sb3_contrib")
+    env = PlacementVecEnv([toy(horizon_requests=40) for _ in range(4)])
+    model = sb3_contrib.MaskablePPO("MultiInputPolicy", env, n_steps=30, batch_size=60, n_epochs=1, seed=1)
+    model.learn(240)
+    assert len(model.ep_info_buffer) > 0
