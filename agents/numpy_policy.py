@@ -23,13 +23,11 @@ class NumpyActor:
             return np.ascontiguousarray(weights[f"{name}.weight"].T)
 
         self._encode_choice = right_hand("encoder.choice")
-        self._encode_bias = weights["encoder.choice.bias"]
         self._encode_context = right_hand("encoder.context")
-        self._second = right_hand("encoder.second")
-        self._second_bias = weights["encoder.second.bias"]
+        self._encode_bias = weights["encoder.context.bias"]
         self._choice = right_hand("choice")
-        self._choice_bias = weights["choice.bias"]
         self._summary = right_hand("summary")
+        self._summary_bias = weights["summary.bias"]
         self._score = weights["score.weight"][0]
         self._skip = weights["skip.weight"][0]
 
@@ -41,12 +39,15 @@ class NumpyActor:
         """
         choices, allowed = observation["choices"], observation["action_mask"] > 0
         context = np.concatenate((observation["request"], observation["global"]))
-        embedding = np.tanh(choices @ self._encode_choice + (context @ self._encode_context + self._encode_bias))
-        embedding = np.tanh(embedding @ self._second + self._second_bias)
+        embedding = choices @ self._encode_choice
+        embedding += context @ self._encode_context + self._encode_bias
+        np.maximum(embedding, 0.0, out=embedding)
         present = allowed | choices.any(axis=1)
         existing = embedding if present.all() else embedding[present]
         pool = (existing.sum(axis=0) / np.float32(len(existing)), existing.max(axis=0), context)
-        hidden = np.tanh(embedding @ self._choice + (np.concatenate(pool) @ self._summary + self._choice_bias))
+        hidden = embedding @ self._choice
+        hidden += np.concatenate(pool) @ self._summary + self._summary_bias
+        np.maximum(hidden, 0.0, out=hidden)
         scores: np.ndarray = np.where(allowed, hidden @ self._score + choices @ self._skip, np.float32(MASKED_SCORE))
         return scores
 
