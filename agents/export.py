@@ -100,14 +100,13 @@ def _check_weights(path: Path, weights: Mapping[str, np.ndarray], sizes: Feature
 
 def weight_shapes(sizes: FeatureSizes, hidden: int) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter of an Actor, by name."""
-    context = sizes.request + sizes.global_
+    summary = sizes.request + sizes.global_ + 2 * sizes.choice
     return {
-        "encoder.choice.weight": (hidden, sizes.choice),
-        "encoder.context.weight": (hidden, context),
-        "encoder.context.bias": (hidden,),
-        "choice.weight": (hidden, hidden),
-        "summary.weight": (hidden, 2 * hidden + context),
+        "choice.weight": (hidden, sizes.choice),
+        "summary.weight": (hidden, summary),
         "summary.bias": (hidden,),
+        "second.weight": (hidden, hidden),
+        "second.bias": (hidden,),
         "score.weight": (1, hidden),
         "skip.weight": (1, sizes.choice),
     }

@@ -19,6 +19,7 @@ The environments have two attributes beyond stable-baselines3's: `episodes`, a l
 as info["dt_s"] instead.
 """
 
+
 class SteppedInTurn(DummyVecEnv):
     """Ordinary environments, stepped one after another, as the environments of a training run.
 

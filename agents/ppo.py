@@ -8,7 +8,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import LinearSchedule, set_random_seed
 
-from agents.discounting import LastStep, TimedRewards, TimeDiscountedBuffer
+from agents.discounting import LastStep, TimeDiscountedBuffer, TimedRewards
 from agents.gym_vec_env import MakeVecEnv
 from agents.sb3_policy import PlacementActorCritic
 
@@ -64,7 +64,7 @@ class PPOArguments:
     max_grad_norm: float = 0.5
     target_kl: float | None = 0.03
     rollouts_per_arrivals: int = 4
-    hidden: int = 64
+    hidden: int = 32
     skip_start: Mapping[int, float] = field(default_factory=dict)
 
     def for_groups(self, groups: int) -> "PPOArguments":

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from hypothesis import given, settings
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import ConstantSchedule
 
 from agents.layout import MASKED_SCORE
@@ -66,6 +67,37 @@ def test_the_policy_never_samples_a_masked_node_and_has_a_finite_entropy() -> No
     assert torch.isfinite(entropy).all()
     entropy.sum().backward()
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in policy.parameters())
+
+
+@few
+@given(seeds, choice_counts)
+def test_the_policys_short_ways_give_what_the_base_class_gives(seed: int, choices: int) -> None:
+    policy = PlacementActorCritic(
+        observation_space(choices), ShortestQueueEnv(choices).action_space, ConstantSchedule(1e-3)
+    )
+    policy.network.load_state_dict(make_network(seed, hidden=32).state_dict())
+    tensors = as_tensors(make_observation(seed, choices, batch=5))
+    actions, values, log_probabilities = policy(tensors)
+    expected_values, expected, entropies = ActorCriticPolicy.evaluate_actions(policy, tensors, actions)
+    torch.testing.assert_close((values, log_probabilities), (expected_values, expected))
+    torch.testing.assert_close(values, policy.predict_values(tensors))
+    torch.testing.assert_close(policy.evaluate_actions(tensors, actions), (values, log_probabilities, entropies))
+    likeliest, *_ = policy(tensors, deterministic=True)
+    torch.testing.assert_close(likeliest, policy.get_distribution(tensors).mode())
+
+
+def test_actions_are_drawn_with_their_probabilities() -> None:
+    torch.manual_seed(0)
+    policy = PlacementActorCritic(observation_space(6), ShortestQueueEnv(6).action_space, ConstantSchedule(1e-3))
+    policy.network.load_state_dict(make_network(3, hidden=32).state_dict())
+    tensors = {
+        name: tensor.expand(20_000, *tensor.shape[1:]) for name, tensor in as_tensors(make_observation(3, 6)).items()
+    }
+    with torch.no_grad():
+        actions, *_ = policy(tensors)
+        probabilities = policy.get_distribution({name: one[:1] for name, one in tensors.items()}).distribution.probs[0]
+    shares = torch.bincount(actions, minlength=6) / len(actions)
+    torch.testing.assert_close(shares, probabilities, atol=0.02, rtol=0.0)  # 0.02 is more than five standard deviations
 
 
 def test_the_optimizer_holds_exactly_the_networks_parameters() -> None:
