@@ -71,12 +71,10 @@ class Actor(nn.Module):
     def forward(self, observation: Mapping[str, Tensor], summary: Tensor) -> Tensor:
         """Return scores (B, C), logits of the choices; MASKED_SCORE where the mask is 0."""
         choices = observation["choices"]
-        # Each activation is in place, on the result of an operation that does not need it for its gradient.
-        embedding = functional.hardtanh_(self.choice(choices) + self.summary(summary).unsqueeze(1))
-        # Rows in one dimension: the result is then no view, of which torch would keep copies.
-        hidden = functional.hardtanh_(self.second(embedding.flatten(0, 1)))
-        scores = (hidden @ self.score.weight[0]).view(choices.shape[:2]) + choices @ self.skip.weight[0]
-        return scores.masked_fill_(observation["action_mask"] <= 0, MASKED_SCORE)
+        embedding = functional.hardtanh(self.choice(choices) + self.summary(summary).unsqueeze(1))
+        hidden = functional.hardtanh(self.second(embedding))
+        scores: Tensor = hidden @ self.score.weight[0] + choices @ self.skip.weight[0]
+        return scores.masked_fill(observation["action_mask"] <= 0, MASKED_SCORE)
 
 
 class Critic(nn.Module):

