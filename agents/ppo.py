@@ -29,9 +29,9 @@ class PPOArguments:
     Attributes:
         timesteps: decisions to train on; rounded up to whole rollouts.
         seed: of weights, sampling and episodes.
-        n_envs: environments stepped in turn by one process.
+        n_envs: environments stepped together.
         n_steps: decisions a rollout takes from each.
-        batch_size: decisions a gradient step; must divide n_envs * n_steps.
+        batch_size: decisions per gradient step; must divide n_envs * n_steps.
         n_epochs: passes over a rollout.
         learning_rate: of Adam at the start, falling linearly to 0.
         discount_rate_per_s: beta in exp(-beta * dt).
@@ -44,17 +44,17 @@ class PPOArguments:
         max_grad_norm: gradients are clipped to this norm.
         target_kl: a rollout's epochs stop early above 1.5 times this.
         rollouts_per_arrivals: environments that share arrivals, see TimeDiscountedBuffer; must divide n_envs.
-        hidden: width of the network.
+        hidden: width of the network, see PlacementNetwork.
         skip_start: where the skip's weights start, see PlacementNetwork; from nothing by default.
     """
 
     timesteps: int = 200_000
     seed: int = 0
-    n_envs: int = 16
+    n_envs: int = 40
     n_steps: int = 200
-    batch_size: int = 320
-    n_epochs: int = 4
-    learning_rate: float = 1e-3
+    batch_size: int = 800
+    n_epochs: int = 3
+    learning_rate: float = 2e-3
     discount_rate_per_s: float = 0.03
     reward_scale: float = 0.2
     gae_lambda: float = 0.95

@@ -67,3 +67,22 @@ def in_turn(
 ) -> Callable[[Sequence[int]], SteppedInTurn]:
     """Makes the environments of a training run; `make_env` makes one, of a stream."""
     return lambda first: SteppedInTurn(make_env, arguments.seed, arguments.rollouts_per_arrivals, first)
+
+
+class TimesItself(SteppedInTurn):
+    """The same with times as an attribute, and one empty info shared by all steps that end no episode."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.dt_s = np.zeros(self.num_envs, np.float32)
+        self._nothing: dict[str, Any] = {}
+
+    def step_wait(self) -> Any:
+        observations, rewards, dones, infos = super().step_wait()
+        self.dt_s = np.array([info.pop("dt_s") for info in infos], np.float32)
+        return (
+            observations,
+            rewards,
+            dones,
+            [info if done else self._nothing for info, done in zip(infos, dones, strict=True)],
+        )

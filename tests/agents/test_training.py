@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -22,7 +23,7 @@ from agents.ppo import PPOArguments, build
 from agents.progress import ProgressLine, ProgressRow
 from hardware_profiles.errors import InputError
 from tests.agents.observations import LAYOUT
-from tests.agents.standin_env import ShortestQueueEnv, in_turn
+from tests.agents.standin_env import ShortestQueueEnv, TimesItself, in_turn
 
 SMALL = PPOArguments(
     timesteps=512, n_envs=4, n_steps=32, batch_size=64, n_epochs=2, hidden=8, reward_scale=1.0, rollouts_per_arrivals=1
@@ -178,6 +179,15 @@ def test_a_subclass_of_ppo_and_a_callback_of_the_users_work(tmp_path: Path) -> N
         total = 128 * sum(float(row["reward_per_decision"]) for row in csv.DictReader(file))
     assert watching.rewards == pytest.approx(total, rel=1e-4)  # the reward scale is 1
     np.testing.assert_array_equal(weights(model), weights(train(tmp_path / "plain")))
+
+
+def test_environments_that_time_themselves_train_as_those_whose_infos_do(tmp_path: Path) -> None:
+    def timed(first: Sequence[int]) -> TimesItself:
+        return TimesItself(make_env, SMALL.seed, SMALL.rollouts_per_arrivals, first)
+
+    model = training.train(timed, SMALL, tmp_path / "timed", wandb_mode="disabled")
+    np.testing.assert_array_equal(weights(model), weights(train(tmp_path / "plain")))
+    assert model.rollout_buffer.dt_s.min() > 0
 
 
 def test_a_loaded_model_learns_on_with_environments_that_share_its_last_step(tmp_path: Path) -> None:
