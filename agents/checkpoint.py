@@ -30,7 +30,7 @@ def save(path: Path, model: PPO, arguments: dict[str, Any]) -> None:
     state = {
         "arguments": arguments,
         "timesteps": model.num_timesteps,
-        "episodes": model.get_env().get_attr("episode"),
+        "episodes": _next_episodes(model),
         "policy": model.policy.state_dict(),
         "optimizer": model.policy.optimizer.state_dict(),
         "torch_random": torch.get_rng_state(),
@@ -38,6 +38,12 @@ def save(path: Path, model: PPO, arguments: dict[str, Any]) -> None:
     }
     with replacing(path) as temporary:
         torch.save(state, temporary)
+
+
+def _next_episodes(model: PPO) -> list[int]:
+    """Number of the episode that each environment is to start with: one begun and not yet played is not left out."""
+    begun: list[int] = model.get_env().episodes
+    return [int(number) - int(fresh) for number, fresh in zip(begun, model._last_episode_starts, strict=True)]
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -1,20 +1,88 @@
 """Discounting by time rather than by step, for decisions that are unevenly spaced.
 
 A reward is the cost of the time between two decisions, so the discount between them is exp(-beta * dt): a
-semi-Markov decision process (Bradtke and Duff 1994). `info["dt_s"]` of a step is the time from that decision
-to the next.
+semi-Markov decision process (Bradtke and Duff 1994). dt is the time from a decision to the next, in seconds.
+
+stable-baselines3 has one discount for all steps, gamma, and hands neither the time nor the environment's infos to its
+rollout buffer. So two parts share what they know about the step just made, a `LastStep`: `TimedRewards`, around the
+environments, writes it; `TimeDiscountedBuffer` reads it and discounts. PPO is given gamma = 1.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from stable_baselines3.common.buffers import DictRolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import DictRolloutBufferSamples
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from torch import Tensor
 
 ADVANTAGE_LIMIT = 3.0
 """Advantages are limited to this many standard deviations."""
+
+FloatArray = NDArray[np.float32]
+
+
+class LastStep:
+    """The step that all environments made last: how long it took, and its rewards as learning is to see them."""
+
+    def __init__(self) -> None:
+        self._step: tuple[FloatArray, FloatArray] | None = None
+
+    def put(self, dt_s: FloatArray, rewards: FloatArray) -> None:
+        """Keep a step of the environments: seconds (n_envs,) and scaled rewards (n_envs,)."""
+        self._step = dt_s, rewards
+
+    def take(self) -> tuple[FloatArray, FloatArray]:
+        """Return the step and forget it, so that none is used twice.
+
+        Raises:
+            RuntimeError: there is none; the environments are not those of a TimedRewards that shares this.
+        """
+        if self._step is None:
+            raise RuntimeError("no step was timed: wrap the environments in TimedRewards(env, scale, buffer.last_step)")
+        step, self._step = self._step, None
+        return step
+
+
+class TimedRewards(VecEnvWrapper):
+    """Scales rewards, passes on how long each step took, and sums the rewards as the environments gave them.
+
+    Args:
+        venv: environments whose steps last `venv.dt_s` (n_envs,) seconds each or, where they have no such attribute,
+            info["dt_s"].
+        reward_scale: rewards are multiplied by this before the learner sees them.
+        last_step: shared with the learner's TimeDiscountedBuffer. A model that was loaded from a file has one there:
+            `model.set_env(TimedRewards(env, scale, model.rollout_buffer.last_step))`.
+    """
+
+    def __init__(self, venv: VecEnv, reward_scale: float, last_step: LastStep) -> None:
+        super().__init__(venv)
+        self.reward_scale = reward_scale
+        self.last_step = last_step
+        self._reward_total = 0.0
+        self._times_itself = hasattr(venv, "dt_s")
+
+    def reset(self) -> Any:
+        """Reset all environments."""
+        return self.venv.reset()
+
+    def step_wait(self) -> tuple[Any, FloatArray, NDArray[np.bool_], list[dict[str, Any]]]:
+        """Step, with scaled rewards."""
+        observations, rewards, dones, infos = self.venv.step_wait()
+        dt_s = self.venv.dt_s if self._times_itself else [info["dt_s"] for info in infos]
+        self._reward_total += float(rewards.sum(dtype=np.float64))
+        scaled = np.asarray(rewards, dtype=np.float32) * np.float32(self.reward_scale)
+        self.last_step.put(np.array(dt_s, dtype=np.float32), scaled)
+        # The learner adds values of last observations to what it is given, so it is given a copy.
+        return observations, scaled.copy(), dones, infos
+
+    def take_reward_total(self) -> float:
+        """The sum of all rewards since the last call, as the environments gave them."""
+        total, self._reward_total = self._reward_total, 0.0
+        return total
 
 
 class TimeDiscountedBuffer(DictRolloutBuffer):
@@ -29,15 +97,19 @@ class TimeDiscountedBuffer(DictRolloutBuffer):
       input-dependent baseline, arXiv 1807.02264; up to a constant factor it adds no bias.
     - A group's advantages are divided by their standard deviation over the rollout and limited to ADVANTAGE_LIMIT of
       them, so that every load counts alike. This changes what is optimized: from the mean cost over loads towards the
-      mean relative cost.
+      mean relative cost. PPO must leave them as they are (`normalize_advantage=False`): it would scale a batch by the
+      spread of whatever loads are in it.
+
+    A step is copied once, into arrays that last as long as the buffer, and once more into each batch that it is in.
 
     Args:
         args: DictRolloutBuffer's own.
+        last_step: written by the TimedRewards around the environments.
         rollouts_per_arrivals: environments in a group; 1 for no baseline.
         rate_per_s: beta; a step of dt seconds is discounted by exp(-beta * dt).
         gae_time_s: a step's lambda is exp(-dt / gae_time_s) if that is above `gae_lambda`: where decisions are dense,
             what an action does shows only after many of them. 0: `gae_lambda` for all steps.
-        kwargs: DictRolloutBuffer's own.
+        kwargs: DictRolloutBuffer's own; `gamma` is not used.
     """
 
     advantages: np.ndarray
@@ -47,11 +119,13 @@ class TimeDiscountedBuffer(DictRolloutBuffer):
     def __init__(
         self,
         *args: Any,
+        last_step: LastStep,
         rollouts_per_arrivals: int = 1,
         rate_per_s: float = 0.0,
         gae_time_s: float = 0.0,
         **kwargs: Any,
     ) -> None:
+        self.last_step = last_step
         self.rate_per_s = rate_per_s
         self.gae_time_s = gae_time_s
         super().__init__(*args, **kwargs)
@@ -61,9 +135,44 @@ class TimeDiscountedBuffer(DictRolloutBuffer):
 
     def reset(self) -> None:
         """Forget the rollout."""
-        super().reset()
-        # nan until written, so that a step whose time was never recorded cannot pass unnoticed.
+        if not hasattr(self, "observations"):
+            super().reset()  # makes the arrays, which then serve every rollout
+        self.pos, self.full, self.generator_ready = 0, False, False
+        # nan until written, so that a step that was never recorded cannot pass unnoticed.
         self.dt_s = np.full((self.buffer_size, self.n_envs), np.nan, dtype=np.float32)
+
+    def add(
+        self,
+        obs: dict[str, np.ndarray],
+        action: np.ndarray,
+        reward: np.ndarray,
+        episode_start: np.ndarray,
+        value: Tensor,
+        log_prob: Tensor,
+    ) -> None:
+        """Keep a step of all environments.
+
+        Args:
+            obs: observations it was decided on.
+            action: (n_envs, 1).
+            reward: (n_envs,), with the value of the last observation added where an episode was cut off.
+            episode_start: whether it was an episode's first.
+            value: (n_envs, 1), of the observations.
+            log_prob: (n_envs,), of the actions.
+        """
+        at = self.pos
+        dt_s, rewards = self.last_step.take()
+        self.dt_s[at] = dt_s
+        # stable-baselines3 has added the value of what follows undiscounted: gamma is 1.
+        self.rewards[at] = rewards + np.exp(-self.rate_per_s * dt_s) * (reward - rewards)
+        for name, kept in self.observations.items():
+            kept[at] = obs[name]
+        self.actions[at] = action.reshape(self.n_envs, self.action_dim)
+        self.episode_starts[at] = episode_start
+        self.values[at] = value.numpy(force=True).reshape(-1)
+        self.log_probs[at] = log_prob.numpy(force=True)
+        self.pos += 1
+        self.full = self.pos == self.buffer_size
 
     def compute_returns_and_advantage(self, last_values: Tensor, dones: np.ndarray) -> None:
         """GAE(lambda), arXiv 1506.02438, with a discount and a lambda per step.
@@ -76,7 +185,7 @@ class TimeDiscountedBuffer(DictRolloutBuffer):
         lambdas = np.full_like(self.dt_s, self.gae_lambda)
         if self.gae_time_s > 0.0:
             lambdas = np.maximum(lambdas, np.exp(-self.dt_s / self.gae_time_s))
-        next_values = last_values.cpu().numpy().reshape(-1)
+        next_values = last_values.numpy(force=True).reshape(-1)
         goes_on = 1.0 - dones.astype(np.float32)
         advantage = np.zeros(self.n_envs, dtype=np.float32)
         for step in reversed(range(self.buffer_size)):
@@ -98,39 +207,27 @@ class TimeDiscountedBuffer(DictRolloutBuffer):
         limited: np.ndarray = np.clip(groups / spread, -ADVANTAGE_LIMIT, ADVANTAGE_LIMIT)
         return limited.reshape(advantages.shape)
 
+    def get(self, batch_size: int | None = None) -> Iterator[DictRolloutBufferSamples]:
+        """Yield the rollout's decisions in random order, `batch_size` at a time; all at once by default."""
+        assert self.full, "the rollout is not complete"
+        decisions = self.buffer_size * self.n_envs
+        order = np.random.permutation(decisions)  # noqa: NPY002 - as stable-baselines3; a checkpoint keeps its state
+        for start in range(0, decisions, batch_size or decisions):
+            yield self._get_samples(order[start : start + (batch_size or decisions)])
 
-class TimeDiscount(BaseCallback):
-    """Writes each step's time into the buffer, scales rewards, and bootstraps truncated episodes.
+    def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> DictRolloutBufferSamples:
+        """The decisions numbered step * n_envs + environment."""
+        del env  # as in the base class
 
-    stable-baselines3 would bootstrap with its one gamma, so the truncation flag is taken from it once that is
-    done here. `reward_total` is the sum of a rollout's rewards as the environment gave them.
+        def of(kept: np.ndarray) -> Tensor:
+            flat = kept.reshape(-1, *kept.shape[2:])  # a view: base classes would first copy everything by environment
+            return torch.from_numpy(flat.take(batch_inds, axis=0)).to(self.device)
 
-    Args:
-        reward_scale: rewards are multiplied by this before the network sees them.
-    """
-
-    def __init__(self, reward_scale: float) -> None:
-        super().__init__()
-        self.reward_scale = reward_scale
-        self.reward_total = 0.0
-
-    def _on_rollout_start(self) -> None:
-        self.reward_total = 0.0
-
-    def _on_step(self) -> bool:
-        rewards, infos = self.locals["rewards"], self.locals["infos"]
-        dt_s = np.array([info["dt_s"] for info in infos], dtype=np.float32)
-        buffer = self.model.rollout_buffer
-        discounts = np.exp(-buffer.rate_per_s * dt_s)
-        buffer.dt_s[buffer.pos] = dt_s
-        self.reward_total += float(rewards.sum())
-        rewards *= self.reward_scale  # in place: this is the array that goes into the buffer
-        for index in np.flatnonzero(self.locals["dones"]):
-            if infos[index]["TimeLimit.truncated"]:
-                infos[index]["TimeLimit.truncated"] = False
-                rewards[index] += discounts[index] * self._value(infos[index]["terminal_observation"])
-        return True
-
-    def _value(self, observation: dict[str, np.ndarray]) -> float:
-        with torch.no_grad():
-            return float(self.model.policy.predict_values(self.model.policy.obs_to_tensor(observation)[0]))
+        return DictRolloutBufferSamples(
+            observations={name: of(kept) for name, kept in self.observations.items()},
+            actions=of(self.actions),
+            old_values=of(self.values),
+            old_log_prob=of(self.log_probs),
+            advantages=of(self.advantages),
+            returns=of(self.returns),
+        )

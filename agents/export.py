@@ -18,7 +18,7 @@ from hardware_profiles.files import replacing
 if TYPE_CHECKING:  # torch is for training only
     from agents.network import PlacementNetwork
 
-FORMAT = "prefill-placement-policy/2"
+FORMAT = "prefill-placement-policy/3"
 """Changes when a reader of this version could not use the file."""
 
 
@@ -87,7 +87,7 @@ def _layout(values: Mapping[str, Any]) -> Layout:
 
 def _check_weights(path: Path, weights: Mapping[str, np.ndarray], sizes: FeatureSizes) -> None:
     """Refuse weights that are not those of an Actor of these sizes."""
-    bias = weights.get("choice.bias")
+    bias = weights.get("summary.bias")
     hidden = len(bias) if bias is not None and bias.ndim == 1 else 0
     shapes = weight_shapes(sizes, hidden)
     for name in sorted(shapes.keys() | weights.keys()):
@@ -100,16 +100,13 @@ def _check_weights(path: Path, weights: Mapping[str, np.ndarray], sizes: Feature
 
 def weight_shapes(sizes: FeatureSizes, hidden: int) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter of an Actor, by name."""
-    context = sizes.request + sizes.global_
+    summary = sizes.request + sizes.global_ + 2 * sizes.choice
     return {
-        "encoder.choice.weight": (hidden, sizes.choice),
-        "encoder.choice.bias": (hidden,),
-        "encoder.context.weight": (hidden, context),
-        "encoder.second.weight": (hidden, hidden),
-        "encoder.second.bias": (hidden,),
-        "choice.weight": (hidden, hidden),
-        "choice.bias": (hidden,),
-        "summary.weight": (hidden, 2 * hidden + context),
+        "choice.weight": (hidden, sizes.choice),
+        "summary.weight": (hidden, summary),
+        "summary.bias": (hidden,),
+        "second.weight": (hidden, hidden),
+        "second.bias": (hidden,),
         "score.weight": (1, hidden),
         "skip.weight": (1, sizes.choice),
     }

@@ -19,17 +19,14 @@ class NumpyActor:
     """
 
     def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
-        def right_hand(name: str) -> np.ndarray:
-            return np.ascontiguousarray(weights[f"{name}.weight"].T)
-
-        self._encode_choice = right_hand("encoder.choice")
-        self._encode_bias = weights["encoder.choice.bias"]
-        self._encode_context = right_hand("encoder.context")
-        self._second = right_hand("encoder.second")
-        self._second_bias = weights["encoder.second.bias"]
-        self._choice = right_hand("choice")
-        self._choice_bias = weights["choice.bias"]
-        self._summary = right_hand("summary")
+        # The layers over 2 x - 1 as layers over x.
+        self._choice = np.ascontiguousarray(2.0 * weights["choice.weight"].T)
+        self._summary = np.ascontiguousarray(2.0 * weights["summary.weight"].T)
+        self._bias = (
+            weights["summary.bias"] - weights["choice.weight"].sum(axis=1) - weights["summary.weight"].sum(axis=1)
+        )
+        self._second = np.ascontiguousarray(weights["second.weight"].T)
+        self._second_bias = weights["second.bias"]
         self._score = weights["score.weight"][0]
         self._skip = weights["skip.weight"][0]
 
@@ -40,13 +37,15 @@ class NumpyActor:
             observation: "request" (R,), "global" (G,), "choices" (C, F) and "action_mask" (C,).
         """
         choices, allowed = observation["choices"], observation["action_mask"] > 0
-        context = np.concatenate((observation["request"], observation["global"]))
-        embedding = np.tanh(choices @ self._encode_choice + (context @ self._encode_context + self._encode_bias))
-        embedding = np.tanh(embedding @ self._second + self._second_bias)
-        present = allowed | choices.any(axis=1)
-        existing = embedding if present.all() else embedding[present]
-        pool = (existing.sum(axis=0) / np.float32(len(existing)), existing.max(axis=0), context)
-        hidden = np.tanh(embedding @ self._choice + (np.concatenate(pool) @ self._summary + self._choice_bias))
+        present = np.count_nonzero(allowed | choices.any(axis=1))
+        mean = choices.sum(axis=0) / np.float32(max(1, int(present)))
+        summary = np.concatenate((observation["request"], observation["global"], mean, choices.max(axis=0)))
+        embedding = choices @ self._choice
+        embedding += summary @ self._summary + self._bias
+        np.clip(embedding, -1.0, 1.0, out=embedding)
+        hidden = embedding @ self._second
+        hidden += self._second_bias
+        np.clip(hidden, -1.0, 1.0, out=hidden)
         scores: np.ndarray = np.where(allowed, hidden @ self._score + choices @ self._skip, np.float32(MASKED_SCORE))
         return scores
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -12,9 +13,14 @@ from torch import Tensor, nn
 from agents.layout import FeatureSizes
 from agents.network import PlacementNetwork
 
+_SHORTEST = 1e-30  # an exponential clock may be drawn as 0, and 0 / 0 is no number
+
 
 class PlacementActorCritic(ActorCriticPolicy):
     """ActorCriticPolicy whose whole network is a PlacementNetwork, as `self.network`.
+
+    What PPO calls for every step and every batch goes straight to the network; the base class's way through a features
+    extractor and a distribution object gives the same numbers at a multiple of the cost, and serves everything else.
 
     Args:
         observation_space: Dict of "request" (R,), "global" (G,), "choices" (C, F), "action_mask" (C,).
@@ -30,7 +36,7 @@ class PlacementActorCritic(ActorCriticPolicy):
         observation_space: spaces.Dict,
         action_space: spaces.Discrete,
         lr_schedule: Schedule,
-        hidden: int = 64,
+        hidden: int = 32,
         skip_start: Mapping[int, float] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -52,6 +58,37 @@ class PlacementActorCritic(ActorCriticPolicy):
         self.action_net = nn.Identity()
         self.value_net = nn.Identity()
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+    def forward(self, obs: dict[str, Tensor], deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Choose an action for each observation.
+
+        Args:
+            obs: a batch of observations.
+            deterministic: take the likeliest action rather than draw one.
+
+        Returns:
+            Actions (B,), values (B, 1), and the actions' log probabilities (B,).
+        """
+        scores, values = self.network(obs)
+        log_probabilities = torch.log_softmax(scores, dim=1)
+        if deterministic:
+            actions = scores.argmax(dim=1)
+        else:
+            # The first of exponential clocks with these rates is a draw from the distribution; a rate of 0 never rings.
+            clocks = torch.empty_like(scores).exponential_().clamp_(min=_SHORTEST)
+            actions = log_probabilities.exp().div_(clocks).argmax(dim=1)
+        return actions, values, log_probabilities.gather(1, actions.unsqueeze(1)).squeeze(1)
+
+    def evaluate_actions(self, obs: dict[str, Tensor], actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Evaluate actions (B,) that were taken.
+
+        Returns:
+            Values (B, 1), the actions' log probabilities (B,), and the entropies of their distributions (B,).
+        """
+        scores, values = self.network(obs)
+        log_probabilities = torch.log_softmax(scores, dim=1)
+        entropies = -(log_probabilities.exp() * log_probabilities).sum(dim=1)  # a masked action's share: 0 * -1e8
+        return values, log_probabilities.gather(1, actions.long().unsqueeze(1)).squeeze(1), entropies
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         parameters: dict[str, Any] = super()._get_constructor_parameters()

@@ -14,8 +14,8 @@ from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
 from agents import checkpoint
-from agents.discounting import TimeDiscount
-from agents.ppo import EntropyDecay, MakeEnv, PPOArguments, build
+from agents.gym_vec_env import MakeVecEnv
+from agents.ppo import EntropyDecay, PPOArguments, build
 from agents.progress import ProgressFile, ProgressRow, WandbMirror, WandbMode
 from hardware_profiles.errors import InputError
 from hardware_profiles.files import replacing
@@ -24,7 +24,7 @@ CHECKPOINT_EVERY_S = 15.0
 
 
 def train(
-    make_env: MakeEnv,
+    make_vec_env: MakeVecEnv,
     arguments: PPOArguments,
     out_dir: Path,
     *,
@@ -32,6 +32,8 @@ def train(
     on_progress: Callable[[ProgressRow], None] | None = None,
     wandb_mode: WandbMode = "offline",
     resume: bool = False,
+    algorithm: type[PPO] = PPO,
+    callback: BaseCallback | None = None,
 ) -> PPO:
     """Train a policy.
 
@@ -39,7 +41,7 @@ def train(
     seconds and at the end) and, at the end, model.zip for stable-baselines3.
 
     Args:
-        make_env: makes the environment of a stream of episodes; its steps must give info["dt_s"].
+        make_vec_env: makes the environments.
         arguments: the run's arguments.
         out_dir: folder of the run, made when missing.
         initial_weights: state_dict of a PlacementNetwork to start from (a warm start); None starts anew. Not
@@ -48,6 +50,8 @@ def train(
         wandb_mode: "offline", "online" or "disabled".
         resume: go on from out_dir/checkpoint.pt, which must come from the same arguments; a run that was
             finished is returned as it is.
+        algorithm: PPO or a subclass with its arguments.
+        callback: called too.
 
     Raises:
         InputError: nothing to resume, or other arguments; a wandb mode that is not known or does not start.
@@ -57,7 +61,7 @@ def train(
     state = checkpoint.read(out_dir / "checkpoint.pt") if resume else None
     if state is not None:
         _refuse_other_arguments(state["arguments"], described, out_dir)
-    model = build(make_env, arguments, first_episodes=state["episodes"] if state else None)
+    model = build(make_vec_env, arguments, state["episodes"] if state else None, algorithm)
     model.set_logger(Logger(folder=None, output_formats=[]))  # its default makes a folder in /tmp for every run
     if state is not None:
         checkpoint.restore(state, model)
@@ -70,12 +74,11 @@ def train(
         recorder = _Recorder(out_dir, described, done, mirror, on_progress)
         exit_code = 1
         try:
-            discount = TimeDiscount(arguments.reward_scale)
-            callbacks = CallbackList([discount, EntropyDecay(arguments.entropy_weight), recorder])
+            callbacks = [EntropyDecay(arguments.entropy_weight), recorder, *([callback] if callback else [])]
             # stable-baselines3 adds the decisions already made to the number asked for when it goes on.
             model.learn(
                 arguments.timesteps - done,
-                callback=callbacks,
+                callback=CallbackList(callbacks),
                 log_interval=None,
                 reset_num_timesteps=done == 0,
             )
@@ -125,7 +128,7 @@ class _Recorder(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        self._reward_total = self.locals["callback"].callbacks[0].reward_total
+        self._reward_total = self.training_env.take_reward_total()
 
     def _on_training_end(self) -> None:
         self._write()

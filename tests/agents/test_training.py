@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -10,16 +11,19 @@ import numpy as np
 import pytest
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import checkpoint, training
+from agents.discounting import TimedRewards
 from agents.episodes import FIRST_TRAINING_SEED, TrainingEpisodes, training_seed
 from agents.export import load_policy, save_policy
+from agents.gym_vec_env import MakeEnv
 from agents.numpy_policy import NumpyActor
-from agents.ppo import MakeEnv, PPOArguments, build
+from agents.ppo import PPOArguments, build
 from agents.progress import ProgressLine, ProgressRow
 from hardware_profiles.errors import InputError
 from tests.agents.observations import LAYOUT
-from tests.agents.standin_env import ShortestQueueEnv
+from tests.agents.standin_env import ShortestQueueEnv, TimesItself, in_turn
 
 SMALL = PPOArguments(
     timesteps=512, n_envs=4, n_steps=32, batch_size=64, n_epochs=2, hidden=8, reward_scale=1.0, rollouts_per_arrivals=1
@@ -32,7 +36,7 @@ def make_env(stream: int) -> ShortestQueueEnv:
 
 
 def train(out_dir: Path, arguments: PPOArguments = SMALL, make: MakeEnv = make_env, resume: bool = False) -> PPO:
-    return training.train(make, arguments, out_dir, wandb_mode="disabled", resume=resume)
+    return training.train(in_turn(arguments, make), arguments, out_dir, wandb_mode="disabled", resume=resume)
 
 
 def weights(model: PPO) -> np.ndarray:
@@ -131,6 +135,70 @@ def test_a_killed_run_goes_on_where_it_was_saved(tmp_path: Path, monkeypatch: py
     assert walls == sorted(walls)
 
 
+def test_a_resumed_run_equals_one_that_was_not_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where rollouts end with episodes, as here: episodes under way are not in a checkpoint."""
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", make=killed_after(300))
+    resumed = train(tmp_path / "killed", resume=True)
+    np.testing.assert_array_equal(weights(resumed), weights(train(tmp_path / "whole")))
+    rows = [(tmp_path / name / "progress.csv").read_text().splitlines() for name in ("killed", "whole")]
+    for one, other in zip(*rows, strict=True):
+        # All but the times, and the mean over past episodes, which a checkpoint does not hold.
+        same = [column for column, name in enumerate(ProgressRow._fields) if name not in UNEQUAL]
+        assert [one.split(",")[k] for k in same] == [other.split(",")[k] for k in same]
+
+
+UNEQUAL = {"wall_s", "steps_per_s", "episode_cost", "episodes"}
+
+
+def test_a_subclass_of_ppo_and_a_callback_of_the_users_work(tmp_path: Path) -> None:
+    class Mine(PPO):
+        updates = 0
+
+        def train(self) -> None:
+            type(self).updates += 1
+            assert self.rollout_buffer.full
+            super().train()
+
+    class Watching(BaseCallback):
+        rewards = 0.0
+
+        def _on_step(self) -> bool:
+            assert self.locals["rewards"].shape == self.locals["dones"].shape == (4,)
+            self.rewards += float(self.locals["rewards"].sum())
+            return True
+
+    watching = Watching()
+    model = training.train(
+        in_turn(SMALL), SMALL, tmp_path / "mine", wandb_mode="disabled", algorithm=Mine, callback=watching
+    )
+    assert isinstance(model, Mine)
+    assert Mine.updates == 4
+    with (tmp_path / "mine" / "progress.csv").open() as file:
+        total = 128 * sum(float(row["reward_per_decision"]) for row in csv.DictReader(file))
+    assert watching.rewards == pytest.approx(total, rel=1e-4)  # the reward scale is 1
+    np.testing.assert_array_equal(weights(model), weights(train(tmp_path / "plain")))
+
+
+def test_environments_that_time_themselves_train_as_those_whose_infos_do(tmp_path: Path) -> None:
+    def timed(first: Sequence[int]) -> TimesItself:
+        return TimesItself(make_env, SMALL.seed, SMALL.rollouts_per_arrivals, first)
+
+    model = training.train(timed, SMALL, tmp_path / "timed", wandb_mode="disabled")
+    np.testing.assert_array_equal(weights(model), weights(train(tmp_path / "plain")))
+    assert model.rollout_buffer.dt_s.min() > 0
+
+
+def test_a_loaded_model_learns_on_with_environments_that_share_its_last_step(tmp_path: Path) -> None:
+    train(tmp_path)
+    model = PPO.load(tmp_path / "model.zip")
+    before = weights(model)
+    model.set_env(TimedRewards(in_turn(SMALL)([0] * 4), 1.0, model.rollout_buffer.last_step))
+    model.learn(256)
+    assert not np.array_equal(weights(model), before)
+
+
 def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
     first = weights(train(tmp_path))
     record = (tmp_path / "progress.csv").read_bytes()
@@ -143,16 +211,17 @@ def test_restoring_gives_back_weights_optimizer_and_random_states(tmp_path: Path
     model = train(tmp_path)
     drawn = torch.rand(3), np.random.random(3)  # noqa: NPY002
     state = checkpoint.read(tmp_path / "checkpoint.pt")
-    other = build(make_env, replace(SMALL, seed=9), state["episodes"])
+    other = build(in_turn(SMALL), replace(SMALL, seed=9), state["episodes"])
     checkpoint.restore(state, other)
     np.testing.assert_array_equal(weights(model), weights(other))
     torch.testing.assert_close(model.policy.optimizer.state_dict(), other.policy.optimizer.state_dict())
     torch.testing.assert_close(torch.rand(3), drawn[0])
     np.testing.assert_array_equal(np.random.random(3), drawn[1])  # noqa: NPY002
-    episodes = model.get_env().get_attr("episode")
-    assert episodes == state["episodes"] == [5] * 4
+    # Each has played 4 episodes and begun a fifth, of which it has made no decision.
+    assert model.get_env().episodes == [5] * 4
+    assert state["episodes"] == [4] * 4
     other.get_env().reset()
-    assert other.get_env().get_attr("episode") == [6] * 4
+    assert other.get_env().episodes == [5] * 4
 
 
 def test_resuming_what_is_not_there_or_not_the_same_is_refused(tmp_path: Path) -> None:
@@ -174,7 +243,7 @@ def test_stable_baselines3_loads_the_model_it_is_given(tmp_path: Path) -> None:
 def test_a_warm_start_starts_from_the_weights_given(tmp_path: Path) -> None:
     start = train(tmp_path / "a").policy.network.state_dict()
     frozen = replace(SMALL, learning_rate=0.0)
-    model = training.train(make_env, frozen, tmp_path / "b", initial_weights=start, wandb_mode="disabled")
+    model = training.train(in_turn(frozen), frozen, tmp_path / "b", initial_weights=start, wandb_mode="disabled")
     torch.testing.assert_close(model.policy.network.state_dict(), start)
 
 
@@ -213,7 +282,7 @@ def test_wandb_is_not_imported_unless_asked_for(tmp_path: Path) -> None:
     train(tmp_path)
     assert ("wandb" in sys.modules) == before
     with pytest.raises(InputError, match="offline, online, disabled"):
-        training.train(make_env, SMALL, tmp_path, wandb_mode="sometimes")  # type: ignore[arg-type]
+        training.train(in_turn(SMALL), SMALL, tmp_path, wandb_mode="sometimes")  # type: ignore[arg-type]
 
 
 def test_the_progress_line_shows_the_last_row_always_and_others_now_and_then() -> None:
