@@ -290,13 +290,14 @@ def _name(args: Namespace, workload: str, config: ClusterConfig) -> str:
 def _learn(args: Namespace, settings: Sequence[Setting], folder: Path) -> list[str]:
     """Train; returns the names of the policies to evaluate, warm start first if there is one."""
     import torch
-    from gymnasium.wrappers import TransformReward
 
+    from agents.episodes import training_seed
     from agents.export import save_policy
     from agents.network import PlacementNetwork
     from agents.ppo import PPOArguments
     from agents.progress import ProgressLine
     from agents.training import train as train_ppo
+    from agents.vec_env import PlacementVecEnv
     from envs.placement_env import PrefillPlacementEnv
 
     policy_path, warm_path = folder / "policy.npz", folder / "warm-start.npz"
@@ -325,9 +326,11 @@ def _learn(args: Namespace, settings: Sequence[Setting], folder: Path) -> list[s
 
     rows = max(most_choices(args.choices, *parse_shape(shape)) for shape in args.cluster)
 
-    def make_env(stream: int) -> Any:
-        setting = settings[stream % len(settings)]
-        env = PrefillPlacementEnv(
+    def stream(index: int) -> int:
+        return index // arguments.rollouts_per_arrivals
+
+    def make_env(setting: Setting) -> PrefillPlacementEnv:
+        return PrefillPlacementEnv(
             setting.config.profile,
             setting.config.shape,
             args.choices,
@@ -337,11 +340,18 @@ def _learn(args: Namespace, settings: Sequence[Setting], folder: Path) -> list[s
             **setting.source.environment(*TRAINING_LOADS),
             **_START,
         )
-        scale = setting.source.reward_scale
-        return TransformReward(env, lambda reward: scale * float(reward))
+
+    def make_vec_env(first_episodes: Sequence[int]) -> PlacementVecEnv:
+        played = [settings[stream(index) % len(settings)] for index in range(len(first_episodes))]
+        return PlacementVecEnv(
+            [make_env(setting) for setting in played],
+            lambda index, episode: training_seed(arguments.seed, stream(index), episode),
+            first_episodes,
+            [setting.source.reward_scale for setting in played],
+        )
 
     model = train_ppo(
-        make_env,
+        make_vec_env,
         arguments,
         folder,
         initial_weights=weights,
