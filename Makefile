@@ -1,7 +1,7 @@
 # make train: set up, train a policy, evaluate it beside the heuristics.    make test: set up, lint, type-check, test.
 # make venv: set up only, compiled inner loop included. With PREFILL_PLACEMENT_PLAIN=1 in front, everything runs plain.
 # make map: set up, tune and compare rules under four TBT SLOs and two step budgets, map the winners.
-.PHONY: venv train map test lint type unit unit-fast explore format clean
+.PHONY: venv train map bench bench-baseline test lint type unit unit-fast explore format clean
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -35,6 +35,13 @@ map: venv
 	done; done
 	$(BIN)/python -m experiments.map $(foreach budget,fixed slo,$(MAP_TBT_SLOS_S:%=$(MAP_OUT)/table-$(budget)-%)) \
 	  --out $(MAP_OUT)
+
+# Speed as ratios to bare SimPy, compared with the table in docs/bench.md; bench-baseline writes that table.
+bench: venv
+	$(BIN)/python -m experiments.bench --baseline docs/bench.md
+
+bench-baseline: venv
+	$(BIN)/python -m experiments.bench --baseline docs/bench.md --update
 
 test: lint type unit
 

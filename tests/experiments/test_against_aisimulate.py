@@ -17,7 +17,7 @@ import pytest
 from envs.workload import Workload
 from experiments import aisimulate_worker
 from experiments.against_aisimulate import job, main, peer_per_s, recording_of, run_worker, side_by_side, spread
-from experiments.bench import conversation
+from experiments.bench.measures import conversation
 from experiments.replay import COLUMNS
 from hardware_profiles import InputError, Profile, load_profile
 from tests.toy import toy_profile

@@ -10,7 +10,7 @@ import pytest
 
 import policies
 from envs.cluster import ClusterConfig
-from experiments.bench import conversation, copy_s
+from experiments.bench.measures import conversation, copy_s
 from tests.toy import toy_profile
 
 ROOT = Path(__file__).parents[2]
