@@ -8,13 +8,16 @@ and leaves the value as it was; weights trained on one cluster shape load into a
 Actor and critic share no weights, so that fitting the value cannot disturb the policy (separate networks do better in
 Andrychowicz et al. 2020, arXiv 2006.05990, section 3.2).
 
-Nearly all the time of an update goes into tensors with a row for each choice, so there are few of them:
+Nearly all the time of an update goes into tensors with a row for each choice, so there are few of them. The figures are
+divergences from the policy of a network four times as slow (tanh, three layers of width 64 for each row, embeddings
+pooled; 28,800 decisions on three families), after 300 gradient steps at a learning rate of 2e-3:
 
-- Features are pooled as they are, not after a layer. Fitted to the scores and returns of a network that embeds every
-  row and pools the embeddings, this one comes as close in as many gradient steps, and its critic needs no rows at all.
-- The activation of a row is cut off at -1 and 1. A tanh of as many numbers takes as long as three of these layers, and
-  rectified rows need three times the gradient steps to fit the same scores.
-- Features lie in [0, 1], and layers see them moved to [-1, 1] (`CentredLinear`), which halves the gradient steps.
+- Features are pooled as they are (0.0013), rather than the outputs of the first layer (0.0010). The critic then has no
+  rows at all, and fits the returns no worse.
+- The activation of a row is cut off at -1 and 1 (0.0010), which is a tanh (0.0011) at a twentieth of its time.
+  Rectified rows are as fast and fit worse (0.0025).
+- Features lie in [0, 1], and layers see them moved to [-1, 1] (`CentredLinear`): 0.0010 rather than 0.0013, and three
+  times closer after the first 100 steps at a learning rate of 1e-3.
 """
 
 import math
@@ -78,7 +81,13 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-    """Value of a state, from the summary."""
+    """Value of a state, from the summary.
+
+    Its activation is bounded, so that the value of overload, a hundred times all others, is approached in small steps.
+    Rectified, it fits the same returns in a fifth of the steps, and training got worse: values that had followed an
+    overload into the hundreds came down slowly, since they are bootstrapped from each other, and their gradients left
+    the policy little of `max_grad_norm` meanwhile.
+    """
 
     def __init__(self, sizes: FeatureSizes, hidden: int) -> None:
         super().__init__()
@@ -89,7 +98,7 @@ class Critic(nn.Module):
 
     def forward(self, summary: Tensor) -> Tensor:
         """Return values (B, 1)."""
-        value: Tensor = self.value(torch.relu(self.second(torch.relu(self.first(summary)))))
+        value: Tensor = self.value(torch.tanh(self.second(torch.tanh(self.first(summary)))))
         return value
 
 

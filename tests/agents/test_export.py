@@ -122,7 +122,10 @@ def test_files_of_other_kinds_are_refused_and_run_nothing(tmp_path: Path, policy
     refused(tmp_path)
 
 
-@pytest.mark.parametrize("metadata", ["not json", "[]", '{"format": "other"}', '{"format": 1, "layout": 2}'])
+@pytest.mark.parametrize(
+    "metadata",
+    ["not json", "[]", '{"format": "prefill-placement-policy/2"}', '{"format": "other"}', '{"format": 1, "layout": 2}'],
+)
 def test_other_metadata_is_refused(tmp_path: Path, metadata: str) -> None:
     np.savez(tmp_path / "p.npz", metadata=np.array(metadata))
     refused(tmp_path / "p.npz")
