@@ -78,10 +78,9 @@ def bench(arguments: Namespace) -> dict[str, Any]:
 
 def _plain(arguments: Namespace) -> dict[str, Any]:
     """The figures of a process in plain Python."""
-    command = [sys.executable, "-m", "experiments.bench", "--json"]
-    for name in ("profile", "trace", "seconds", "step_budget"):
-        if getattr(arguments, name) is not None:
-            command.append(f"{option(name)}={getattr(arguments, name)}")
+    same = {name: getattr(arguments, name) for name in ("profile", "trace", "seconds", "step_budget")}
+    options = [f"{option(name)}={value}" for name, value in same.items() if value is not None]
+    command = [sys.executable, "-m", "experiments.bench", "--json", *options]
     environment = {**os.environ, "PREFILL_PLACEMENT_PLAIN": "1"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
@@ -139,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _text(found: dict[str, Any], modes: dict[str, baseline.Ratios]) -> str:
     lines = [
-        f"bare SimPy: {found['simpy_events_per_s']:,.0f} events/s; shares of that rate, step budget {found['step_budget']}:",
+        f"bare SimPy: {found['simpy_events_per_s']:,.0f} events/s; step budget {found['step_budget']}; shares of it:",
         "",
         baseline.table(modes),
         f"\n{'decision':34} {'p50 us':>10} {'p99 us':>10}",
