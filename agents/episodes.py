@@ -5,6 +5,7 @@ that happened before them. Here episode k of stream s of a training run is the s
 trained, and a resumed run goes on with the episodes that come next.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -18,6 +19,27 @@ def training_seed(run_seed: int, stream: int, episode: int) -> int:
     """Seed of one training episode: in [2^31, 2^32), a function of its place alone."""
     word = int(np.random.SeedSequence([run_seed, stream, episode]).generate_state(1)[0])
     return FIRST_TRAINING_SEED | word
+
+
+@dataclass(frozen=True)
+class TrainingSeeds:
+    """The seeds of a training run's episodes, of which environments in a row share a stream.
+
+    Attributes:
+        run_seed: the training run's seed.
+        rollouts_per_arrivals: environments that share a stream.
+    """
+
+    run_seed: int
+    rollouts_per_arrivals: int
+
+    def stream(self, index: int) -> int:
+        """The stream of an environment."""
+        return index // self.rollouts_per_arrivals
+
+    def __call__(self, index: int, episode: int) -> int:
+        """The seed of an environment's episode."""
+        return training_seed(self.run_seed, self.stream(index), episode)
 
 
 class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):

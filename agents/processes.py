@@ -22,7 +22,7 @@ def finished(function: Callable[[Task], Result], tasks: Iterable[Task], jobs: in
             yield task, function(task)
         return
     # Spawned, not forked: a forked child may inherit a lock that a thread of NumPy or torch held.
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=end_with_parent)
     waiting = iter(tasks)
     running: dict[Future[Result], Task] = {}
     try:
@@ -38,7 +38,7 @@ def finished(function: Callable[[Task], Result], tasks: Iterable[Task], jobs: in
         pool.shutdown(cancel_futures=True)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process when its parent does, even where that was killed: nobody else would tell it."""
     parent = parent_process()
     assert parent is not None

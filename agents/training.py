@@ -17,6 +17,7 @@ from agents import checkpoint
 from agents.gym_vec_env import MakeVecEnv
 from agents.ppo import EntropyDecay, PPOArguments, build
 from agents.progress import ProgressFile, ProgressRow, WandbMirror, WandbMode
+from envs.garbage_collection import rare_garbage_collection
 from hardware_profiles.errors import InputError
 from hardware_profiles.files import replacing
 
@@ -75,17 +76,19 @@ def train(
         exit_code = 1
         try:
             callbacks = [EntropyDecay(arguments.entropy_weight), recorder, *([callback] if callback else [])]
-            # stable-baselines3 adds the decisions already made to the number asked for when it goes on.
-            model.learn(
-                arguments.timesteps - done,
-                callback=CallbackList(callbacks),
-                log_interval=None,
-                reset_num_timesteps=done == 0,
-            )
+            with rare_garbage_collection():
+                # stable-baselines3 adds the decisions already made to the number asked for when it goes on.
+                model.learn(
+                    arguments.timesteps - done,
+                    callback=CallbackList(callbacks),
+                    log_interval=None,
+                    reset_num_timesteps=done == 0,
+                )
             exit_code = 0
         finally:
             recorder.file.close()
             mirror.close(exit_code)
+            model.get_env().close()
     with replacing(out_dir / "model.zip") as temporary:
         model.save(temporary)
     return model

@@ -1,6 +1,7 @@
 """The batched environment as stable-baselines3 takes it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,31 +9,31 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from envs.observation import Observation, encode, encode_batch
+from agents.batch_process import BatchProcess
+from envs.batch import EnvBatch, SeedOf
+from envs.observation import Observation
 from envs.placement_env import PrefillPlacementEnv
-
-SeedOf = Callable[[int, int], int]
-"""The seed of an episode: from the index of its environment and its number there (0, 1, ...)."""
 
 
 class PlacementVecEnv(VecEnv):
-    """K placement environments that step together in this process.
+    """K placement environments that step together, in this process or split over several.
 
     An environment whose episode has ended begins the next one at once. Its last observation, the summary of the episode
     and its total reward are then in `infos`, as stable-baselines3 has them: "terminal_observation",
     "TimeLimit.truncated", "episode" ("r" and "l"), "episode_summary". The other infos are empty: `dt_s` has what an
-    environment's info would.
+    environment's info would. What is played does not depend on `processes`.
 
     Attributes:
-        envs: the environments.
         dt_s: (K,) float32; simulated time of each environment's last step, seconds.
-        episodes: episodes begun in each environment, those before `first_episodes` included.
 
     Args:
-        envs: the environments; they share their spaces, and may differ in all else.
+        envs: the environments, not reset yet; they share their spaces, and may differ in all else.
         seed_of: seeds each episode; None: an environment draws its episodes one after the other, from what `seed` set.
+            It must be picklable if there are several processes.
         first_episodes: number of the first episode in each environment; None: 0.
         reward_scales: what each environment's rewards are multiplied by; None: 1.
+        processes: the environments are split over as many, this one included. Two take about two thirds of the time of
+            one on two cores.
 
     Raises:
         ValueError: the environments' spaces differ.
@@ -44,43 +45,47 @@ class PlacementVecEnv(VecEnv):
         seed_of: SeedOf | None = None,
         first_episodes: Sequence[int] | None = None,
         reward_scales: Sequence[float] | None = None,
+        processes: int = 1,
     ) -> None:
         first = envs[0]
         if any(env.observation_space != first.observation_space for env in envs):
             raise ValueError("environments of one vector need as many rows as the largest of them; see `rows`")
-        self.envs = list(envs)
-        self.episodes = list(first_episodes or [0] * len(envs))
-        self.dt_s = np.zeros(len(envs), dtype=np.float32)
-        self._seed_of = seed_of
-        self._scales = list(reward_scales or [1.0] * len(envs))
-        self._totals = [0.0] * len(envs)
-        self._lengths = [0] * len(envs)
+        self.render_mode = first.render_mode
+        episodes = list(first_episodes or [0] * len(envs))
+        scales = list(reward_scales or [1.0] * len(envs))
+        size = -(-len(envs) // min(processes, len(envs)))
+        self._slices = [slice(start, start + size) for start in range(0, len(envs), size)]
+        batches = [EnvBatch(envs[part], seed_of, episodes[part], scales[part], part.start) for part in self._slices]
+        self._here = batches[0]
+        self._elsewhere = [BatchProcess(batch, first.observation_space) for batch in batches[1:]]
         self._rows: list[int] = []
+        self.dt_s = np.zeros(len(envs), dtype=np.float32)
         super().__init__(len(envs), first.observation_space, first.action_space)
 
-    def _start(self, index: int) -> None:
-        seed = self._seeds[index] if self._seed_of is None else self._seed_of(index, self.episodes[index])
-        self._seeds[index] = None
-        self.envs[index].start(seed, self._options[index] or None)
-        self.episodes[index] += 1
-        self._totals[index] = 0.0
-        self._lengths[index] = 0
-
-    def _observe(self) -> Observation:
-        return encode_batch([env.choices for env in self.envs], self.envs[0].rows)
+    @property
+    def episodes(self) -> list[int]:
+        """Episodes begun in each environment, those before `first_episodes` included."""
+        return [*self._here.episodes, *[number for other in self._elsewhere for number in other.episodes()]]
 
     # ---- what stable-baselines3 asks of a VecEnv ------------------------------------------------------------------
 
     def reset(self) -> Observation:
         """Start the next episode in every environment; observations with a leading axis of K."""
-        for index in range(self.num_envs):
-            self._start(index)
+        options = [one or None for one in self._options]
+        seeds = self._seeds
+        first, *others = self._slices
+        parts = [self._here.reset(seeds[first], options[first])]
+        parts += [one.reset(seeds[part], options[part]) for one, part in zip(self._elsewhere, others, strict=True)]
+        self._reset_seeds()
         self._reset_options()
-        return self._observe()
+        return _joined(parts)
 
     def step_async(self, actions: NDArray[np.int64]) -> None:
-        """Take the rows that `step_wait` chooses."""
-        self._rows = actions.tolist()
+        """Begin a step; the other processes do, this one's share is done in `step_wait`."""
+        rows = actions.tolist()
+        for batch, part in zip(self._elsewhere, self._slices[1:], strict=True):
+            batch.step_async(rows[part])
+        self._rows = rows[self._slices[0]]
 
     def step_wait(self) -> VecEnvStepReturn:
         """Step every environment.
@@ -88,52 +93,67 @@ class PlacementVecEnv(VecEnv):
         Returns:
             Observations with a leading axis of K, fresh arrays; rewards (K,) float32; dones (K,); infos, see the class.
         """
-        rewards = np.empty(self.num_envs, dtype=np.float32)
-        dones = np.zeros(self.num_envs, dtype=np.bool_)
-        dt_s = np.empty(self.num_envs, dtype=np.float32)
-        infos: list[dict[str, Any]] = [{} for _ in self.envs]
-        for index, (env, row) in enumerate(zip(self.envs, self._rows, strict=True)):
-            env.act(row)
-            process = env.process
-            rewards[index] = reward = process.reward * self._scales[index]
-            dt_s[index] = process.dt_s
-            self._totals[index] += reward
-            self._lengths[index] += 1
-            if process.truncated:
-                dones[index] = True
-                infos[index] = {
-                    "terminal_observation": encode(env.choices, env.rows),
-                    "TimeLimit.truncated": True,
-                    "episode": {"r": self._totals[index], "l": self._lengths[index]},
-                    "episode_summary": process.summary(),
-                }
-                self._start(index)
-        self.dt_s = dt_s
-        return self._observe(), rewards, dones, infos
+        stepped = [self._here.step(self._rows), *[batch.step_wait() for batch in self._elsewhere]]
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for part, of_part in zip(self._slices, stepped, strict=True):
+            for index, final in of_part.finals.items():
+                infos[part.start + index] = final
+        self.dt_s = np.concatenate([one.dt_s for one in stepped])
+        rewards = np.concatenate([one.rewards for one in stepped])
+        dones = np.concatenate([one.dones for one in stepped])
+        return _joined([one.observation for one in stepped]), rewards, dones, infos
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """End the other processes."""
+        for batch in self._elsewhere:
+            batch.close()
+        self._elsewhere = []
+
+    def _of_each(self, function: Any, indices: VecEnvIndices, *arguments: Any) -> list[Any]:
+        """What a function gives for each of some environments, wherever they are."""
+        found: dict[int, Any] = {}
+        wanted = list(self._get_indices(indices))
+        for number, part in enumerate(self._slices):
+            inside = [index for index in wanted if part.start <= index < part.stop]
+            if not inside:
+                continue
+            if number == 0:
+                values = [function(self._here.envs[index], *arguments) for index in inside]
+            else:
+                local = [index - part.start for index in inside]
+                values = self._elsewhere[number - 1].of_each(function, local, *arguments)
+            found |= dict(zip(inside, values, strict=True))
+        return [found[index] for index in wanted]
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """An attribute of each environment."""
-        return [getattr(self.envs[index], attr_name) for index in self._get_indices(indices)]
+        return self._of_each(getattr, indices, attr_name)
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute of each environment."""
-        for index in self._get_indices(indices):
-            setattr(self.envs[index], attr_name, value)
+        self._of_each(setattr, indices, attr_name, value)
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
         """Call a method of each environment, such as "action_masks"."""
-        methods = [getattr(self.envs[index], method_name) for index in self._get_indices(indices)]
-        return [method(*method_args, **method_kwargs) for method in methods]
+        return self._of_each(partial(_call, method_name, method_kwargs), indices, *method_args)
 
     def env_is_wrapped(self, wrapper_class: type[Any], indices: VecEnvIndices = None) -> list[bool]:
         """No environment is wrapped."""
-        return [isinstance(self.envs[index], wrapper_class) for index in self._get_indices(indices)]
+        return self._of_each(isinstance, indices, wrapper_class)
 
     def get_images(self) -> list[Any]:
         """A picture of each environment."""
-        return [env.render() for env in self.envs]
+        return self.env_method("render")
+
+
+def _call(name: str, keywords: dict[str, Any], env: PrefillPlacementEnv, *arguments: Any) -> Any:
+    return getattr(env, name)(*arguments, **keywords)
+
+
+def _joined(parts: Sequence[Observation]) -> Observation:
+    """Observations of all parts in one; those of a single part are fresh arrays already."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

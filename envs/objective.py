@@ -66,6 +66,10 @@ class Objective:
             if not 0.0 <= weight < inf:
                 raise InputError(f"{name} must be a number from 0 on, not {weight}")
 
+    def __reduce__(self) -> tuple[type["Objective"], tuple[float, ...]]:
+        # Compiled, it could not be unpickled by assigning to its fields.
+        return Objective, (self.tbt_weight, self.tail_weight, self.miss_weight)
+
     def total(self, costs: Costs) -> float:
         """The cost that parts add up to."""
         return (
@@ -78,7 +82,7 @@ class Objective:
     def costs(self, cluster: Cluster) -> Costs:
         """The parts that have accrued in a running cluster."""
         tail = cluster.tail_cost() if self.tail_weight else 0.0
-        misses = cluster.misses() if self.miss_weight else 0
+        misses = float(cluster.misses()) if self.miss_weight else 0.0
         return Costs(cluster.waiting_cost(), cluster.tbt_cost(), tail, misses)
 
     def of(self, cluster: Cluster) -> float:

@@ -87,11 +87,12 @@ class PlacementVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]
         Raises:
             ValueError: an action that is no row, or with "Disabled" one for an episode that has ended.
         """
-        rewards = np.zeros(self.num_envs)
-        truncations = np.zeros(self.num_envs, dtype=np.bool_)
+        rewards = [0.0] * self.num_envs
+        truncations = [False] * self.num_envs
         finals: dict[int, tuple[Observation, dict[str, Any]]] = {}
+        ended = self._ended.tolist()
         for i, (env, action) in enumerate(zip(self.envs, np.asarray(actions).tolist(), strict=True)):
-            if self._ended[i]:
+            if ended[i]:
                 if self.autoreset_mode is AutoresetMode.DISABLED:
                     raise ValueError(f"the episode of environment {i} has ended; reset it first")
                 env.start()
@@ -107,8 +108,9 @@ class PlacementVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]
         infos = self._infos()
         for i, (observation, info) in finals.items():
             infos = self._add_info(infos, {"final_obs": observation, "final_info": info}, i)
-        self._ended = truncations & (self.autoreset_mode is not AutoresetMode.SAME_STEP)
-        return self._observe(), rewards, np.zeros(self.num_envs, dtype=np.bool_), truncations, infos
+        truncated = np.array(truncations)
+        self._ended = truncated & (self.autoreset_mode is not AutoresetMode.SAME_STEP)
+        return self._observe(), np.array(rewards), np.zeros(self.num_envs, dtype=np.bool_), truncated, infos
 
     def action_masks(self) -> BoolArray:
         """Which rows may be chosen now, shape (K, C)."""
@@ -124,10 +126,13 @@ class PlacementVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]
     def _infos(self) -> Infos:
         """The infos of all environments; all have the same keys but for the summaries of episodes that have ended."""
         processes = [env.process for env in self.envs]
-        parts = np.array([process.accrued for process in processes])
+        waiting, tbt, tail, misses = zip(*[process.accrued for process in processes], strict=True)
         infos: Infos = {
             "dt_s": np.array([process.dt_s for process in processes]),
-            **{f"{name}_cost": parts[:, column] for column, name in enumerate(("waiting", "tbt", "tail", "miss"))},
+            "waiting_cost": np.array(waiting),
+            "tail_cost": np.array(tail),
+            "tbt_cost": np.array(tbt),
+            "miss_cost": np.array(misses, dtype=np.float64),
             "invalid_action": np.array([process.invalid_action for process in processes]),
         }
         everywhere = np.ones(self.num_envs, dtype=np.bool_)

@@ -11,7 +11,9 @@ The run goes through stages; each stage's results stay in --out, so the same com
    report.html.
 """
 
+import gc
 import json
+import os
 import platform
 import shlex
 import sys
@@ -125,7 +127,7 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
     )
     add("--seeds", type=int, metavar="N", help="evaluation seeds, none trained or tuned on (default 10; 1 for a trace)")
     add("--requests", type=int, default=1500, metavar="N", help="of an evaluation run (default %(default)s)")
-    add("--jobs", type=int, default=2, metavar="N", help="processes for all but PPO (default %(default)s)")
+    add("--jobs", type=int, default=2, metavar="N", help="processes (default %(default)s)")
     args = parser.parse_args(argv)
     args.line = shlex.join(sys.argv[1:] if argv is None else argv)
     if args.trace:
@@ -291,7 +293,7 @@ def _learn(args: Namespace, settings: Sequence[Setting], folder: Path) -> list[s
     """Train; returns the names of the policies to evaluate, warm start first if there is one."""
     import torch
 
-    from agents.episodes import training_seed
+    from agents.episodes import TrainingSeeds
     from agents.export import save_policy
     from agents.network import PlacementNetwork
     from agents.ppo import PPOArguments
@@ -300,6 +302,7 @@ def _learn(args: Namespace, settings: Sequence[Setting], folder: Path) -> list[s
     from agents.vec_env import PlacementVecEnv
     from envs.placement_env import PrefillPlacementEnv
 
+    gc.freeze()  # torch is no garbage, and need not be looked at each time
     policy_path, warm_path = folder / "policy.npz", folder / "warm-start.npz"
     arguments = PPOArguments(timesteps=args.timesteps, seed=args.seed).for_groups(
         len(settings) * -(-_GROUPS // len(settings))
@@ -326,8 +329,7 @@ def _learn(args: Namespace, settings: Sequence[Setting], folder: Path) -> list[s
 
     rows = max(most_choices(args.choices, *parse_shape(shape)) for shape in args.cluster)
 
-    def stream(index: int) -> int:
-        return index // arguments.rollouts_per_arrivals
+    seeds = TrainingSeeds(arguments.seed, arguments.rollouts_per_arrivals)
 
     def make_env(setting: Setting) -> PrefillPlacementEnv:
         return PrefillPlacementEnv(
@@ -342,12 +344,13 @@ def _learn(args: Namespace, settings: Sequence[Setting], folder: Path) -> list[s
         )
 
     def make_vec_env(first_episodes: Sequence[int]) -> PlacementVecEnv:
-        played = [settings[stream(index) % len(settings)] for index in range(len(first_episodes))]
+        played = [settings[seeds.stream(index) % len(settings)] for index in range(len(first_episodes))]
         return PlacementVecEnv(
             [make_env(setting) for setting in played],
-            lambda index, episode: training_seed(arguments.seed, stream(index), episode),
+            seeds,
             first_episodes,
             [setting.source.reward_scale for setting in played],
+            processes=min(args.jobs, os.cpu_count() or 1),
         )
 
     model = train_ppo(

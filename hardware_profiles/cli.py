@@ -4,6 +4,7 @@ Exit codes: 0 done; 2 bad arguments or input.
 """
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -26,6 +27,7 @@ def run_main(main: Callable[[], None]) -> NoReturn:
     InputError and a missing or unreadable file become one line on standard error and exit code 2. If the compiled
     modules are out of date, a line before all others says so.
     """
+    gc.freeze()  # what is imported is no garbage, and need not be looked at each time
     if notice := stale_notice():
         print(notice, file=sys.stderr)
     try:

@@ -1,8 +1,6 @@
 """Play a workload under a policy and return what happened."""
 
-import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from time import perf_counter
@@ -18,6 +16,7 @@ from envs.cluster.placement import Placement
 from envs.cluster.request import Request, RequestRecord, RequestView
 from envs.cluster.router_view import RouterView
 from envs.cluster.watch import Watch
+from envs.garbage_collection import rare_garbage_collection
 from envs.workload import Row, Workload
 
 
@@ -102,18 +101,7 @@ class RunResult:
 _as_tuple = tuple.__new__  # makes a named tuple without the function in Python that its own constructor is
 
 
-@contextmanager
-def _rare_garbage_collection() -> Iterator[None]:
-    """A run makes few cycles, and to look for them at Python's usual pace takes some 3 % of it."""
-    usual = gc.get_threshold()
-    gc.set_threshold(1_000_000, *usual[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*usual)
-
-
-@_rare_garbage_collection()
+@rare_garbage_collection()
 def simulate(
     workload: Workload,
     policy: Policy,

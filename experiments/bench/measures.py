@@ -1,5 +1,6 @@
 """What `python -m experiments.bench` measures; each function is one measurement, in this process."""
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import simpy
 from stable_baselines3.common.vec_env import VecEnv
 
 import policies
-from agents.episodes import training_seed
+from agents.episodes import TrainingSeeds
 from agents.gym_vec_env import MakeVecEnv
 from agents.ppo import PPOArguments
 from agents.training import train
@@ -149,11 +150,12 @@ class _Free(VecEnv):
 
 def ppo_steps_per_s(**arguments: Any) -> float:
     """Decisions a second that PPO trains on under its default arguments, in the best of its rollouts and updates."""
-    groups = PPOArguments().rollouts_per_arrivals
+    seeds = TrainingSeeds(0, PPOArguments().rollouts_per_arrivals)
+    processes = min(2, os.cpu_count() or 1)
 
     def make(first_episodes: Sequence[int]) -> VecEnv:
         envs = [PrefillPlacementEnv(**arguments) for _ in first_episodes]
-        return PlacementVecEnv(envs, lambda index, episode: training_seed(0, index // groups, episode), first_episodes)
+        return PlacementVecEnv(envs, seeds, first_episodes, processes=processes)
 
     return _trained_per_s(make)
 
