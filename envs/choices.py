@@ -18,7 +18,7 @@ from functools import lru_cache
 from math import inf
 from typing import Literal, get_args
 
-from envs.cluster import NodeReport, Placement, RequestView, RouterView
+from envs.cluster import Placement, RequestView, RouterView
 from envs.outlook import DecodeOutlook, PrefillOutlook
 from envs.prediction import NodeSteps
 from hardware_profiles import InputError
@@ -123,7 +123,7 @@ class Choices:
             transfer_s = 0.0
             # A prompt that decodes elsewhere waits for room there once it is computed, another one before.
             if same_node[row]:
-                ttft_s = max(source.queue_s, target.room_s) + source.execution_s
+                ttft_s = (source.queue_s if source.queue_s > target.room_s else target.room_s) + source.execution_s
             else:
                 transfer_s = near_s[at] if hosts[source.node] == hosts[target.node] else far_s[at]
                 ttft_s = max(source.queue_s + source.execution_s, target.room_s) + transfer_s + target.step_s
@@ -165,22 +165,20 @@ class Choices:
         for node in topology.live_nodes:
             if requests[node] < least_requests:
                 least_requests = requests[node]
-        # Both outlooks of a node are made from one report.
-        reports: list[NodeReport | None] = [None] * topology.nodes
-        steps: list[NodeSteps | None] = [None] * topology.nodes
         prefill: list[PrefillOutlook] = []
-        for node in sources:
-            reports[node] = report = view.report(node)
-            steps[node] = of_node = NodeSteps(topology, node, report)
-            prefill.append(PrefillOutlook(node, request, view, report, of_node, hits[node]))
         decode: list[DecodeOutlook] = []
-        for node in targets:
-            known = reports[node]
-            known_steps = steps[node]
-            if known is None or known_steps is None:
-                known = view.report(node)
-                known_steps = NodeSteps(topology, node, known)
-            decode.append(DecodeOutlook(node, request, view, known, known_steps, hits[node], least_requests))
+        same = sources == targets  # unless shortlists differ: then both outlooks of a node share its report
+        for node in sources:
+            report = view.report(node)
+            steps = NodeSteps(topology, node, report)
+            prefill.append(PrefillOutlook(node, request, view, report, steps, hits[node]))
+            if same:
+                decode.append(DecodeOutlook(node, request, view, report, steps, hits[node], least_requests))
+        if not same:
+            for node in targets:
+                report = view.report(node)
+                steps = NodeSteps(topology, node, report)
+                decode.append(DecodeOutlook(node, request, view, report, steps, hits[node], least_requests))
         return Choices(request, view, prefill, decode, pairing)
 
     def __len__(self) -> int:

@@ -136,6 +136,5 @@ class EpisodeSource:
 
 def _episode(workload: Workload, start: int, first: int, last: int) -> Episode:
     """Requests `start` to `last` of a workload as an episode that begins at `first`."""
-    start_s = float(workload.arrival_s[start])
-    rows = [(row[0] - start_s, *row[1:]) for row in workload.rows(start, last + 1)]
+    rows = workload.rows(start, last + 1, since_s=float(workload.arrival_s[start]))
     return Episode(rows, first - start, last - start)

@@ -262,6 +262,16 @@ def packed_values(choices: Choices) -> bytes:
     return values.getvalue()
 
 
+def packed_mask(choices: Choices, rows: int) -> bytes:
+    """The action mask of one observation with so many rows, a byte for each."""
+    mask = BytesWriter()
+    for feasible in choices.feasible:
+        mask.append(1 if feasible else 0)
+    for _ in range(rows - len(choices)):
+        mask.append(0)
+    return mask.getvalue()
+
+
 def table(features: Sequence[Feature], first: int = 0) -> str:
     """The features as a Markdown table, with their index, scale and meaning."""
     rows = ["| index | feature | reference | meaning |", "|---|---|---|---|"]

@@ -8,16 +8,17 @@ token, or when a gap ends that was longer than its TBT SLO.
 
 from dataclasses import dataclass
 from math import inf
-from typing import NamedTuple
 
 import numpy as np
+from mypy_extensions import mypyc_attr
 
 from envs.cluster import Cluster, RunResult
 from envs.workload import Workload
 from hardware_profiles import InputError
 
 
-class Costs(NamedTuple):
+@mypyc_attr(acyclic=True, free_list_len=1)
+class Costs:
     """The parts of the cost, unweighted, summed over requests, in units of SLOs.
 
     Attributes:
@@ -27,20 +28,22 @@ class Costs(NamedTuple):
         misses: requests that missed an SLO; 0 if their weight is 0.
     """
 
-    waiting: float
-    tbt: float
-    tail: float
-    misses: float = 0.0
+    __slots__ = ("misses", "tail", "tbt", "waiting")
+
+    def __init__(self, waiting: float, tbt: float, tail: float, misses: float = 0.0) -> None:
+        self.waiting = waiting
+        self.tbt = tbt
+        self.tail = tail
+        self.misses = misses
 
     def since(self, earlier: "Costs") -> "Costs":
         """What has accrued since."""
-        parts = (
+        return Costs(
             self.waiting - earlier.waiting,
             self.tbt - earlier.tbt,
             self.tail - earlier.tail,
             self.misses - earlier.misses,
         )
-        return tuple.__new__(Costs, parts)  # skips the named tuple's own constructor, a function in Python
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from envs.features import (
     PREFILL_FEATURES,
     REQUEST_FEATURES,
     Feature,
+    packed_mask,
     packed_values,
 )
 
@@ -132,7 +133,7 @@ def encode_batch(batch: Sequence[Choices], rows: int) -> Observation:
         fresh arrays.
     """
     plan = _plan(tuple([choices.pairing for choices in batch]), rows)
-    mask = b"".join([_mask(choices, rows) for choices in batch])
+    mask = b"".join([packed_mask(choices, rows) for choices in batch])
     observation = _encoded(b"".join([packed_values(choices) for choices in batch]), plan, mask)
     observation["action_mask"] = observation["action_mask"].reshape(len(batch), rows)
     return observation
@@ -141,11 +142,7 @@ def encode_batch(batch: Sequence[Choices], rows: int) -> Observation:
 def encode(choices: Choices, rows: int = 0) -> Observation:
     """The observation of one decision: as `encode_batch`, without its first axis; `rows`: 0 for one per choice."""
     rows = rows or len(choices)
-    return _encoded(packed_values(choices), _plan_of_one(choices.pairing, rows), _mask(choices, rows))
-
-
-def _mask(choices: Choices, rows: int) -> bytes:
-    return bytes(choices.feasible).ljust(rows, b"\0")
+    return _encoded(packed_values(choices), _plan_of_one(choices.pairing, rows), packed_mask(choices, rows))
 
 
 def _encoded(packed: bytes, plan: Plan, mask: bytes) -> Observation:

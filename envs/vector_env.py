@@ -126,13 +126,13 @@ class PlacementVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]
     def _infos(self) -> Infos:
         """The infos of all environments; all have the same keys but for the summaries of episodes that have ended."""
         processes = [env.process for env in self.envs]
-        waiting, tbt, tail, misses = zip(*[process.accrued for process in processes], strict=True)
+        accrued = [process.accrued for process in processes]
         infos: Infos = {
             "dt_s": np.array([process.dt_s for process in processes]),
-            "waiting_cost": np.array(waiting),
-            "tail_cost": np.array(tail),
-            "tbt_cost": np.array(tbt),
-            "miss_cost": np.array(misses, dtype=np.float64),
+            "waiting_cost": np.array([costs.waiting for costs in accrued]),
+            "tail_cost": np.array([costs.tail for costs in accrued]),
+            "tbt_cost": np.array([costs.tbt for costs in accrued]),
+            "miss_cost": np.array([costs.misses for costs in accrued]),
             "invalid_action": np.array([process.invalid_action for process in processes]),
         }
         everywhere = np.ones(self.num_envs, dtype=np.bool_)

@@ -144,13 +144,19 @@ class Workload:
         part = self._rows(slice(first, last), f"requests {first} to {last}")
         return replace(part, arrival_s=part.arrival_s - part.arrival_s[0])
 
-    def rows(self, first: int = 0, last: int | None = None) -> list[Row]:
-        """Requests `first` to `last` (not included) as plain values, for a simulation's inner loop."""
+    def rows(self, first: int = 0, last: int | None = None, since_s: float = 0.0) -> list[Row]:
+        """Requests `first` to `last` (not included) as plain values, for a simulation's inner loop.
+
+        Args:
+            first: the first request.
+            last: the one after the last; None: all that follow.
+            since_s: time 0 of the arrivals.
+        """
         part = slice(first, last)
         count = len(self.arrival_s[part])
         return list(
             zip(
-                self.arrival_s[part].tolist(),
+                (self.arrival_s[part] - since_s).tolist(),
                 self.prompt_tokens[part].tolist(),
                 self.output_tokens[part].tolist(),
                 self.ttft_slo_s[part].tolist(),

@@ -226,7 +226,10 @@ class Cluster:
     def tbt_cost(self) -> float:
         """Time by which gaps between tokens have exceeded their TBT SLO so far, in units of the SLO, summed."""
         now_s = self.clock.now_s
-        return sum([tbt_excess(engine, now_s) for engine in self.engines])
+        excess = 0.0
+        for engine in self.engines:
+            excess += tbt_excess(engine, now_s)
+        return excess
 
     def misses(self) -> int:
         """Requests that have missed an SLO so far, rejected ones included; it never falls.
@@ -240,5 +243,6 @@ class Cluster:
 
     def settle(self) -> None:
         """Stamp the first tokens that are out by now although their spans still run."""
+        now_s = self.clock.now_s
         for engine in self.engines:
-            settle(engine, self.clock.now_s)
+            settle(engine, now_s)

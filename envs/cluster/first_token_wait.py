@@ -38,8 +38,14 @@ class FirstTokenWait:
 
     def linear(self, now_s: float) -> float:
         """Sum over requests of wait / SLO; TTFT / SLO once the first token is out."""
-        return self._waited + sum([(now_s - one.arrival_s) / one.ttft_slo_s for one in self.requests])
+        waited = 0.0
+        for one in self.requests:
+            waited += (now_s - one.arrival_s) / one.ttft_slo_s
+        return self._waited + waited
 
     def squared(self, now_s: float) -> float:
         """The same of the squares."""
-        return self._waited_square + sum([((now_s - one.arrival_s) / one.ttft_slo_s) ** 2 for one in self.requests])
+        squared = 0.0
+        for one in self.requests:
+            squared += ((now_s - one.arrival_s) / one.ttft_slo_s) ** 2
+        return self._waited_square + squared

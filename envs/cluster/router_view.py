@@ -42,7 +42,7 @@ class RouterView:
         clock: Clock,
         topology: Topology,
         counters: RouterCounters,
-        engines: Sequence[Engine],
+        engines: list[Engine],
         report_age_s: float,
         caches: Sequence[PrefixCache] = (),
     ) -> None:

@@ -35,7 +35,7 @@ class Topology:
         laws: the nodes' step laws if they are at hand; making them takes longer than all else.
     """
 
-    def __init__(self, config: ClusterConfig, laws: Sequence[StepLaw] | None = None) -> None:
+    def __init__(self, config: ClusterConfig, laws: tuple[StepLaw, ...] | None = None) -> None:
         self._config = config
         prefill, decode = parse_shape(config.shape)
         nodes = prefill + decode
@@ -44,13 +44,13 @@ class Topology:
         self.decode_nodes = tuple(range(prefill, nodes))
         self.live_nodes = self.prefill_nodes + self.decode_nodes
         self.first_decode_node = prefill
-        self.hosts: Sequence[int] = config.hosts if config.hosts is not None else tuple(range(nodes))
-        self.nics: Sequence[int] = config.nics if config.nics is not None else tuple(range(nodes))
-        self.laws: Sequence[StepLaw] = laws if laws is not None else _laws(config, profiles)
+        self.hosts: tuple[int, ...] = tuple(config.hosts if config.hosts is not None else range(nodes))
+        self.nics: tuple[int, ...] = tuple(config.nics if config.nics is not None else range(nodes))
+        self.laws: tuple[StepLaw, ...] = laws if laws is not None else _laws(config, profiles)
         share = config.prefix_cache_share if config.prefix_cache else 0.0
         set_aside = [int(share * profile.kv_capacity_tokens) for profile in profiles]
         self.prefix_cache_tokens = tuple([tokens + config.prefix_cache_host_tokens for tokens in set_aside])
-        self.kv_capacity_tokens: Sequence[int] = tuple(
+        self.kv_capacity_tokens: tuple[int, ...] = tuple(
             [profile.kv_capacity_tokens - tokens for profile, tokens in zip(profiles, set_aside, strict=True)]
         )
         self.kv_bytes_per_token = config.profile.kv_bytes_per_token
@@ -122,7 +122,7 @@ class Topology:
         return self._inter_node.latency_s + self.kv_bytes(tokens) / self._inter_node.bandwidth_bytes_per_s
 
 
-def _laws(config: ClusterConfig, profiles: Sequence[Profile]) -> Sequence[StepLaw]:
+def _laws(config: ClusterConfig, profiles: Sequence[Profile]) -> tuple[StepLaw, ...]:
     """The step law of each node; nodes that are alike share their tables."""
     step_s = config.host_overhead_s
     seq_s = config.host_overhead_per_seq_s

@@ -20,6 +20,7 @@ from agents.training import train
 from agents.vec_env import PlacementVecEnv
 from envs.arrivals import Mmpp
 from envs.cluster import Cluster, ClusterConfig, Placement, Request, simulate
+from envs.garbage_collection import rare_garbage_collection
 from envs.placement_env import PrefillPlacementEnv
 from envs.workload import Workload
 
@@ -84,6 +85,7 @@ def requests_per_s(workload: Workload, policy: str, config: ClusterConfig) -> fl
     return len(workload) / (perf_counter() - began)
 
 
+@rare_garbage_collection()
 def env_steps_per_s(**arguments: Any) -> float:
     """Steps a second of the environment, resets included, actions drawn from the mask; `arguments`: its own."""
     env = gymnasium.make(ENV, **arguments).unwrapped
@@ -98,6 +100,7 @@ def env_steps_per_s(**arguments: Any) -> float:
     return _STEPS / (perf_counter() - began)
 
 
+@rare_garbage_collection()
 def vector_env_steps_per_s(**arguments: Any) -> float:
     """Steps a second of 32 environments in one process, of all of them together."""
     envs = gymnasium.make_vec(ENV, num_envs=_VECTOR, **arguments)
