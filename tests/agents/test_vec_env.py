@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from agents.episodes import training_seed
+from agents.episodes import TrainingSeeds, training_seed
 from agents.vec_env import PlacementVecEnv
 from envs.placement_env import PrefillPlacementEnv
 from tests.toy import toy_profile
@@ -108,3 +108,42 @@ def test_maskable_ppo_trains_on_it() -> None:
     model = sb3_contrib.MaskablePPO("MultiInputPolicy", env, n_steps=30, batch_size=60, n_epochs=1, seed=1)
     model.learn(240)
     assert len(model.ep_info_buffer) > 0
+
+
+@pytest.mark.slow
+def test_what_is_played_does_not_depend_on_the_number_of_processes() -> None:
+    seeds = TrainingSeeds(5, 2)
+    one, split = (
+        PlacementVecEnv(
+            [toy(workload=name) for name in ("burst", "LPHD", "HPLD")], seeds, [1, 0, 2], [1.0, 2.0, 3.0], n
+        )
+        for n in (1, 2)
+    )
+    try:
+        rng = np.random.default_rng(0)
+        played, expected = split.reset(), one.reset()
+        for _ in range(20):
+            assert all(played[key].tobytes() == expected[key].tobytes() for key in expected)
+            chosen = rows(expected["action_mask"], rng)
+            (played, *others), (expected, *rest) = split.step(chosen), one.step(chosen)
+            assert [array.tobytes() for array in others[:2]] == [array.tobytes() for array in rest[:2]]
+            assert repr(others[2]) == repr(rest[2])
+            assert split.dt_s.tobytes() == one.dt_s.tobytes()
+        assert split.episodes == one.episodes == [4, 3, 5]
+        assert np.array_equal(split.env_method("action_masks"), one.env_method("action_masks"))
+        split.set_attr("anything", 3, indices=2)
+        assert split.get_attr("anything", indices=[2]) == [3]
+        with pytest.raises(ValueError, match="action 99 is no row"):
+            split.step(np.array([0, 0, 99]))
+    finally:
+        split.close()
+
+
+@pytest.mark.slow
+def test_a_process_that_has_ended_is_an_error_and_not_a_wait() -> None:
+    env = PlacementVecEnv([toy(), toy()], processes=2)
+    env.reset()
+    env._elsewhere[0]._process.kill()
+    env._elsewhere[0]._process.join()
+    with pytest.raises((RuntimeError, OSError)):
+        env.step(np.zeros(2, dtype=np.int64))

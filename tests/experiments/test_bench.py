@@ -7,19 +7,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import policies
 from envs.cluster import ClusterConfig
+from experiments.bench import baseline
+from experiments.bench.__main__ import parse
 from experiments.bench.measures import conversation, copy_s
+from hardware_profiles import InputError
 from tests.toy import toy_profile
 
 ROOT = Path(__file__).parents[2]
+EMPTY = f"# Speed\n\n{baseline.BEGIN}\n{baseline.END}\n\nMore.\n"
 
 
 @pytest.mark.slow
-def test_bench_prints_every_figure_of_the_contract() -> None:
+def test_bench_prints_every_figure_of_the_contract(tmp_path: Path) -> None:
+    stored = tmp_path / "bench.md"
+    stored.write_text(EMPTY)
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.bench", "--json", "--seconds", "0"],
+        [sys.executable, "-m", "experiments.bench", "--json", "--seconds", "0", "--baseline", stored, "--update"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -27,19 +35,77 @@ def test_bench_prints_every_figure_of_the_contract() -> None:
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    for name in (
-        "simpy_events_per_s",
-        "simulated_requests_per_s",
-        "simulated_requests_per_s_kairos",
-        "env_steps_per_s",
-        "ppo_steps_per_s",
-        "ppo_ceiling_steps_per_s",
-        "copy_s",
-    ):
-        assert found[name] > 0
-    assert set(found["decision_us"]) == set(policies.names())
-    # A tenth of the bar of 0.015: one run on a busy machine only shows that nothing is wrong by an order of magnitude.
-    assert found["simulated_requests_per_s"] > 0.0015 * found["simpy_events_per_s"]
+    modes = {"compiled": found, "plain": found["plain"]} if found["compiled"] else {"plain": found}
+    for mode in modes.values():
+        for figure in baseline.FIGURES:
+            assert mode[figure.name] > 0
+            assert mode["ratios"][figure.name] == figure.ratio(mode)
+        assert set(mode["decision_us"]) == set(policies.names())
+        # Tenths of the bars: one run on a busy machine only shows that nothing is wrong by an order of magnitude.
+        assert mode["ratios"]["simulated_requests_per_s"] > 0.0015
+        assert mode["ratios"]["vector_env_steps_per_s"] > 0.0003
+    assert baseline.read(stored) == {
+        mode: pytest.approx(found["ratios"], rel=0.05, abs=5e-5) for mode, found in modes.items()
+    }
+
+
+def some_ratios(scale: float = 1.0) -> baseline.Ratios:
+    return {figure.name: (0.01 if figure.per_event else 700.0) * scale for figure in baseline.FIGURES}
+
+
+def test_a_baseline_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "bench.md"
+    path.write_text(EMPTY)
+    modes = {"compiled": some_ratios(2.0), "plain": some_ratios()}
+    baseline.write(path, modes)
+    assert baseline.read(path) == modes
+    assert path.read_text().startswith("# Speed\n")
+    assert path.read_text().endswith("\n\nMore.\n")
+    baseline.write(path, {"plain": some_ratios(3.0)})
+    assert baseline.read(path) == {"plain": some_ratios(3.0)}
+
+
+@given(factor=st.floats(0.3, 3.0))
+def test_a_figure_falls_if_it_is_a_fifth_worse_whichever_way_it_counts(factor: float) -> None:
+    for figure in baseline.FIGURES:
+        now = some_ratios()
+        now[figure.name] *= factor if figure.per_event else 1.0 / factor
+        _, fallen = baseline.compare({"plain": now}, {"plain": some_ratios()})
+        worse = 1.0 - factor if figure.per_event else 1.0 / factor - 1.0
+        assert fallen == ([f"{figure.meaning} (plain)"] if worse > baseline.TOLERANCE else [])
+
+
+def test_a_mode_without_a_baseline_is_not_compared() -> None:
+    assert baseline.compare({"compiled": some_ratios(0.1)}, {"plain": some_ratios()})[1] == []
+
+
+OTHER_TABLE = f"{baseline.BEGIN}\n| figure | x |\n|---|---|\n| speed | fast |\n{baseline.END}"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("no table", "they are missing"), (EMPTY, "cannot be read"), (OTHER_TABLE, "cannot be read")],
+)
+def test_a_file_without_a_baseline_is_named(text: str, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "bench.md"
+    path.write_text(text)
+    with pytest.raises(InputError, match=named) as caught:
+        parse(["--baseline", str(path)])
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--seconds", "-1"], "--seconds"),
+        (["--update"], "--update goes with --baseline"),
+        (["--baseline", "nowhere.md"], "nowhere.md"),
+    ],
+)
+def test_invalid_options_are_named(arguments: list[str], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        parse(arguments)
 
 
 def test_the_workload_is_like_azure_conversation_at_three_times_its_rate() -> None:
