@@ -149,11 +149,10 @@ class DecisionProcess:
         number = self._next
         cluster.submit(Request(number, *requests[number]), placement)
         self._actions.append(row)
-        before_s = cluster.clock.now_s
         self._next = number + 1
         now_s = requests[number + 1][0]
         cluster.clock.advance_to(now_s)
-        self.dt_s = now_s - before_s
+        self.dt_s = now_s - requests[number][0]
         costs = self.objective.costs(cluster)
         self.accrued = costs.since(self._costs)
         self._costs = costs

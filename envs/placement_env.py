@@ -373,11 +373,15 @@ def _cluster_config(
     known -= {"profile", "shape", "hosts", "report_age_s", "step_budget"}
     if unknown := set(options or ()) - known:
         raise InputError(f"cluster_options has no {min(unknown)!r}; it knows {', '.join(sorted(known))}")
+    # An EnvSpec's JSON has lists for tuples.
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in (options or {}).items()
+    }
     return ClusterConfig(
         profile if isinstance(profile, Profile) else load_profile(profile),
         shape=shape,
         hosts=None if hosts is None else tuple(hosts),  # a list from an EnvSpec's JSON
         report_age_s=report_age_s,
         step_budget=step_budget,  # type: ignore[arg-type]  # ClusterConfig checks it
-        **(options or {}),
+        **given,
     )

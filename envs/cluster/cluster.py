@@ -47,6 +47,7 @@ class Cluster:
         "_nodes",
         "_on_displaced",
         "_plans_refused",
+        "_timeline",
         "_view",
         "clock",
         "config",
@@ -70,13 +71,14 @@ class Cluster:
         self._plans_refused = topology.step_budget != "fixed"
         self._least_capacity_tokens = min(topology.kv_capacity_tokens)
         self.clock = clock = Clock()
+        self._timeline = timeline = clock.timeline
         self.gaps = GapLog()
         self.lifecycle = Lifecycle(topology.nodes, on_record)
-        self.transfers = KvTransfers(clock, config, topology, self.lifecycle)
+        self.transfers = KvTransfers(timeline, config, topology, self.lifecycle)
         self.engines = [
             Engine(
                 node,
-                clock,
+                timeline,
                 topology.laws[node],
                 topology.kv_capacity_tokens[node],
                 config,
@@ -88,7 +90,7 @@ class Cluster:
         ]
         self.transfers.engines = self.engines
         self._view = RouterView(
-            clock, topology, self.lifecycle.counters, self.engines, config.report_age_s, self.transfers.caches
+            timeline, topology, self.lifecycle.counters, self.engines, config.report_age_s, self.transfers.caches
         )
         self._on_displaced = on_displaced if on_displaced is not None else self._default_placement
         self._failures = Failures(clock, topology, self.engines, self.transfers, self.lifecycle, self._place_again)
@@ -216,16 +218,16 @@ class Cluster:
         Each request adds (now - arrival) / SLO until its first token is out, TTFT / SLO from then on.
         """
         self.settle()
-        return self.lifecycle.first_token_wait.linear(self.clock.now_s)
+        return self.lifecycle.first_token_wait.linear(self._timeline.now_s)
 
     def tail_cost(self) -> float:
         """The same with each request's wait squared: (now - arrival)^2 / SLO^2, in the end (TTFT / SLO)^2."""
         self.settle()
-        return self.lifecycle.first_token_wait.squared(self.clock.now_s)
+        return self.lifecycle.first_token_wait.squared(self._timeline.now_s)
 
     def tbt_cost(self) -> float:
         """Time by which gaps between tokens have exceeded their TBT SLO so far, in units of the SLO, summed."""
-        now_s = self.clock.now_s
+        now_s = self._timeline.now_s
         excess = 0.0
         for engine in self.engines:
             excess += tbt_excess(engine, now_s)
@@ -238,11 +240,11 @@ class Cluster:
         of its tokens ends that was longer than its TBT SLO. Costs what is in flight.
         """
         self.settle()
-        now_s = self.clock.now_s
+        now_s = self._timeline.now_s
         return self.lifecycle.misses_by(now_s) + sum([unstamped_misses(engine, now_s) for engine in self.engines])
 
     def settle(self) -> None:
         """Stamp the first tokens that are out by now although their spans still run."""
-        now_s = self.clock.now_s
+        now_s = self._timeline.now_s
         for engine in self.engines:
             settle(engine, now_s)

@@ -12,7 +12,7 @@ from heapq import heappop
 
 from mypy_extensions import mypyc_attr
 
-from envs.cluster.clock import Call, Clock
+from envs.cluster.call import Call
 from envs.cluster.config import ClusterConfig
 from envs.cluster.decode_batch import DecodeBatch
 from envs.cluster.gaps import GapLog
@@ -24,6 +24,7 @@ from envs.cluster.scheduler import Scheduler
 from envs.cluster.slo_count import SloCount
 from envs.cluster.span import Span
 from envs.cluster.telemetry import PRUNE_AT, NodeReport, Telemetry
+from envs.cluster.timeline import Timeline
 from hardware_profiles import StepLaw
 
 
@@ -43,7 +44,7 @@ class Engine:
 
     Args:
         index: the node's index.
-        clock: simulated time.
+        timeline: simulated time.
         law: durations of steps.
         kv_capacity_tokens: KV that fits.
         config: limits and options.
@@ -54,7 +55,6 @@ class Engine:
 
     __slots__ = (
         "_at_boundary",
-        "_clock",
         "_hand_over",
         "_kv",
         "_law",
@@ -63,6 +63,7 @@ class Engine:
         "_next_law",
         "_snapshots",
         "_streams",
+        "_timeline",
         "_wake_call",
         "_wakes",
         "batch",
@@ -78,7 +79,7 @@ class Engine:
     def __init__(
         self,
         index: int,
-        clock: Clock,
+        timeline: Timeline,
         law: StepLaw,
         kv_capacity_tokens: int,
         config: ClusterConfig,
@@ -87,7 +88,7 @@ class Engine:
         hand_over: HandOver,
     ) -> None:
         self.index = index
-        self._clock = clock
+        self._timeline = timeline
         self._law = self._next_law = law
         self._lifecycle = lifecycle
         self._hand_over = hand_over
@@ -126,7 +127,7 @@ class Engine:
         scheduler = self.scheduler
         scheduler.add_prompt(request)
         # A span of chunks is not changed by a later prompt: the one it computes is cut short by its step's budget.
-        if not scheduler.step.chunks or self._clock.now_s <= self.span.start_s:
+        if not scheduler.step.chunks or self._timeline.now_s <= self.span.start_s:
             self.attend()
 
     def add_expired(self, request: Request, sent_tokens: int) -> None:
@@ -159,7 +160,7 @@ class Engine:
             return -1.0
         scheduler.inbound += 1
         self._lifecycle.reserved(request, tokens)
-        now_s = self._clock.now_s
+        now_s = self._timeline.now_s
         return span.boundary(now_s)[1] if steps else now_s
 
     def take_arrived(self, request: Request) -> None:
@@ -175,7 +176,7 @@ class Engine:
             self.attend()
         elif self.span.steps == 0 and not self._at_boundary:
             # An idle engine has nothing to plan with the room (-1 % of a run's bytecodes).
-            self.telemetry.idle(self._clock.now_s, scheduler.computed_tokens, self._kv.used_tokens)
+            self.telemetry.idle(self._timeline.now_s, scheduler.computed_tokens, self._kv.used_tokens)
 
     def forget(self, request: Request) -> None:
         """A request does not come here after all."""
@@ -199,7 +200,7 @@ class Engine:
 
     def halt(self) -> None:
         """Stop for good and hold nothing; steps that are over count, the one in progress does not."""
-        now_s = self._clock.now_s
+        now_s = self._timeline.now_s
         span = self.span
         done = span.steps_over(now_s)
         last_token_s = span.boundary_s(done)
@@ -218,7 +219,7 @@ class Engine:
         """Run the scheduler at the next step boundary, or at once if no step is in progress."""
         if self._at_boundary:
             return  # it is about to run
-        now_s = self._clock.now_s
+        now_s = self._timeline.now_s
         span = self.span
         planned = span.steps
         if planned == 0 or now_s <= span.start_s:
@@ -231,7 +232,7 @@ class Engine:
                 wakes = self._wakes  # _wake_by, inlined; a span's end is always waited for
                 if end_s < wakes[-1]:
                     wakes.append(end_s)
-                    self._clock.call_at(end_s, self._wake_call)
+                    self._timeline.call_at(end_s, self._wake_call)
 
     def _compose(self, now_s: float) -> None:
         """Run the scheduler and begin the span it plans."""
@@ -247,7 +248,7 @@ class Engine:
         end_s = span.end_s
         if not wakes or end_s < wakes[-1]:
             wakes.append(end_s)
-            self._clock.call_at(end_s, self._wake_call)
+            self._timeline.call_at(end_s, self._wake_call)
         snapshots = self._snapshots
         if snapshots[-1][0] >= now_s:
             snapshots.pop()  # planned again for the same instant
@@ -274,7 +275,7 @@ class Engine:
         wakes = self._wakes
         if not wakes or time_s < wakes[-1]:
             wakes.append(time_s)
-            self._clock.call_at(time_s, self._wake_call)
+            self._timeline.call_at(time_s, self._wake_call)
 
     def _wake(self, _event: object) -> None:
         now_s = self._wakes.pop()
@@ -359,4 +360,4 @@ class Engine:
 
     def mean_generated_tokens(self) -> float:
         """Tokens that decode steps have given the requests decoding now, per request; 0 without any."""
-        return self.telemetry.mean_generated_tokens(self._clock.now_s, self.batch.prompt_tokens)
+        return self.telemetry.mean_generated_tokens(self._timeline.now_s, self.batch.prompt_tokens)

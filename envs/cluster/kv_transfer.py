@@ -12,13 +12,14 @@ from math import inf
 from mypy_extensions import mypyc_attr
 from simpy import Event
 
-from envs.cluster.clock import Call, Clock
+from envs.cluster.call import Call
 from envs.cluster.config import ClusterConfig
 from envs.cluster.engine import Engine
 from envs.cluster.lifecycle import Lifecycle
 from envs.cluster.network import Network
 from envs.cluster.prefix_cache import PrefixCache
 from envs.cluster.request import Phase, Request
+from envs.cluster.timeline import Timeline
 from envs.cluster.topology import Topology
 from envs.workload import HASH_BLOCK_TOKENS
 
@@ -36,7 +37,7 @@ class KvTransfers:
         bytes_moved: KV sent so far.
 
     Args:
-        clock: simulated time.
+        timeline: simulated time.
         config: options.
         topology: links and sizes.
         lifecycle: told of every change of a request's phase.
@@ -44,12 +45,12 @@ class KvTransfers:
 
     __slots__ = (
         "_by_parts",
-        "_clock",
         "_hold_numbers",
         "_hold_s",
         "_lifecycle",
         "_sent_tokens",
         "_streaming",
+        "_timeline",
         "_topology",
         "bytes_moved",
         "caches",
@@ -57,8 +58,8 @@ class KvTransfers:
         "network",
     )
 
-    def __init__(self, clock: Clock, config: ClusterConfig, topology: Topology, lifecycle: Lifecycle) -> None:
-        self._clock = clock
+    def __init__(self, timeline: Timeline, config: ClusterConfig, topology: Topology, lifecycle: Lifecycle) -> None:
+        self._timeline = timeline
         self._topology = topology
         self._lifecycle = lifecycle
         self._streaming = config.kv_streaming
@@ -71,7 +72,7 @@ class KvTransfers:
             else []
         )
         self.network = Network(
-            clock,
+            timeline,
             tuple(topology.hosts),
             tuple(topology.nics),
             config.profile.inter_node,
@@ -95,7 +96,7 @@ class KvTransfers:
 
     def prefilled(self, request: Request) -> None:
         """A prompt is computed on a node that does not decode it."""
-        now_s = self._clock.now_s
+        now_s = self._timeline.now_s
         request.hold_until_s = now_s + self._hold_s
         if not self._by_parts:
             at_s = self.engines[request.decode_node].reserve_ahead(request)
@@ -114,7 +115,7 @@ class KvTransfers:
     def prefilled_here(self, request: Request) -> None:
         """A prompt is computed on the node that decodes it."""
         if self.caches:
-            self.caches[request.decode_node].use(request.block_hashes, self._clock.now_s)
+            self.caches[request.decode_node].use(request.block_hashes, self._timeline.now_s)
 
     def chunk_computed(self, request: Request) -> None:
         """Streaming: there is more KV to send."""
@@ -137,7 +138,7 @@ class KvTransfers:
         node = request.decode_node
         self._stop_waiting(node)
         if not self._by_parts:
-            self._send_all(request, self._clock.now_s)
+            self._send_all(request, self._timeline.now_s)
             return
         self._sent_tokens[request] = self._topology.whole_blocks(self.cached_tokens(request, node))
         self._send_part(request)
@@ -166,7 +167,7 @@ class KvTransfers:
             kv_bytes = self._topology.kv_bytes(computed) - self._topology.kv_bytes(sent)
             self._sent_tokens[request] = computed
             self.bytes_moved += kv_bytes
-            self.network.start(request, request.prefill_node, request.decode_node, kv_bytes, self._clock.now_s)
+            self.network.start(request, request.prefill_node, request.decode_node, kv_bytes, self._timeline.now_s)
 
     def _part_arrived(self, request: Request) -> None:
         """Send what has been computed since; without any, all has arrived."""
@@ -175,12 +176,12 @@ class KvTransfers:
             return
         del self._sent_tokens[request]
         if self.caches:
-            self.caches[request.decode_node].use(_computed_blocks(request), self._clock.now_s)
+            self.caches[request.decode_node].use(_computed_blocks(request), self._timeline.now_s)
         self._arrived(request)
 
     def _arrived(self, request: Request) -> None:
         sent_tokens = request.target_tokens
-        self._lifecycle.arrived(request, self._clock.now_s)
+        self._lifecycle.arrived(request, self._timeline.now_s)
         self.engines[request.prefill_node].release(sent_tokens)
         self.engines[request.decode_node].take_arrived(request)
 
@@ -194,16 +195,16 @@ class KvTransfers:
         if until_s < inf:
             call = Call(self._end_hold)
             call._value = node
-            self._hold_numbers[node] = self._clock.call_unless_cancelled(until_s, call)
+            self._hold_numbers[node] = self._timeline.call_unless_cancelled(until_s, call)
 
     def _stop_waiting(self, node: int) -> None:
         """Cancel the time-out of a node's holds if nobody waits there any more: it would prolong the run."""
         if node in self._hold_numbers and not self.engines[node].scheduler.awaiting:
-            self._clock.cancel(self._hold_numbers.pop(node))
+            self._timeline.cancel(self._hold_numbers.pop(node))
 
     def _end_hold(self, event: Event) -> None:
         """Drop the KV of requests that have waited too long for room, on this node and on others at this instant."""
-        now_s = self._clock.now_s
+        now_s = self._timeline.now_s
         for engine in self.engines:
             engine.pause()
         for waited_for in list(self._hold_numbers):
@@ -239,7 +240,7 @@ class KvTransfers:
     def ask_again(self, request: Request) -> None:
         """A request that had asked for KV asks its new decode node."""
         if request.phase != PREFILLING:
-            request.hold_until_s = self._clock.now_s + self._hold_s
+            request.hold_until_s = self._timeline.now_s + self._hold_s
         self._ask(request)
 
 

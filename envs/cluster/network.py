@@ -11,8 +11,9 @@ from math import inf
 
 from mypy_extensions import mypyc_attr
 
-from envs.cluster.clock import Call, Clock
+from envs.cluster.call import Call
 from envs.cluster.request import Request
+from envs.cluster.timeline import Timeline
 from hardware_profiles import Link
 
 Route = tuple[int, int, float, float]
@@ -43,7 +44,7 @@ class Network:
     """The links of a cluster.
 
     Args:
-        clock: simulated time.
+        timeline: simulated time.
         hosts: the host of each node; nodes of one host are joined by NVLink.
         nics: the NIC of each node.
         inter_node: a NIC.
@@ -52,7 +53,6 @@ class Network:
     """
 
     __slots__ = (
-        "_clock",
         "_factors",
         "_hosts",
         "_inter_node",
@@ -63,6 +63,7 @@ class Network:
         "_on_done",
         "_routes",
         "_sharing",
+        "_timeline",
         "_wake_call",
         "_wake_s",
         "active",
@@ -70,14 +71,14 @@ class Network:
 
     def __init__(
         self,
-        clock: Clock,
+        timeline: Timeline,
         hosts: tuple[int, ...],
         nics: tuple[int, ...],
         inter_node: Link,
         intra_node: Link,
         on_done: Callable[[Request], None],
     ) -> None:
-        self._clock = clock
+        self._timeline = timeline
         self._hosts = hosts
         self._nics = nics
         self._inter_node = inter_node
@@ -132,9 +133,9 @@ class Network:
             transfer.done_s = done_s = at_s + transfer.remaining_bytes / rate
             if done_s < self._wake_s:
                 self._wake_s = done_s
-                self._clock.call_at(done_s, self._wake_call)
+                self._timeline.call_at(done_s, self._wake_call)
             return
-        now = self._clock.now_s
+        now = self._timeline.now_s
         self._give_way(sender, receiver, now)
         if at_s > now:
             self._later.append(transfer)
@@ -174,7 +175,7 @@ class Network:
 
     def degrade(self, node: int, factor: float) -> None:
         """Let a node's ends carry `factor` times their undisturbed bandwidth from now on; a shared NIC for all."""
-        now = self._clock.now_s
+        now = self._timeline.now_s
         for sender in (2 * self._nics[node], self._nvlinks + 2 * node):
             self._give_way(sender, sender + 1, now)
             self._factors[sender] = self._factors[sender + 1] = factor
@@ -187,7 +188,7 @@ class Network:
 
     def cancel(self, request: Request) -> bool:
         """Stop a request's transfer, if it has one; returns whether it had yet to begin."""
-        now = self._clock.now_s
+        now = self._timeline.now_s
         for transfer in self._later:
             if transfer.request is request:
                 self._later.remove(transfer)
@@ -227,10 +228,10 @@ class Network:
                 soonest = transfer.updated_s
         if soonest < wake_s:
             self._wake_s = soonest
-            self._clock.call_at(soonest, self._wake_call)
+            self._timeline.call_at(soonest, self._wake_call)
 
     def _wake(self, _event: object) -> None:
-        now = self._clock.now_s
+        now = self._timeline.now_s
         if now != self._wake_s:
             return  # superseded by an earlier wake
         self._wake_s = inf
@@ -263,7 +264,7 @@ class Network:
         NIC and NVLink together; a NIC that nodes share shows on each of them. Set-up latency counts as the bytes the
         link could carry in it.
         """
-        now = self._clock.now_s
+        now = self._timeline.now_s
         ends = [0.0] * len(self._sharing)
         for transfer in self.active:
             if transfer.updated_s <= now:  # else it has yet to begin

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from mypy_extensions import mypyc_attr
 
-from envs.cluster.clock import Clock
 from envs.cluster.engine import Engine
 from envs.cluster.placement import Placement
 from envs.cluster.prefix_cache import PrefixCache
 from envs.cluster.request import Request, RequestView
 from envs.cluster.router_counters import RouterCounters
 from envs.cluster.telemetry import NodeReport
+from envs.cluster.timeline import Timeline
 from envs.cluster.topology import Topology
 
 
@@ -35,18 +35,18 @@ class RouterView:
         has_prefix_caches: whether nodes have prefix caches; if not, `prefix_hit_tokens` is 0 for all requests.
     """
 
-    __slots__ = ("_caches", "_clock", "_engines", "_report_age_s", "counters", "has_prefix_caches", "topology")
+    __slots__ = ("_caches", "_engines", "_report_age_s", "_timeline", "counters", "has_prefix_caches", "topology")
 
     def __init__(
         self,
-        clock: Clock,
+        timeline: Timeline,
         topology: Topology,
         counters: RouterCounters,
         engines: list[Engine],
         report_age_s: float,
         caches: Sequence[PrefixCache] = (),
     ) -> None:
-        self._clock = clock
+        self._timeline = timeline
         self.topology = topology
         self.counters = counters
         self._engines = engines
@@ -57,11 +57,11 @@ class RouterView:
     @property
     def now_s(self) -> float:
         """The time, seconds."""
-        return self._clock.now_s
+        return self._timeline.now_s
 
     def report(self, node: int) -> NodeReport:
         """The latest report of a node that has reached the router."""
-        return self._engines[node].report(self._clock.now_s - self._report_age_s)
+        return self._engines[node].report(self._timeline.now_s - self._report_age_s)
 
     def prefix_hit_tokens(self, request: RequestView | Request, node: int) -> int:
         """Prompt tokens of a request that a node's prefix cache held at the time of its latest report; 0 without one.
@@ -71,7 +71,7 @@ class RouterView:
         """
         if not self._caches:
             return 0
-        cached = self._caches[node].reported_prefix_tokens(request.block_hashes, self._clock.now_s)
+        cached = self._caches[node].reported_prefix_tokens(request.block_hashes, self._timeline.now_s)
         return min(cached, request.prompt_tokens - 1)
 
     def mean_generated_tokens(self, node: int) -> float:

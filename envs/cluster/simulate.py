@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from time import perf_counter
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -13,6 +12,7 @@ from envs.cluster.cluster import Cluster
 from envs.cluster.config import ClusterConfig
 from envs.cluster.gaps import GapLog
 from envs.cluster.placement import Placement
+from envs.cluster.play import play
 from envs.cluster.request import Request, RequestRecord, RequestView
 from envs.cluster.router_view import RouterView
 from envs.cluster.watch import Watch
@@ -98,9 +98,6 @@ class RunResult:
     end_s: float
 
 
-_as_tuple = tuple.__new__  # makes a named tuple without the function in Python that its own constructor is
-
-
 @rare_garbage_collection()
 def simulate(
     workload: Workload,
@@ -148,30 +145,11 @@ def simulate(
     cluster = Cluster(config, keep, place_again)
     clock = cluster.clock
     advance_to, drain = watch.over(cluster) if watch is not None else (clock.advance_to, clock.drain)
-    view = cluster.view()
-    place = policy.place
-    submit = cluster.submit
-    decision_s: list[float] = []
-    events = 0
-    index = 0
     requests = workload.rows()
     if isinstance(policy, ClairvoyantPolicy):
         policy.attend(cluster, requests)
-    for arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, hashes in requests:
-        events += advance_to(arrival_s)
-        request = _as_tuple(RequestView, (index, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s, hashes))
-        if time_decisions:
-            began = perf_counter()
-            placement = place(request, view)
-            decision_s.append(perf_counter() - began)
-        else:
-            placement = place(request, view)
-        arrived = Request(index, arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, hashes)
-        if placement is None:
-            cluster.reject(arrived)
-        else:
-            submit(arrived, placement)
-        index += 1
+    decision_s: list[float] = []
+    events = play(cluster, requests, policy.place, advance_to, decision_s if time_decisions else None)
     events += drain(clock.now + drain_s)
     cluster.settle()
     for unfinished in cluster.lifecycle.in_flight.values():
@@ -182,7 +160,7 @@ def simulate(
         records,
         cluster.gaps,
         RunCounters(
-            events=events + index,
+            events=events + len(requests),
             preemptions=sum([engine.scheduler.preemptions for engine in engines]),
             displaced=cluster.lifecycle.displaced,
             kv_expired=cluster.lifecycle.kv_expired,

@@ -6,7 +6,8 @@ import simpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.cluster.clock import Call, Clock
+from envs.cluster.call import Call
+from envs.cluster.clock import Clock
 
 times = st.floats(0, 1e6)
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 import policies
 from envs.cluster import ClusterConfig, Placement, RequestView, simulate
-from envs.cluster.clock import Call, Clock
+from envs.cluster.call import Call
+from envs.cluster.clock import Clock
 from envs.cluster.network import Network
 from envs.cluster.request import Request
 from envs.workload import Workload
