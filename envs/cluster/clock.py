@@ -29,7 +29,7 @@ class Clock(simpy.Environment):
         self.timeline = timeline = Timeline(super().step)
         super().__init__()
         self._queue = timeline.queue
-        self._eid: Any = timeline
+        self._eid: Any = iter(timeline.next_number, None)  # SimPy takes the numbers of its own events from an iterator
         self.call_at = timeline.call_at
         self.advance_to = timeline.advance_to
 
@@ -55,7 +55,7 @@ class Clock(simpy.Environment):
         """Call `callback(event)` at `time_s`, before the other calls of that instant; `event.value` is `value`."""
         event = Call(callback)
         event._value = value
-        heappush(self._queue, (time_s, URGENT, next(self._eid), event))
+        heappush(self._queue, (time_s, URGENT, self.timeline.next_number(), event))
 
     def copy_calls(self, other: "Clock", owners: Mapping[Any, object]) -> None:
         """Take over another clock's time and pending calls.

@@ -33,11 +33,7 @@ class Timeline:
         self._number = 0
         self._process_next = process_next
 
-    def __iter__(self) -> "Timeline":
-        """SimPy takes the numbers of its own events from an iterator."""
-        return self
-
-    def __next__(self) -> int:
+    def next_number(self) -> int:
         """The next event's number; of equal times the lesser comes first."""
         self._number = number = self._number + 1
         return number

@@ -134,8 +134,8 @@ def test_a_copied_clock_makes_the_same_calls_in_the_same_order_to_the_copied_lis
 def test_a_cancelled_call_is_not_made_and_the_others_are(times_s: list[float], gone: int) -> None:
     clock = Clock()
     log = Log(clock)
-    numbers = [clock.call_unless_cancelled(time_s, Call(log.note(time_s))) for time_s in times_s]
+    numbers = [clock.timeline.call_unless_cancelled(time_s, Call(log.note(time_s))) for time_s in times_s]
     gone %= len(times_s)
-    clock.cancel(numbers[gone])
+    clock.timeline.cancel(numbers[gone])
     clock.drain(inf)
     assert [value for _, value in log.calls] == sorted(times_s[:gone] + times_s[gone + 1 :])

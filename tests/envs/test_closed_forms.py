@@ -168,7 +168,7 @@ def transfers(
     clock = Clock()
     done: dict[int, float] = {}
     network = Network(
-        clock,
+        clock.timeline,
         hosts,
         nics,
         Link(0.0, 20e9, "test"),

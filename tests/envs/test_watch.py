@@ -122,7 +122,7 @@ def test_one_request_by_hand() -> None:
 def test_a_shared_nic_shows_on_each_of_its_nodes() -> None:
     clock = Clock()
     link = Link(0.0, 1e9, "made up")
-    network = Network(clock, (0, 1, 2, 2), (0, 0, 1, 2), link, link, lambda _: None)
+    network = Network(clock.timeline, (0, 1, 2, 2), (0, 0, 1, 2), link, link, lambda _: None)
     first, second, third, fourth = (Request(i, 0.0, 10, 10, 2.0, 0.1) for i in range(4))
     network.start(first, 0, 2, 4e9, 0.0)
     network.start(second, 1, 3, 1e9, 0.0)  # over the NIC that node 0 sends by too
