@@ -7,8 +7,10 @@ build/compiled, with the list of the sources that they were made from. A package
 these sources are unchanged, so an edit is never ignored: until the next build everything runs plain. In an installed
 wheel the compiled modules lie next to their sources, and Python prefers them.
 
-Classes of these modules carry `@mypyc_attr(allow_interpreted_subclasses=True)`: objects of others can be neither
-pickled nor copied, because mypyc 2.4 calls their constructor without arguments. It costs no measurable time.
+Objects of a compiled class can be pickled and copied only if the class has `@mypyc_attr(allow_interpreted_subclasses=True)`
+(mypyc 2.4 calls the constructor of others without arguments; the attribute costs no measurable time) or a `__reduce__`.
+Small objects that live for one decision have `acyclic=True, free_list_len=1` instead: Python's garbage collector does
+not track them.
 """
 
 import hashlib
