@@ -7,10 +7,10 @@ build/compiled, with the list of the sources that they were made from. A package
 these sources are unchanged, so an edit is never ignored: until the next build everything runs plain. In an installed
 wheel the compiled modules lie next to their sources, and Python prefers them.
 
-Objects of a compiled class can be pickled and copied only if the class has `@mypyc_attr(allow_interpreted_subclasses=True)`
-(mypyc 2.4 calls the constructor of others without arguments; the attribute costs no measurable time) or a `__reduce__`.
-Small objects that live for one decision have `acyclic=True, free_list_len=1` instead: Python's garbage collector does
-not track them.
+Objects of a compiled class can be pickled and copied only if the class has a `__reduce__` or
+`@mypyc_attr(allow_interpreted_subclasses=True)`: mypyc 2.4 calls the constructor of others without arguments, and the
+attribute costs no measurable time. Small objects that live for one decision have `acyclic=True, free_list_len=1`
+instead: Python's garbage collector does not track them.
 """
 
 import hashlib
