@@ -10,14 +10,16 @@ import sys
 from copy import deepcopy
 from itertools import product
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 import policies
 from envs.cluster import ClusterConfig, simulate
 from envs.cluster.config import StepBudget
 from envs.generators import generate
+from envs.vector_env import PlacementVectorEnv
 from hardware_profiles.compiled import MODULES, is_compiled
 from tests.toy import toy_profile
 
@@ -27,8 +29,23 @@ needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is
 
 
 def fingerprint() -> str:
-    """Of runs that preempt, deflect, split, share links and copy, under both step budgets."""
+    """Of runs that preempt, deflect, split, share links and copy, under both step budgets, and of environments."""
     digest = hashlib.sha256()
+    variants = (
+        {"cluster": "2P2D", "miss_weight": 0.5, "tail_weight": 1.0},
+        {"cluster": "6P5D", "step_budget": "fixed", "start": "running", "warm_up_s": (0.5, 1.0)},
+        {"cluster": "1P3D", "choices": "deflection", "profile": toy_profile(9_000)},
+    )
+    for variant in variants:
+        arguments: dict[str, Any] = {"profile": toy_profile(), "rate_rps": 30.0, "horizon_requests": 60} | variant
+        envs = PlacementVectorEnv(3, **arguments)
+        observation, _ = envs.reset(seed=1)
+        rng = np.random.default_rng(2)
+        for _ in range(70):
+            chosen = (rng.random(observation["action_mask"].shape) * observation["action_mask"]).argmax(axis=1)
+            observation, rewards, *_ = envs.step(chosen)
+            for array in (rewards, *observation.values()):
+                digest.update(array.tobytes())
     rules = ("static", "kairos", "dynaserve", "arrow", "lookahead:horizon=5")
     for rule, capacity, budget in product(rules, (9_000, 400_000), get_args(StepBudget)):
         requests = 40 if rule.startswith("lookahead") else 250
