@@ -1,7 +1,7 @@
 """A loaded hardware profile: everything a simulation needs to know of a machine and a model on it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,12 @@ class Profile:
     inter_node: Link
     intra_node: Link
     provenance: Mapping[str, Any] = field(hash=False)
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        # A shipped profile goes to another process by its name: its tables take longer to pickle than many a run.
+        if self.name in profile_names() and _shipped(self.name) is self:
+            return _shipped, (self.name,)
+        return Profile, tuple([getattr(self, each.name) for each in fields(self)])
 
     def step_time_s(self, chunks: Sequence[tuple[int, int]], decode_batch: int, decode_kv_tokens: float) -> float:
         """Seconds of kernel time for one step; arguments and errors as `StepLaw.time_s`."""

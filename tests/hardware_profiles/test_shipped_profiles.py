@@ -1,5 +1,8 @@
 """The profiles that ship: where they come from, how well they fit, and readings they must reproduce."""
 
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -159,3 +162,23 @@ def test_links_are_what_a_fit_of_the_measurements_gives(qwen: Profile, link: str
     latency_s, bandwidth_bytes_per_s = fitted_link(*link_readings(MEASUREMENTS, connector))
     assert shipped.latency_s == pytest.approx(latency_s, rel=0.05)
     assert shipped.bandwidth_bytes_per_s == pytest.approx(bandwidth_bytes_per_s, rel=0.01)
+
+
+@pytest.mark.slow
+def test_a_shipped_profile_goes_to_other_processes_by_its_name(qwen: Profile) -> None:
+    assert len(pickle.dumps(qwen)) < 1000
+    assert pickle.loads(pickle.dumps(qwen)) is qwen
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert pool.submit(_prefill_s, qwen).result() == _prefill_s(qwen)
+
+
+def test_another_profile_of_its_name_goes_by_its_numbers(qwen: Profile) -> None:
+    other = qwen.with_connector("nixl-default-ucx")
+    assert other.name == qwen.name
+    again = pickle.loads(pickle.dumps(other))
+    assert again == other
+    assert again is not qwen
+
+
+def _prefill_s(profile: Profile) -> float:
+    return profile.step_time_s([(777, 0)], 3, 4000)
