@@ -56,6 +56,7 @@ class EnvBatch:
         first_index: int = 0,
     ) -> None:
         self.envs = list(envs)
+        self._processes = [env.process for env in envs]
         self.episodes = list(first_episodes)
         self._seed_of = seed_of
         self._scales = list(reward_scales)
@@ -78,15 +79,14 @@ class EnvBatch:
         """Choose a row in every environment.
 
         Raises:
-            ValueError: see `PrefillPlacementEnv.act`.
+            ValueError: see `DecisionProcess.act`.
         """
         rewards: list[float] = []
         dones: list[bool] = []
         dt_s: list[float] = []
         finals: dict[int, dict[str, Any]] = {}
-        for index, (env, row) in enumerate(zip(self.envs, rows, strict=True)):
-            env.act(row)
-            process = env.process
+        for index, (process, row) in enumerate(zip(self._processes, rows, strict=True)):
+            process.act(row)
             reward = process.reward * self._scales[index]
             self._totals[index] += reward
             self._lengths[index] += 1
@@ -95,7 +95,7 @@ class EnvBatch:
             dt_s.append(process.dt_s)
             if process.truncated:
                 finals[index] = {
-                    "terminal_observation": encode(env.choices, env.rows),
+                    "terminal_observation": encode(process.choices, process.rows),
                     "TimeLimit.truncated": True,
                     "episode": {"r": self._totals[index], "l": self._lengths[index]},
                     "episode_summary": process.summary(),
@@ -118,4 +118,4 @@ class EnvBatch:
         self._lengths[index] = 0
 
     def _observe(self) -> Observation:
-        return encode_batch([env.choices for env in self.envs], self.envs[0].rows)
+        return encode_batch([process.choices for process in self._processes], self.envs[0].rows)

@@ -37,7 +37,7 @@ class DecisionProcess:
         cluster: the episode's cluster.
         episode: its requests.
         records: of the requests that were placed here and have finished or were rejected, in order of these events.
-        choices: for the request at hand.
+        rows: rows that may be chosen from; those beyond the choices at hand may not.
         placement: that of the last decision.
         reward: of the last decision.
         accrued: what it cost, by parts.
@@ -52,6 +52,7 @@ class DecisionProcess:
         source: draws the episodes.
         objective: what a decision costs.
         choice_set: which choices there are.
+        rows: see above; at least as many as there may be choices.
         warm_ups: who places requests before an episode begins, drawn for each.
         strict: see above.
     """
@@ -59,13 +60,13 @@ class DecisionProcess:
     __slots__ = (
         "_actions",
         "_choice_set",
+        "_choices",
         "_costs",
         "_drawn_by",
         "_next",
         "_topology",
         "_warm_ups",
         "accrued",
-        "choices",
         "cluster",
         "config",
         "dt_s",
@@ -75,6 +76,7 @@ class DecisionProcess:
         "placement",
         "records",
         "reward",
+        "rows",
         "source",
         "strict",
         "truncated",
@@ -86,12 +88,14 @@ class DecisionProcess:
         source: Source,
         objective: Objective,
         choice_set: ChoiceSet,
+        rows: int,
         warm_ups: list[WarmUp],
         strict: bool,
     ) -> None:
         self.config = config
         self.source = source
         self.objective = objective
+        self.rows = rows
         self.strict = strict
         self._choice_set: ChoiceSet = choice_set
         self._warm_ups = warm_ups
@@ -99,7 +103,7 @@ class DecisionProcess:
         self.episode = Episode([], 0, 0)
         self._topology = Topology(config)  # whose tables take longer to make than all else of a cluster
         self.cluster = Cluster(config, self._keep_record, topology=self._topology.copy())
-        self.choices: Choices | None = None
+        self._choices: Choices | None = None
         self.placement: Placement | None = None
         self._next = 0
         self._drawn_by: tuple[type[np.random.BitGenerator], Mapping[str, Any]] | None = None
@@ -111,6 +115,17 @@ class DecisionProcess:
     def _keep_record(self, record: RequestRecord) -> None:
         if record.request >= self.episode.first:
             self.records.append(record)
+
+    @property
+    def choices(self) -> Choices:
+        """The choices for the request at hand.
+
+        Raises:
+            ValueError: before the first reset.
+        """
+        if self._choices is None:
+            raise ValueError("the environment has not been reset")
+        return self._choices
 
     def reset(self, rng: np.random.Generator) -> None:
         """Draw an episode and play up to its first decision."""
@@ -136,10 +151,11 @@ class DecisionProcess:
         """Place the request at hand as a row says, and play up to the next arrival.
 
         Raises:
-            ValueError: with `strict`, the row may not be chosen.
+            ValueError: there is no such row; with `strict`, it may not be chosen; before the first reset.
         """
         choices = self.choices
-        assert choices is not None  # reset comes first
+        if not 0 <= row < self.rows:
+            raise ValueError(f"action {row} is no row; there are {self.rows}")
         self.invalid_action = invalid = row >= len(choices) or not choices.feasible[row]
         if invalid and self.strict:
             raise ValueError(f"action {row} is masked; see action_mask")
@@ -161,12 +177,12 @@ class DecisionProcess:
         self._list_choices()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        made_from = (self.config, self.source, self.objective, self._choice_set, self._warm_ups, self.strict)
+        made_from = (self.config, self.source, self.objective, self._choice_set, self.rows, self._warm_ups, self.strict)
         return _played_again, (made_from, self._drawn_by, self._actions)
 
     def _list_choices(self) -> None:
         request = view_of(self._next, self.episode.requests[self._next])
-        self.choices = Choices.of(request, self.cluster.view(), self._choice_set)
+        self._choices = Choices.of(request, self.cluster.view(), self._choice_set)
 
     def summary(self) -> dict[str, Any]:
         """The episode so far; see `envs.episode_summary`."""

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.choices import Choices, ChoiceSet, check_choice_set, most_choices
+from envs.choices import ChoiceSet, check_choice_set, most_choices
 from envs.cluster import ClusterConfig, Placement, RequestRecord, parse_shape
 from envs.decision_process import DecisionProcess
 from envs.default_rate import default_rate_rps
@@ -254,31 +254,21 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
             Horizon(horizon_requests, horizon_s),
         )
         self.render_mode = render_mode
+        needed = most_choices(cast(ChoiceSet, choices), *parse_shape(cluster))
+        if rows is not None and rows < needed:
+            raise InputError(f"rows must be at least {needed}, the choices of {cluster}, not {rows}")
+        self.rows = rows or needed
         self.process = DecisionProcess(
             self.config,
             source,
             Objective(tbt_weight, tail_weight, miss_weight),
             cast(ChoiceSet, choices),
+            self.rows,
             cast("list[WarmUp]", warm_ups),
             strict_actions,
         )
-        needed = most_choices(cast(ChoiceSet, choices), *parse_shape(cluster))
-        if rows is not None and rows < needed:
-            raise InputError(f"rows must be at least {needed}, the choices of {cluster}, not {rows}")
-        self.rows = rows or needed
         self.action_space = spaces.Discrete(self.rows)
         self.observation_space: spaces.Dict = observation_space(self.rows)  # type: ignore[assignment]  # as above
-
-    @property
-    def choices(self) -> Choices:
-        """The choices for the request at hand.
-
-        Raises:
-            ValueError: before the first reset.
-        """
-        if self.process.choices is None:
-            raise ValueError("the environment has not been reset")
-        return self.process.choices
 
     @property
     def records(self) -> list[RequestRecord]:
@@ -301,19 +291,9 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Place the request at hand and run to the next arrival; see the class."""
-        self.act(int(action))
         process = self.process
+        process.act(int(action))
         return self._observe(), process.reward, False, process.truncated, process.info()
-
-    def act(self, row: int) -> None:
-        """Step without observing: `process` has what has come of it.
-
-        Raises:
-            ValueError: no such row; with `strict_actions`, one that may not be chosen.
-        """
-        if not 0 <= row < self.rows:
-            raise ValueError(f"action {row} is no row; there are {self.rows}")
-        self.process.act(row)
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Which rows may be chosen now, shape (C,); the name that sb3-contrib's MaskablePPO looks for.
@@ -321,7 +301,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         Raises:
             ValueError: before the first reset.
         """
-        choices = self.choices
+        choices = self.process.choices
         mask = np.zeros(self.rows, dtype=np.bool_)
         mask[: len(choices)] = choices.feasible
         return mask
@@ -332,7 +312,8 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         Raises:
             ValueError: before the first reset.
         """
-        return [self.choices.placement(row) for row in range(len(self.choices))]
+        choices = self.process.choices
+        return [choices.placement(row) for row in range(len(choices))]
 
     def render(self) -> str | NDArray[np.uint8] | None:
         """The nodes as a text table ("ansi") or as a picture, uint8 (height, width, 3) ("rgb_array")."""
@@ -343,7 +324,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         return None
 
     def _observe(self) -> Observation:
-        return encode(self.choices, self.rows)
+        return encode(self.process.choices, self.rows)
 
 
 def _range(name: str, given: float | Sequence[float]) -> tuple[float, float]:

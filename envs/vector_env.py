@@ -41,6 +41,7 @@ class PlacementVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]
         self.num_envs = num_envs
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.envs = [PrefillPlacementEnv(**kwargs) for _ in range(num_envs)]
+        self._processes = [env.process for env in self.envs]
         first = self.envs[0]
         self.metadata = {**first.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = first.render_mode
@@ -97,13 +98,13 @@ class PlacementVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]
                     raise ValueError(f"the episode of environment {i} has ended; reset it first")
                 env.start()
                 continue
-            env.act(action)
-            process = env.process
+            process = self._processes[i]
+            process.act(action)
             rewards[i] = process.reward
             if process.truncated:
                 truncations[i] = True
                 if self.autoreset_mode is AutoresetMode.SAME_STEP:
-                    finals[i] = encode(env.choices, env.rows), process.info()
+                    finals[i] = encode(process.choices, process.rows), process.info()
                     env.start()
         infos = self._infos()
         for i, (observation, info) in finals.items():
@@ -121,11 +122,11 @@ class PlacementVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]
         return tuple([env.render() for env in self.envs]) if self.render_mode is not None else None
 
     def _observe(self) -> Observation:
-        return encode_batch([env.choices for env in self.envs], self.envs[0].rows)
+        return encode_batch([process.choices for process in self._processes], self.envs[0].rows)
 
     def _infos(self) -> Infos:
         """The infos of all environments; all have the same keys but for the summaries of episodes that have ended."""
-        processes = [env.process for env in self.envs]
+        processes = self._processes
         accrued = [process.accrued for process in processes]
         infos: Infos = {
             "dt_s": np.array([process.dt_s for process in processes]),

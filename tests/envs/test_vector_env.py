@@ -138,6 +138,6 @@ def test_a_batch_of_different_clusters_is_each_ones_own_observation() -> None:
     envs = [PrefillPlacementEnv(**TOY | {"cluster": shape, "choices": choices}) for shape, choices in shapes]
     for seed, env in enumerate(envs):
         env.start(seed)
-    batch = encode_batch([env.choices for env in envs], 16)
+    batch = encode_batch([env.process.choices for env in envs], 16)
     for index, env in enumerate(envs):
-        assert same({key: array[index] for key, array in batch.items()}, encode(env.choices, 16))
+        assert same({key: array[index] for key, array in batch.items()}, encode(env.process.choices, 16))
