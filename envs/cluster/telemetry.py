@@ -2,7 +2,6 @@
 
 from bisect import bisect_right
 from math import inf
-from typing import NamedTuple
 
 from mypy_extensions import mypyc_attr
 
@@ -19,7 +18,8 @@ chunk_tokens prompt tokens; after `steps` steps nothing moves. A plain tuple: on
 PRUNE_AT = 32  # snapshots between two prunings of those that are too old to be asked for
 
 
-class NodeReport(NamedTuple):
+@mypyc_attr(acyclic=True, free_list_len=1)
+class NodeReport:
     """A node as it was `report_age_s` ago.
 
     Attributes:
@@ -32,14 +32,23 @@ class NodeReport(NamedTuple):
         tbt_slo_s: strictest TBT SLO among the decoding requests, inf if there are none.
     """
 
-    decode_batch: int
-    decode_kv_tokens: int
-    prefill_tokens_ahead: int
-    kv_used_tokens: int
-    tbt_slo_s: float
+    __slots__ = ("decode_batch", "decode_kv_tokens", "kv_used_tokens", "prefill_tokens_ahead", "tbt_slo_s")
+
+    def __init__(
+        self,
+        decode_batch: int,
+        decode_kv_tokens: int,
+        prefill_tokens_ahead: int,
+        kv_used_tokens: int,
+        tbt_slo_s: float,
+    ) -> None:
+        self.decode_batch = decode_batch
+        self.decode_kv_tokens = decode_kv_tokens
+        self.prefill_tokens_ahead = prefill_tokens_ahead
+        self.kv_used_tokens = kv_used_tokens
+        self.tbt_slo_s = tbt_slo_s
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
 class Telemetry:
     """The latest snapshots of an engine.
 
@@ -109,5 +118,4 @@ class Telemetry:
             kv_tokens += grown
             kv_used += grown
             computed += done * chunk
-        # Skips the named tuple's own constructor, a function in Python.
-        return tuple.__new__(NodeReport, (batch, kv_tokens, enqueued_tokens - computed, kv_used, tbt_slo_s))
+        return NodeReport(batch, kv_tokens, enqueued_tokens - computed, kv_used, tbt_slo_s)

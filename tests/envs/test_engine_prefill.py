@@ -12,7 +12,7 @@ from envs.cluster import ClusterConfig, NodeReport, Placement, RequestView, Rout
 from envs.generators import generate
 from envs.prediction import NodeSteps, local_prefill, shared_queue_s
 from envs.workload import Workload
-from tests.policies.states import IDLE, HandMade, behind, decoding, mixed_views, requests, row_of, views
+from tests.policies.states import IDLE, HandMade, behind, changed, decoding, mixed_views, requests, row_of, views
 from tests.toy import TOY_LAW, toy_profile
 
 TOPOLOGY = HandMade("1P1D", step_budget="slo").topology
@@ -87,13 +87,13 @@ def test_without_decodes_the_token_budget_alone_bounds(prompt: int) -> None:
 @given(report=busy, prompt=st.integers(1, 12_000), wider=st.floats(1.0, 2.0))
 def test_a_looser_slo_is_never_slower(report: NodeReport, prompt: int, wider: float) -> None:
     tight = NodeSteps(TOPOLOGY, 1, report).engine_prefill(prompt)
-    loose = NodeSteps(TOPOLOGY, 1, report._replace(tbt_slo_s=wider * report.tbt_slo_s)).engine_prefill(prompt)
+    loose = NodeSteps(TOPOLOGY, 1, changed(report, tbt_slo_s=wider * report.tbt_slo_s)).engine_prefill(prompt)
     assert loose.steps <= tight.steps
     assert loose.keeps or not tight.keeps
 
 
 def test_prompts_queued_beside_decodes_share_its_bounded_steps() -> None:
-    report = decoding(8, 4000, 0.05)._replace(prefill_tokens_ahead=6000)
+    report = changed(decoding(8, 4000, 0.05), prefill_tokens_ahead=6000)
     view = HandMade("1P1D", behind(6000), report, step_budget="slo")
     view.counters.queued_prompts[:] = [4, 4]
     view.counters.queued_prompt_tokens[:] = [6000, 6000]

@@ -26,7 +26,7 @@ from envs.features import (
 from envs.observation import PREDICTED_TTFT_COLUMN, Scale, encode, observation_space, squash
 from envs.placement_env import PrefillPlacementEnv
 from tests.envs.test_choices import any_views
-from tests.policies.states import HandMade, asks, mixed_views, requests
+from tests.policies.states import HandMade, asks, changed, mixed_views, requests
 
 Features = tuple[Feature, ...]
 
@@ -300,7 +300,7 @@ def test_a_longer_queue_never_looks_shorter(longer: int, more: int) -> None:
     seen = []
     for tokens in (longer, longer + more):
         view = HandMade("1P1D")
-        view.reports[0] = view.reports[0]._replace(prefill_tokens_ahead=tokens)
+        view.reports[0] = changed(view.reports[0], prefill_tokens_ahead=tokens)
         view.counters.queued_prompts[0] = 1
         view.counters.queued_prompt_tokens[0] = tokens
         seen.append(encode(Choices.of(asks(500), view, "pairs"))["choices"][0])

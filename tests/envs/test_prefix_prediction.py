@@ -13,7 +13,7 @@ from envs.cluster.config import StepBudget
 from envs.prediction import NodeSteps, best_remote, local_prefill, tokens_to_send
 from envs.workload import HASH_BLOCK_TOKENS, Workload
 from tests.envs.shared_prefixes import blocks_of
-from tests.policies.states import IDLE, HandMade, asks, decoding, row_of
+from tests.policies.states import IDLE, HandMade, asks, changed, decoding, row_of
 from tests.toy import TOY_LAW, toy_profile
 
 budgets = st.sampled_from(["fixed", "slo"])
@@ -140,7 +140,7 @@ def test_a_transfer_leaves_out_the_whole_blocks_that_the_decode_node_has(prompt:
 
 
 def test_the_best_prefill_node_may_be_the_one_that_has_the_prompt() -> None:
-    view = HandMade("2P1D", IDLE, IDLE._replace(prefill_tokens_ahead=1000), IDLE)
+    view = HandMade("2P1D", IDLE, changed(IDLE, prefill_tokens_ahead=1000), IDLE)
     view.counters.queued_prompts[1] = 1
     view.counters.queued_prompt_tokens[1] = 1000
     request = asks(4000)

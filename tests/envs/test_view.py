@@ -1,5 +1,6 @@
 """What a router sees: as old as it says, counted right, and without the future."""
 
+from inspect import signature
 from math import exp, inf
 
 import numpy as np
@@ -182,7 +183,9 @@ def test_a_fresh_report_tells_the_kv_that_is_held() -> None:
 
 def test_an_empty_cluster_has_empty_reports() -> None:
     view = Cluster(ClusterConfig(toy_profile()), lambda _: None).view()
-    assert {view.report(node) for node in range(4)} == {(0, 0, 0, 0, inf)}
+    for report in map(view.report, range(4)):
+        assert (report.decode_batch, report.decode_kv_tokens, report.prefill_tokens_ahead) == (0, 0, 0)
+        assert (report.kv_used_tokens, report.tbt_slo_s) == (0, inf)
 
 
 # ---- counters -------------------------------------------------------------------------------------------------------
@@ -297,5 +300,5 @@ def test_output_lengths_are_unknown_until_a_request_ends(rule: str, seed: int, r
 
 
 def test_neither_a_request_nor_a_report_has_a_field_for_what_is_unknown() -> None:
-    fields = {*RequestView._fields, *NodeReport._fields, *FIELDS} - {"finished_output_tokens"}
+    fields = {*RequestView._fields, *signature(NodeReport).parameters, *FIELDS} - {"finished_output_tokens"}
     assert not [name for name in fields if "output" in name or "remaining" in name or "future" in name]

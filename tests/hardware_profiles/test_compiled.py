@@ -199,7 +199,7 @@ def test_a_failed_build_leaves_no_older_one(project: Path) -> None:
 @pytest.mark.slow
 def test_two_builds_at_once_make_one(project: Path) -> None:
     command = [sys.executable, "-m", "hardware_profiles.compile"]
-    environment = {**os.environ, "PYTHONPATH": str(project)}
+    environment = {**os.environ, "PYTHONPATH": str(project), "PREFILL_PLACEMENT_PLAIN": "0"}
     started = [subprocess.Popen(command, cwd=project, env=environment, stderr=subprocess.PIPE) for _ in range(2)]
     for process in started:
         assert b"plain" not in process.communicate()[1]

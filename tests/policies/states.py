@@ -1,6 +1,7 @@
 """Cluster states set by hand or at random, for what reads a view."""
 
 from math import inf
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -20,6 +21,13 @@ def decoding(batch: int, kv_tokens: int, tbt_slo_s: float = 0.1) -> NodeReport:
 def behind(prompt_tokens: int) -> NodeReport:
     """The report of a node with prompt tokens to compute."""
     return NodeReport(0, 0, prompt_tokens, prompt_tokens, inf)
+
+
+def changed(report: NodeReport, **changes: float) -> NodeReport:
+    """A report with other values."""
+    names = ("decode_batch", "decode_kv_tokens", "prefill_tokens_ahead", "kv_used_tokens", "tbt_slo_s")
+    values: dict[str, Any] = {name: getattr(report, name) for name in names}
+    return NodeReport(**(values | changes))
 
 
 def asks(

@@ -7,7 +7,7 @@ import policies
 from envs.cluster import ClusterConfig, NodeReport, RequestView, simulate
 from envs.cluster.config import StepBudget
 from tests.envs.shared_prefixes import conversations
-from tests.policies.states import HandMade, asks, behind, decoding, requests, views
+from tests.policies.states import HandMade, asks, behind, changed, decoding, requests, views
 from tests.policies.test_rules import Watched
 from tests.toy import toy_profile
 
@@ -66,7 +66,7 @@ def busy(busy_decodes: NodeReport) -> HandMade:
 @pytest.mark.parametrize("rule", TO_A_PREFILL_NODE)
 @pytest.mark.parametrize("node", [0, 1, 2])
 def test_of_equal_queues_the_one_with_a_long_hit_is_taken(rule: str, node: int) -> None:
-    residents = decoding(100, 100_000, 0.012)._replace(kv_used_tokens=10**7, prefill_tokens_ahead=90_000)
+    residents = changed(decoding(100, 100_000, 0.012), kv_used_tokens=10**7, prefill_tokens_ahead=90_000)
     view = busy(residents)
     request = asks(8000, ttft_slo_s=0.001)
     knobs = ":max_queue=9" if rule == "dynamo-legacy" else ""
