@@ -21,7 +21,7 @@ _STEP = {"rewards": np.float32, "dones": np.bool_, "dt_s": np.float32}
 
 
 class BatchProcess:
-    """An EnvBatch that lives in a process of its own; observations and rewards come through shared memory.
+    """An EnvBatch that lives in a separate process; observations and rewards come through shared memory.
 
     The process ends when this object is closed, or with its parent.
 

@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from agents.episodes import TrainingEpisodes
+from agents.episodes import TrainingEpisodes, TrainingSeeds
 
 MakeEnv = Callable[[int], gymnasium.Env[Any, Any]]
 """Makes the environment of one stream of episodes (0, 1, ...); streams may differ in load or workload."""
@@ -25,17 +25,14 @@ class SteppedInTurn(DummyVecEnv):
 
     Args:
         make_env: makes the environment of a stream; its steps must give info["dt_s"].
-        run_seed: the training run's seed.
-        rollouts_per_arrivals: environments in a row that play the same stream.
+        seeds: of the training run.
         first_episodes: number of the first episode of each environment.
     """
 
-    def __init__(
-        self, make_env: MakeEnv, run_seed: int, rollouts_per_arrivals: int, first_episodes: Sequence[int]
-    ) -> None:
+    def __init__(self, make_env: MakeEnv, seeds: TrainingSeeds, first_episodes: Sequence[int]) -> None:
         def environment(index: int) -> TrainingEpisodes:
-            stream = index // rollouts_per_arrivals
-            return TrainingEpisodes(make_env(stream), run_seed, stream, first_episodes[index])
+            stream = seeds.stream(index)
+            return TrainingEpisodes(make_env(stream), seeds.run_seed, stream, first_episodes[index])
 
         super().__init__([lambda index=index: environment(index) for index in range(len(first_episodes))])
 

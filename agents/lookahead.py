@@ -13,7 +13,7 @@ import numpy as np
 import policies
 from agents.processes import finished
 from envs.choices import Choices, ChoiceSet
-from envs.cluster import Cluster, ClusterConfig, Request, view_of
+from envs.cluster import Cluster, ClusterConfig, request_of, view_of
 from envs.objective import Objective
 from envs.observation import encode
 from envs.workload import Workload
@@ -92,7 +92,7 @@ def play_episode(workload: Workload, config: ClusterConfig, arguments: Lookahead
             placement = choices.placement(int(np.argmin(costs)))
         elif draw < arguments.best_share + arguments.random_share:
             placement = choices.placement(int(rng.choice(feasible)))
-        cluster.submit(Request(number, *request), placement)
+        cluster.submit(request_of(number, request), placement)
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 

@@ -24,9 +24,9 @@ class PPOArguments:
     scaled by load (TimeDiscountedBuffer), the learning rate, and the reward scale. With pairs of nodes as choices there
     are two kinds of policies that no single changed decision improves: one uses all nodes alike, the other keeps the
     roles. Both runs at a reward scale of 0.2 ended in the first kind, which has the lower P95 TTFT on four of the five
-    families; all five at 0.02 ended in the second. Learning rate, epochs and width come from a later trial of 250,000
-    decisions on three families, which chose for the time of an update: the ones before (1e-3, 4 and 64, with a network
-    four times as slow) had the same P95 TTFT.
+    families; all five at 0.02 ended in the second. Learning rate, epochs and width come from later trials of 250,000
+    decisions on three families, which chose for the time of an update; docs/learned.md has the P95 TTFTs next to those
+    of the ones before (1e-3, 4 and 64, with more layers).
 
     Attributes:
         timesteps: decisions to train on; rounded up to whole rollouts.

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -63,32 +64,32 @@ def train(
     if state is not None:
         _refuse_other_arguments(state["arguments"], described, out_dir)
     model = build(make_vec_env, arguments, state["episodes"] if state else None, algorithm)
-    model.set_logger(Logger(folder=None, output_formats=[]))  # its default makes a folder in /tmp for every run
-    if state is not None:
-        checkpoint.restore(state, model)
-    elif initial_weights is not None:
-        model.policy.network.load_state_dict(initial_weights)
+    with closing(model.get_env()):
+        model.set_logger(Logger(folder=None, output_formats=[]))  # its default makes a folder in /tmp for every run
+        if state is not None:
+            checkpoint.restore(state, model)
+        elif initial_weights is not None:
+            model.policy.network.load_state_dict(initial_weights)
 
-    done = model.num_timesteps
-    if done < arguments.timesteps:
-        mirror = WandbMirror(wandb_mode, out_dir, described)
-        recorder = _Recorder(out_dir, described, done, mirror, on_progress)
-        exit_code = 1
-        try:
-            callbacks = [EntropyDecay(arguments.entropy_weight), recorder, *([callback] if callback else [])]
-            with rare_garbage_collection():
-                # stable-baselines3 adds the decisions already made to the number asked for when it goes on.
-                model.learn(
-                    arguments.timesteps - done,
-                    callback=CallbackList(callbacks),
-                    log_interval=None,
-                    reset_num_timesteps=done == 0,
-                )
-            exit_code = 0
-        finally:
-            recorder.file.close()
-            mirror.close(exit_code)
-            model.get_env().close()
+        done = model.num_timesteps
+        if done < arguments.timesteps:
+            mirror = WandbMirror(wandb_mode, out_dir, described)
+            recorder = _Recorder(out_dir, described, done, mirror, on_progress)
+            exit_code = 1
+            try:
+                callbacks = [EntropyDecay(arguments.entropy_weight), recorder, *([callback] if callback else [])]
+                with rare_garbage_collection():
+                    # stable-baselines3 adds the decisions already made to the number asked for when it goes on.
+                    model.learn(
+                        arguments.timesteps - done,
+                        callback=CallbackList(callbacks),
+                        log_interval=None,
+                        reset_num_timesteps=done == 0,
+                    )
+                exit_code = 0
+            finally:
+                recorder.file.close()
+                mirror.close(exit_code)
     with replacing(out_dir / "model.zip") as temporary:
         model.save(temporary)
     return model

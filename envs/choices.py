@@ -123,7 +123,7 @@ class Choices:
             transfer_s = 0.0
             # A prompt that decodes elsewhere waits for room there once it is computed, another one before.
             if same_node[row]:
-                ttft_s = (source.queue_s if source.queue_s > target.room_s else target.room_s) + source.execution_s
+                ttft_s = max(source.queue_s, target.room_s) + source.execution_s
             else:
                 transfer_s = near_s[at] if hosts[source.node] == hosts[target.node] else far_s[at]
                 ttft_s = max(source.queue_s + source.execution_s, target.room_s) + transfer_s + target.step_s
@@ -229,8 +229,6 @@ def _sources(view: RouterView, hits: list[int]) -> list[int]:
 def _targets(view: RouterView) -> list[int]:
     """Candidates for the decode of any prompt, prefill nodes first."""
     topology = view.topology
-    if len(topology.prefill_nodes) <= SHORTLIST and len(topology.decode_nodes) <= SHORTLIST:
-        return list(topology.live_nodes)
     requests = view.counters.decode_requests
     return _least(topology.prefill_nodes, requests, requests) + _least(topology.decode_nodes, requests, requests)
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from envs.choices import Choices, ChoiceSet
-from envs.cluster import Cluster, ClusterConfig, Placement, Request, RequestRecord, Topology, view_of
+from envs.cluster import Cluster, ClusterConfig, Placement, RequestRecord, request_of, view_of
 from envs.episode import Episode
 from envs.episode_summary import episode_summary
 from envs.objective import Costs, Objective
@@ -64,7 +64,6 @@ class DecisionProcess:
         "_costs",
         "_drawn_by",
         "_next",
-        "_topology",
         "_warm_ups",
         "accrued",
         "cluster",
@@ -101,8 +100,7 @@ class DecisionProcess:
         self._warm_ups = warm_ups
         self.records: list[RequestRecord] = []
         self.episode = Episode([], 0, 0)
-        self._topology = Topology(config)  # whose tables take longer to make than all else of a cluster
-        self.cluster = Cluster(config, self._keep_record, topology=self._topology.copy())
+        self.cluster = Cluster(config, self._keep_record)
         self._choices: Choices | None = None
         self.placement: Placement | None = None
         self._next = 0
@@ -135,11 +133,11 @@ class DecisionProcess:
         self.records = []
         if episode.first:
             policy = self._warm_ups[int(rng.integers(len(self._warm_ups)))]
-            running = Cluster(self.config, lambda _: None, topology=self._topology.copy())
+            running = Cluster(self.config, lambda _: None)
             warm(running, episode.requests, episode.first, policy, self._choice_set, rng)
             self.cluster = running.copy(self._keep_record)
         else:
-            self.cluster = Cluster(self.config, self._keep_record, topology=self._topology.copy())
+            self.cluster = Cluster(self.config, self._keep_record)
         self._next = episode.first
         self._costs = self.objective.costs(self.cluster)
         self.accrued = NO_COSTS
@@ -163,7 +161,7 @@ class DecisionProcess:
         cluster = self.cluster
         requests = self.episode.requests
         number = self._next
-        cluster.submit(Request(number, *requests[number]), placement)
+        cluster.submit(request_of(number, requests[number]), placement)
         self._actions.append(row)
         self._next = number + 1
         now_s = requests[number + 1][0]

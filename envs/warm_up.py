@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from envs.choices import Choices, ChoiceSet
-from envs.cluster import Cluster, Request, view_of
+from envs.cluster import Cluster, request_of, view_of
 from envs.workload import Row
 from hardware_profiles import InputError
 
@@ -51,5 +51,5 @@ def warm(
                 placement = choices.placement(int(rng.choice(choices.feasible_rows())))
             else:
                 placement = choices.placement(choices.soonest())
-        cluster.submit(Request(number, *row), placement)
+        cluster.submit(request_of(number, row), placement)
     cluster.clock.advance_to(requests[last][0])

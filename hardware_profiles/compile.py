@@ -163,7 +163,7 @@ def _c_code(folder: Path) -> list[Any]:
             )
     except ImportError as error:
         raise BuildError(str(error)) from error
-    except (Exception, SystemExit) as error:  # mypyc exits, or comes upon a mistake of its own
+    except (Exception, SystemExit) as error:  # mypyc exits, or raises an internal error
         raise BuildError(f"mypyc: {(said.getvalue() or repr(error)).splitlines()[0]}") from error
 
 

@@ -57,13 +57,14 @@ class StepLaw:
         pieces: D; None: D is that straight line.
     """
 
-    token_time_s: tuple[float, ...] = field(repr=False)
+    # The tables are no part of the hash, which would take longer than making a cluster; equality compares them.
+    token_time_s: tuple[float, ...] = field(repr=False, hash=False)
     chunk_const_s: float
     chunk_context_s: float
     chunk_self_s: float
     decode_const_s: float
     decode_seq_s: float
-    decode_kv_s: tuple[float, ...] = field(repr=False)
+    decode_kv_s: tuple[float, ...] = field(repr=False, hash=False)
     pieces: DecodePieces | None = field(default=None, repr=False, hash=False)
     chunk_reread_s: float = 0.0
 

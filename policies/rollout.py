@@ -7,7 +7,7 @@ the true arrivals and output lengths makes this a bound and a teacher, never a r
 
 from copy import deepcopy
 
-from envs.cluster import Cluster, Placement, Policy, Request, RequestView, RouterView, view_of
+from envs.cluster import Cluster, Placement, Policy, RequestView, RouterView, request_of, view_of
 from envs.objective import DEFAULT_OBJECTIVE, Objective
 from envs.workload import Row
 from hardware_profiles import InputError
@@ -64,10 +64,10 @@ def rollout_cost(
     decider = deepcopy(base)
     clock = twin.clock
     view = twin.view()
-    twin.submit(Request(number, *requests[number]), placement)
+    twin.submit(request_of(number, requests[number]), placement)
     for later in range(number + 1, min(len(requests), number + 1 + horizon_requests)):
         request = requests[later]
         clock.advance_to(request[0])
-        twin.submit(Request(later, *request), placed_by(decider, view_of(later, request), view))
+        twin.submit(request_of(later, request), placed_by(decider, view_of(later, request), view))
     clock.advance_to(clock.now + SETTLE_S)
     return objective.of(twin)

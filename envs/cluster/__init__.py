@@ -9,7 +9,7 @@ from envs.cluster.config import ClusterConfig, parse_shape
 from envs.cluster.disturbance import Disturbance
 from envs.cluster.gaps import GapLog
 from envs.cluster.placement import Placement, prefill_then_decode
-from envs.cluster.request import Phase, Request, RequestRecord, RequestView, view_of
+from envs.cluster.request import Phase, Request, RequestRecord, RequestView, request_of, view_of
 from envs.cluster.router_counters import RouterCounters
 from envs.cluster.router_view import RouterView
 from envs.cluster.simulate import ClairvoyantPolicy, Policy, RunCounters, RunResult, simulate
@@ -39,6 +39,7 @@ __all__ = [
     "Watch",
     "parse_shape",
     "prefill_then_decode",
+    "request_of",
     "simulate",
     "view_of",
 ]

@@ -29,7 +29,7 @@ class Clock(simpy.Environment):
         self.timeline = timeline = Timeline(super().step)
         super().__init__()
         self._queue = timeline.queue
-        self._eid: Any = iter(timeline.next_number, None)  # SimPy takes the numbers of its own events from an iterator
+        self._eid: Any = iter(timeline.next_number, None)  # an iterator: SimPy numbers by it what it schedules
         self.call_at = timeline.call_at
         self.advance_to = timeline.advance_to
 

@@ -5,7 +5,7 @@ from time import perf_counter
 
 from envs.cluster.cluster import Cluster
 from envs.cluster.placement import Placement
-from envs.cluster.request import Request, RequestView, view_of
+from envs.cluster.request import RequestView, request_of, view_of
 from envs.cluster.router_view import RouterView
 from envs.workload import Row
 
@@ -40,7 +40,7 @@ def play(
             began = perf_counter()
             placement = place(request, view)
             decision_s.append(perf_counter() - began)
-        arrived = Request(index, row[0], row[1], row[2], row[3], row[4], row[5])
+        arrived = request_of(index, row)
         if placement is None:
             cluster.reject(arrived)
         else:

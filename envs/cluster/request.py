@@ -246,3 +246,9 @@ class Request:
                 self.preemptions,
             ),
         )
+
+
+def request_of(number: int, row: Row) -> Request:
+    """A row of a workload as the cluster carries it."""
+    arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, hashes = row
+    return Request(number, arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, hashes)

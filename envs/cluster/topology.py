@@ -29,13 +29,9 @@ class Topology:
         max_seqs: requests that run on an engine.
         typical_decode_step_s: a decode step of 32 requests with 1,024 tokens of context each, the mean over the nodes,
             seconds; a yardstick for TBT SLOs.
-
-    Args:
-        config: the cluster.
-        laws: the nodes' step laws if they are at hand; making them takes longer than all else.
     """
 
-    def __init__(self, config: ClusterConfig, laws: tuple[StepLaw, ...] | None = None) -> None:
+    def __init__(self, config: ClusterConfig) -> None:
         self._config = config
         prefill, decode = parse_shape(config.shape)
         nodes = prefill + decode
@@ -46,7 +42,7 @@ class Topology:
         self.first_decode_node = prefill
         self.hosts: tuple[int, ...] = tuple(config.hosts if config.hosts is not None else range(nodes))
         self.nics: tuple[int, ...] = tuple(config.nics if config.nics is not None else range(nodes))
-        self.laws: tuple[StepLaw, ...] = laws if laws is not None else _laws(config, profiles)
+        self.laws = _laws(config, profiles)
         share = config.prefix_cache_share if config.prefix_cache else 0.0
         set_aside = [int(share * profile.kv_capacity_tokens) for profile in profiles]
         self.prefix_cache_tokens = tuple([tokens + config.prefix_cache_host_tokens for tokens in set_aside])
@@ -88,7 +84,7 @@ class Topology:
 
     def copy(self) -> "Topology":
         """A copy that loses nodes independently."""
-        twin = Topology(self._config, self.laws)
+        twin = Topology(self._config)
         twin.lost = self.lost
         twin.prefill_nodes = self.prefill_nodes
         twin.decode_nodes = self.decode_nodes

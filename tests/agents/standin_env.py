@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from agents.episodes import TrainingSeeds
 from agents.gym_vec_env import SteppedInTurn
 from agents.ppo import PPOArguments
 
@@ -66,7 +67,8 @@ def in_turn(
     arguments: PPOArguments, make_env: Callable[[int], gymnasium.Env[Any, Any]] = lambda _: ShortestQueueEnv()
 ) -> Callable[[Sequence[int]], SteppedInTurn]:
     """Makes the environments of a training run; `make_env` makes one, of a stream."""
-    return lambda first: SteppedInTurn(make_env, arguments.seed, arguments.rollouts_per_arrivals, first)
+    seeds = TrainingSeeds(arguments.seed, arguments.rollouts_per_arrivals)
+    return lambda first: SteppedInTurn(make_env, seeds, first)
 
 
 class TimesItself(SteppedInTurn):

@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import checkpoint, training
 from agents.discounting import TimedRewards
-from agents.episodes import FIRST_TRAINING_SEED, TrainingEpisodes, training_seed
+from agents.episodes import FIRST_TRAINING_SEED, TrainingEpisodes, TrainingSeeds, training_seed
 from agents.export import load_policy, save_policy
 from agents.gym_vec_env import MakeEnv
 from agents.numpy_policy import NumpyActor
@@ -183,7 +183,7 @@ def test_a_subclass_of_ppo_and_a_callback_of_the_users_work(tmp_path: Path) -> N
 
 def test_environments_that_time_themselves_train_as_those_whose_infos_do(tmp_path: Path) -> None:
     def timed(first: Sequence[int]) -> TimesItself:
-        return TimesItself(make_env, SMALL.seed, SMALL.rollouts_per_arrivals, first)
+        return TimesItself(make_env, TrainingSeeds(SMALL.seed, SMALL.rollouts_per_arrivals), first)
 
     model = training.train(timed, SMALL, tmp_path / "timed", wandb_mode="disabled")
     np.testing.assert_array_equal(weights(model), weights(train(tmp_path / "plain")))

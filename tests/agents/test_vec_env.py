@@ -133,8 +133,10 @@ def test_what_is_played_does_not_depend_on_the_number_of_processes() -> None:
         assert np.array_equal(split.env_method("action_masks"), one.env_method("action_masks"))
         split.set_attr("anything", 3, indices=2)
         assert split.get_attr("anything", indices=[2]) == [3]
-        with pytest.raises(ValueError, match="action 99 is no row"):
-            split.step(np.array([0, 0, 99]))
+        for wrong in ([0, 0, 99], [99, 0, 0]):  # in either process
+            with pytest.raises(ValueError, match="action 99 is no row"):
+                split.step(np.array(wrong))
+            assert split.get_attr("rows") == [16] * 3
     finally:
         split.close()
 
