@@ -1,4 +1,4 @@
-"""What machines can do: measured step laws, links and KV sizes, one JSON file a machine and model."""
+"""Hardware profiles: measured step times, links and KV sizes, one JSON file per machine and model."""
 
 from hardware_profiles.compiled import activate
 

@@ -1,7 +1,7 @@
-"""Shipped links and profiles beside measurements that they were not made from, as Markdown tables.
+"""Shipped links and profiles compared with measurements that they were not made from, as Markdown tables.
 
-Steps are checked on whole systems, which do more than the kernels that a profile adds up: scheduling, sampling,
-launches from Python.
+Steps are compared with whole serving systems, whose times include more than the kernels that a profile adds up:
+scheduling, sampling, launches from Python.
 """
 
 import csv
@@ -22,9 +22,9 @@ Array = npt.NDArray[np.float64]
 
 _LINK_FILES = {"rdma": "p2p_inter_node.csv.gz", "nvlink": "p2p_intra_node.csv.gz"}
 _SIZE_BANDS = ((2**10, 2**16), (2**16, 2**20), (2**20, 2**26), (2**26, 2**33))
-# Whole prompts share a step up to so many tokens, as vLLM of early 2024 had it.
+# Whole prompts share a step of up to this many tokens, as in vLLM of early 2024.
 _LARGEST_STEP_TOKENS = 8192
-# Models measured, GPUs, and the profile whose model has the same shapes (vocabularies apart).
+# Models measured, GPUs, and the profile whose model has the same shapes except for the vocabulary.
 _VLLM_CHECKED = (
     ("meta-llama/Meta-Llama-3-8B", 1, "a100-llama31-8b"),
     ("meta-llama/Llama-2-70b-hf", 4, "a100x4-llama31-70b"),
@@ -47,7 +47,7 @@ def link_readings(folder: Path, connector: str) -> tuple[Array, Array]:
 
 
 def link_table(folder: Path) -> str:
-    """The measured links: constants shipped and fitted, and the error of those shipped by size."""
+    """Table of the measured links: shipped and fitted constants, and the error of the shipped ones by message size."""
     lines = []
     for connector in _LINK_FILES:
         link = load_connector(connector)
@@ -58,16 +58,17 @@ def link_table(folder: Path) -> str:
         shipped = f"{link.latency_s * 1e6:.0f} us, {link.bandwidth_bytes_per_s / 1e9:.1f} GB/s"
         fitted = f"{latency_s * 1e6:.0f} us, {bandwidth / 1e9:.1f} GB/s"
         lines.append([connector, str(len(sent)), shipped, fitted, *bands])
-    bands_said = [f"{_bytes(low)} to {_bytes(high)}" for low, high in _SIZE_BANDS]
+    band_names = [f"{_bytes(low)} to {_bytes(high)}" for low, high in _SIZE_BANDS]
     return markdown_table(
-        ["link", "readings", "shipped", "fitted", *(f"error %, {band}" for band in bands_said)], lines
+        ["link", "readings", "shipped", "fitted", *(f"error %, {band}" for band in band_names)], lines
     )
 
 
 def host_overhead(folder: Path, gpus: int) -> tuple[float, float]:
-    """Seconds a step, and a sequence of it, that vLLM's host code of 2024 took with a tensor-parallel group of `gpus`.
+    """Host time of vLLM in 2024 with a tensor-parallel group of `gpus`: seconds per step, and per sequence in the step.
 
-    A straight line, by batch, through scheduling, preparing inputs, sampling and processing outputs of all its models.
+    A straight line over the batch size is fitted to the time for scheduling, preparing inputs, sampling and processing
+    outputs, over all models measured.
     """
     parts = ("schedule", "prepare_inputs_e2e", "sampler_e2e", "process_model_outputs")
     rows = [row for row in _rows(folder / "cpu_overheads.csv") if int(row["tensor_parallel_degree"]) == gpus]
@@ -78,14 +79,14 @@ def host_overhead(folder: Path, gpus: int) -> tuple[float, float]:
 
 
 def vllm_table(folder: Path) -> str:
-    """End-to-end latency of a batch by vLLM on A100s (argonne-lcf/LLM-Inference-Bench) beside the sum of its steps."""
+    """Compare the end-to-end latency of vLLM on A100s (argonne-lcf/LLM-Inference-Bench) with the sum of its steps."""
     rows = [row for row in _rows(folder / "argonne_vllm_a100.csv") if row["Framework"] == "vLLM"]
     cells = []
     overheads = []
     for model, gpus, name in _VLLM_CHECKED:
         kernels = load_profile(name).kernel_law
         step_s, seq_s = host_overhead(folder, gpus)
-        overheads.append(f"{step_s * 1e3:.2f} ms + {seq_s * 1e3:.3f} ms a sequence on {gpus}")
+        overheads.append(f"{step_s * 1e3:.2f} ms + {seq_s * 1e3:.3f} ms per sequence on {gpus}")
         whole = kernels.with_overhead(step_s=step_s, seq_s=seq_s)
         above: dict[int, list[tuple[float, float]]] = defaultdict(list)
         for row in rows:
@@ -97,22 +98,30 @@ def vllm_table(folder: Path) -> str:
             of_kernels, of_whole = np.array(found).T * 100
             spread = (of_kernels.min(), np.median(of_kernels), of_kernels.max(), np.median(of_whole))
             cells.append([f"{model} on {gpus}", str(batch), str(len(found)), *(f"{figure:+.0f}" for figure in spread)])
-    header = ["model", "batch", "lengths", "least %", "median %", "most %", "median % above kernels and host"]
-    said = f"vLLM end to end, above the sum of kernels (host overhead a step, GPUs: {'; '.join(overheads)}):"
-    return f"{said}\n\n{markdown_table(header, cells)}"
+    header = [
+        "model and GPUs",
+        "batch",
+        "lengths",
+        "lowest %",
+        "median %",
+        "highest %",
+        "median % above kernels and host",
+    ]
+    title = f"vLLM end to end, above the sum of kernels (host overhead per step, GPUs: {'; '.join(overheads)}):"
+    return f"{title}\n\n{markdown_table(header, cells)}"
 
 
 def batch_s(law: StepLaw, prompt_tokens: int, output_tokens: int, batch: int) -> float:
-    """Seconds to prefill `batch` prompts, as many a step as fit in it, and then to decode them side by side."""
-    a_step = max(1, _LARGEST_STEP_TOKENS // prompt_tokens)
-    full, rest = divmod(batch, a_step)
-    prefill_s = full * law.time_s([(prompt_tokens, 0)] * a_step, 0, 0)
+    """Seconds to prefill `batch` prompts, with as many per step as fit, and then to decode them as one batch."""
+    per_step = max(1, _LARGEST_STEP_TOKENS // prompt_tokens)
+    full, rest = divmod(batch, per_step)
+    prefill_s = full * law.time_s([(prompt_tokens, 0)] * per_step, 0, 0)
     prefill_s += law.time_s([(prompt_tokens, 0)] * rest, 0, 0)
     return prefill_s + law.decode_run_s(output_tokens - 1, batch, batch * (prompt_tokens + 1))
 
 
 def splitwise_table(folder: Path) -> str:
-    """Prompt and token times of Llama-2-70B on four A100s (Splitwise, ISCA'24) beside steps of Llama-3.1-70B."""
+    """Compare prompt and token times of Llama-2-70B on four A100s (Splitwise, ISCA'24) with steps of Llama-3.1-70B."""
     profile = load_profile("a100x4-llama31-70b")
     times: dict[tuple[int, int, int], list[tuple[float, float]]] = defaultdict(list)
     for row in _rows(folder / "splitwise_perf_model.csv"):
@@ -136,7 +145,9 @@ def splitwise_table(folder: Path) -> str:
     header = ["prompt", "batch", "output"]
     for what in ("prompt", "token"):
         header += [f"{what} ms", f"step ms ({what})", f"above % ({what})"]
-    return "Llama-2-70B on four A100s (Splitwise) beside Llama-3.1-70B's steps:\n\n" + markdown_table(header, cells)
+    return "Llama-2-70B on four A100s (Splitwise) compared with Llama-3.1-70B's steps:\n\n" + markdown_table(
+        header, cells
+    )
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -149,7 +160,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells as a Markdown table."""
+    """Format cells as a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

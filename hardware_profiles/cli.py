@@ -1,16 +1,25 @@
-"""What every command line of the project shares: one-line errors and exit codes.
+"""The shell around every command: exit codes, one-line errors, Ctrl-C.
 
-Exit codes: 0 done; 2 bad arguments or input.
+Exit codes: 0 done; 2 invalid input; 130 interrupted.
 """
 
 import argparse
 import gc
+import os
+import signal
 import sys
 from collections.abc import Callable
+from threading import Timer
+from types import FrameType
 from typing import NoReturn
 
 from hardware_profiles.compiled import stale_notice
 from hardware_profiles.errors import InputError
+
+INTERRUPTED = 130
+_INTERRUPTED_LINE = "\ninterrupted; finished runs are kept, and the same command resumes"
+_CLEAN_UP_S = 1.0
+"""Time that a command has for cleaning up after Ctrl-C, seconds; then the process ends as it is."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,12 +31,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_main(main: Callable[[], None]) -> NoReturn:
-    """Run a command's main function and leave with its exit code.
+    """Run a command's main function and exit with its exit code.
 
-    InputError and a missing or unreadable file become one line on standard error and exit code 2. If the compiled
-    modules are out of date, a line before all others says so.
+    InputError and a missing or unreadable file become one line on standard error and exit code 2. Ctrl-C ends the
+    command within two seconds, however often it is pressed: nothing is left half-written, and workers end with this
+    process. If the compiled modules are out of date, a line before all others says so.
     """
-    gc.freeze()  # what is imported is no garbage, and need not be looked at each time
+    gc.freeze()  # imported objects live forever, so the collector need not look at them again
+    signal.signal(signal.SIGINT, _interrupt)
     if notice := stale_notice():
         print(notice, file=sys.stderr)
     try:
@@ -36,9 +47,27 @@ def run_main(main: Callable[[], None]) -> NoReturn:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        # Only files the user named are opened by path; anything without a name is a bug and keeps its traceback.
+        # Only files that the user named are opened by path; an error without a name is a bug and keeps its traceback.
         if error.filename is None:
             raise
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print(_INTERRUPTED_LINE, file=sys.stderr)
+        sys.exit(INTERRUPTED)
     sys.exit(0)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt once; later signals are ignored, so that cleaning up is not interrupted itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    watchdog = Timer(_CLEAN_UP_S, _end_at_once)
+    watchdog.daemon = True
+    watchdog.start()
+    raise KeyboardInterrupt
+
+
+def _end_at_once() -> None:
+    """End the process, and its workers with it, when cleaning up takes too long."""
+    print(_INTERRUPTED_LINE, file=sys.stderr, flush=True)
+    os._exit(INTERRUPTED)

@@ -2,8 +2,8 @@
 
     python -m hardware_profiles.compile
 
-Makes a build as `hardware_profiles.compiled` describes it, unless there is one of the present sources. Without a C
-compiler, or if the build fails, one line says why, older builds are removed, and everything runs plain.
+makes a build as `hardware_profiles.compiled` describes, unless one of the current sources exists. Without a C compiler,
+or if the build fails, it prints one line that says why and removes older builds; everything then runs as plain Python.
 """
 
 import hashlib
@@ -13,9 +13,9 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import chdir, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stdout
 from importlib import import_module
 from io import StringIO
 from modulefinder import ModuleFinder
@@ -26,15 +26,17 @@ from typing import Any
 from hardware_profiles.compiled import BUILDS, MODULES, ROOT, SOURCES, current_build, forced_plain, source_lines
 
 GROUP = "hardware_profiles.inner_loop"
-"""mypyc puts the code of all modules into one library, this name and `__mypyc`, which each module's file loads."""
+"""mypyc puts the code of all modules into one library with this name plus `__mypyc`; each module's file loads it."""
 
-_OPTIMISATION = "2"  # 1 compiles in three quarters of the time and is 1 to 2 % slower; 3 gains nothing that shows
+_OPTIMISATION = (
+    "2"  # level 1 compiles in three quarters of the time and runs 1 to 2 % slower; level 3 is not measurably faster
+)
 _ATTEMPTS = 3
 _KEPT_BUILDS = 3
 _KEPT_OBJECTS_S = 7 * 24 * 3600.0
 
-# mypy reads the project and the standard library only. NumPy's types and the like take it 100 s, and change nothing in
-# the C code but names.
+# mypy reads only the project and the standard library. Reading the types of NumPy and others takes 100 s and changes
+# only names in the C code.
 _MYPY_OPTIONS = (
     "--config-file=",
     "--no-site-packages",
@@ -46,14 +48,14 @@ _MYPY_OPTIONS = (
 
 
 class BuildError(Exception):
-    """The modules could not be compiled; the text is one line that says why."""
+    """The modules could not be compiled; the message is one line that says why."""
 
 
 class _Compiler:
     """Compiles and links C files, keeping object files.
 
     Args:
-        objects: the folder of object files; one whose C code, headers and flags are the same is used again.
+        objects: the folder of object files; a file is reused if its C code, headers and flags are the same.
 
     Raises:
         BuildError: there is no C compiler.
@@ -76,7 +78,7 @@ class _Compiler:
         objects.mkdir(parents=True, exist_ok=True)
 
     def object_file(self, source: str, headers: bytes, flags: Sequence[str], include_dirs: Sequence[str]) -> str:
-        """Compile a C file, whose code may depend on all of `headers`."""
+        """Compile a C file that may depend on all of `headers`, and return the path of its object file."""
         state = hashlib.sha256(repr((self._compile, flags)).encode() + headers + Path(source).read_bytes())
         path = self._objects / f"{state.hexdigest()}.o"
         if path.exists():
@@ -101,10 +103,10 @@ def _run(command: Sequence[str]) -> None:
 
 
 def compile_modules(folder: Path, objects: Path) -> dict[str, Path]:
-    """Compile all modules, on every core.
+    """Compile all modules on all cores.
 
     Args:
-        folder: for the compiled modules, each in the folder of its package.
+        folder: receives the compiled modules, each in the folder of its package.
         objects: a folder of object files from earlier builds.
 
     Returns:
@@ -143,18 +145,19 @@ def compile_modules(folder: Path, objects: Path) -> dict[str, Path]:
 
 
 def _c_code(folder: Path) -> list[Any]:
-    """The extensions that mypyc makes of the modules; their C files are in `folder`.
+    """Translate the modules to C files in `folder` with mypyc, and return its list of extensions.
 
     Raises:
         BuildError: mypyc is missing, or refuses the sources.
     """
     said = StringIO()
+    cache = f"--cache-dir={BUILDS / 'mypy'}"  # not the one of a type check that runs at the same time
     try:
         from mypyc.build import mypycify
 
         with chdir(ROOT), redirect_stdout(said):
             return mypycify(
-                [*_MYPY_OPTIONS, *(f"{name.replace('.', '/')}.py" for name in MODULES)],
+                [*_MYPY_OPTIONS, cache, *(f"{name.replace('.', '/')}.py" for name in MODULES)],
                 opt_level=_OPTIMISATION,
                 debug_level="0",
                 multi_file=True,
@@ -168,9 +171,9 @@ def _c_code(folder: Path) -> list[Any]:
 
 
 def sources() -> list[str]:
-    """Files that the compiled code depends on, relative to `ROOT`: the modules and all they import of the project.
+    """Files that the compiled code depends on, relative to `ROOT`: the modules and all project files that they import.
 
-    Imports for type checking count too, because mypyc goes by types.
+    Imports for type checking count too, because mypyc generates code from types.
     """
     finder = ModuleFinder(path=[str(ROOT)])
     for name in (*MODULES, "hardware_profiles.compile"):
@@ -180,25 +183,41 @@ def sources() -> list[str]:
 
 
 def build() -> None:
-    """Add a build of the present sources to `BUILDS`, and remove the oldest.
+    """Add a build of the current sources to `BUILDS`, and remove the oldest.
 
     Raises:
-        BuildError: it failed.
+        BuildError: the build failed.
         OSError: the folder cannot be written.
     """
     BUILDS.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time():
+        if current_build() is None:
+            _build()
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Wait for builds by other processes: mypy locks its cache and fails if another process has it."""
+    import fcntl  # exists wherever a unix compiler does
+
+    with (BUILDS / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build() -> None:
     for _ in range(_ATTEMPTS):
         with tempfile.TemporaryDirectory(dir=BUILDS) as scratch:
             made = Path(scratch) / "made"
             before = source_lines(sources())
             compile_modules(made, BUILDS / "objects")
-            if before != source_lines(sources()):  # edited meanwhile
+            if before != source_lines(sources()):  # a source was edited meanwhile
                 continue
             (made / SOURCES).write_text(before)
             try:
                 made.rename(BUILDS / hashlib.sha256(before.encode()).hexdigest()[:16])
             except OSError:
-                if current_build() is None:  # no other process has made the same
+                if current_build() is None:  # no other process has made the same build
                     raise
         _remove_old()
         return
@@ -224,9 +243,9 @@ def main() -> None:
     try:
         build()
     except (BuildError, OSError) as error:
-        for listed in BUILDS.glob(f"*/{SOURCES}"):  # what they were made from is past
+        for listed in BUILDS.glob(f"*/{SOURCES}"):  # their sources have changed
             shutil.rmtree(listed.parent, ignore_errors=True)
-        print(f"not compiled, everything runs plain at half the speed: {error}", file=sys.stderr)
+        print(f"not compiled; everything runs as plain Python at half the speed: {error}", file=sys.stderr)
     else:
         print(f"compiled in {perf_counter() - began:.0f} s", file=sys.stderr)
 

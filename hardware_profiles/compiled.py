@@ -1,11 +1,11 @@
-"""Which modules run compiled, and where they come from.
+"""The modules that run compiled, and where they are loaded from.
 
-mypyc compiles `MODULES` to C. The results are the same to the byte, at about twice the speed.
+mypyc compiles `MODULES` to C. Results are identical to the byte, and runs are about twice as fast.
 
 In a checkout `python -m hardware_profiles.compile` (`make venv` runs it) puts the compiled modules into a folder of
-build/compiled, with the list of the sources that they were made from. A package imports them from there only if all of
-these sources are unchanged, so an edit is never ignored: until the next build everything runs plain. In an installed
-wheel the compiled modules lie next to their sources, and Python prefers them.
+build/compiled, with a list of the sources that they were made from. A package imports them from there only if all these
+sources are unchanged. An edit is therefore never ignored: until the next build everything runs as plain Python. In an
+installed wheel the compiled modules are next to their sources, and Python prefers them.
 
 Objects of a compiled class can be pickled and copied only if the class has a `__reduce__` or
 `@mypyc_attr(allow_interpreted_subclasses=True)`: mypyc 2.4 calls the constructor of others without arguments, and the
@@ -61,7 +61,7 @@ ROOT = Path(__file__).parent.parent
 """The folder of the project's packages."""
 
 BUILDS = ROOT / "build" / "compiled" / str(sysconfig.get_config_var("SOABI"))
-"""The builds of a checkout for this Python, one folder for each state of the sources."""
+"""The builds of a checkout for this Python version, one folder per state of the sources."""
 
 SOURCES = "sources.sha256"
 """The file of a build that lists its sources, in the format of sha256sum."""
@@ -82,7 +82,7 @@ def source_lines(names: list[str]) -> str:
 
 
 def current_build() -> Path | None:
-    """The build whose sources are as they are now; None if there is none."""
+    """The build whose sources are unchanged; None if there is none."""
     for listed in BUILDS.glob(f"*/{SOURCES}"):
         lines = listed.read_text()
         try:
@@ -95,12 +95,12 @@ def current_build() -> Path | None:
 
 @cache
 def _build_in_use() -> Path | None:
-    """The build that this process imports from, decided once, so that an edit meanwhile never mixes two builds."""
+    """The build that this process imports from. It is chosen once, so that an edit meanwhile never mixes two builds."""
     return None if forced_plain() else current_build()
 
 
 def activate(package: str, path: MutableSequence[str]) -> None:
-    """Let a package import its compiled modules where the checkout has a build of the present sources.
+    """Let a package import its compiled modules if the checkout has a build of the current sources.
 
     Args:
         package: the package's name.
@@ -118,7 +118,7 @@ def is_compiled() -> bool:
 
 
 def stale_notice() -> str | None:
-    """One line for the user of a checkout whose sources have changed since they were compiled; None otherwise."""
+    """A one-line notice if the sources of a checkout have changed since they were compiled; None otherwise."""
     if forced_plain() or _build_in_use() is not None or next(BUILDS.glob(f"*/{SOURCES}"), None) is None:
         return None
-    return "the sources have changed since they were compiled: this runs plain, at half the speed, until make venv"
+    return "the compiled modules are out of date; until `make venv` this runs as plain Python, at half the speed"

@@ -1,4 +1,4 @@
-"""Links by name, and the ones a system starts with, from links.toml."""
+"""Links by name and the default links of each system, from links.toml."""
 
 import tomllib
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class Link:
 
     Attributes:
         latency_s: seconds before the first byte arrives.
-        bandwidth_bytes_per_s: bytes a second after that.
-        source: where the two were measured.
+        bandwidth_bytes_per_s: bytes per second after that.
+        source: where latency and bandwidth were measured.
     """
 
     latency_s: float
@@ -25,7 +25,7 @@ class Link:
     source: str
 
     def times(self, gpus: int) -> "Link":
-        """The link of a group of GPUs, each sending its shard over its own."""
+        """The link of a group of GPUs, each of which sends its shard over a link like this one."""
         if gpus == 1:
             return self
         source = f"{self.source}; times {gpus} GPUs, each sending its shard"
@@ -39,10 +39,10 @@ def connector_names() -> list[str]:
 
 
 def load_connector(name: str) -> Link:
-    """What KV moves over between two GPUs with the connector of that name.
+    """Load the link between two GPUs that the connector of this name uses.
 
     Raises:
-        InputError: no such connector; the line lists those there are.
+        InputError: there is no such connector; the message lists those that exist.
     """
     links = _file()["links"]
     if name not in links:
@@ -51,7 +51,7 @@ def load_connector(name: str) -> Link:
 
 
 def system_links(system: str) -> dict[str, Link] | None:
-    """The measured links "inter_node" and "intra_node" of one GPU of a system, None where there are none."""
+    """The measured links "inter_node" and "intra_node" of one GPU of a system; None if there are none."""
     names: dict[str, str] | None = _file()["systems"].get(system)
     return None if names is None else {end: load_connector(name) for end, name in names.items()}
 

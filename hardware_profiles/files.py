@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it becomes `path` when the block ends without an error.
+    """A temporary path next to `path` to write to; it becomes `path` when the block ends without an error.
 
     The folder must be there.
     """

@@ -1,10 +1,9 @@
-"""Fitting the step law to a source of step times.
+"""Fit the step law to a source of step times.
 
-What engines do most is taken over as it is: a prompt's first chunk alone in a step gives F (less what the rest of the
-law says of it), decode steps give D piece by piece. What remains is fitted, by non-negative least squares: c_ctx and
-c_up to chunks with context, c_self to several chunks in a step, cP to mixed steps. Errors are relative, and reweighted
-towards their absolute value (iteratively reweighted least squares), since the mean absolute relative error is what a
-law is judged by.
+The most frequent steps are tabulated: steps with only a prompt's first chunk give F (minus the other terms of the law),
+and decode steps give D piece by piece. The other coefficients are fitted by non-negative least squares: c_ctx and c_up
+to chunks with context, c_self to several chunks in a step, cP to mixed steps. Errors are relative and iteratively
+reweighted towards absolute values, because a law is judged by its mean absolute relative error.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,34 +13,34 @@ import numpy.typing as npt
 from scipy.optimize import isotonic_regression, nnls
 
 from hardware_profiles.schema import StepLawSection, rounded
-from hardware_profiles.sources import Kind, Step, StepSource, steps_s
+from hardware_profiles.step_sources import Kind, Step, StepSource, steps_s
 from hardware_profiles.tables import step_law
 
 Array = npt.NDArray[np.float64]
 Counts = Sequence[int]
 
 _ROUNDS = 15
-# Relative errors below this count as equal; without it the reweighting would chase single points.
+# Smaller relative errors get no more weight; otherwise the reweighting would fit single points.
 _FLOOR = 1e-3
-# D is kept from turning negative from this mean context on. Below, where a few short sequences decode in less time than
-# a prompt of as many tokens takes, it may be a little.
+# From this mean context on, D must not be negative. At shorter contexts it may be slightly negative, because a few
+# short sequences decode in less time than a prompt of as many tokens takes.
 _ORDINARY_CONTEXT = 256
-# Tables keep the knots that leave no value in between off by more than this.
+# Tables keep enough knots that interpolation is off by no more than this.
 _KNOT_TOLERANCE = 2e-6
-# Mean contexts at which what a decode step takes beyond F and attention is averaged: NVIDIA's kernel tables jitter by
-# a microsecond from one context to the next. Long contexts are left out, where attention is not linear in the batch.
+# The constant part of a decode step is averaged over these mean contexts, because NVIDIA's kernel tables jitter by a
+# microsecond from one context to the next. Long contexts are left out: there attention is not linear in the batch.
 _CONST_CONTEXTS = range(256, 1024, 11)
-# Attention that falls by more than this towards longer contexts has a bad reading there; below, it is jitter.
+# A fall of attention by more than this towards longer contexts is a bad reading; a smaller one is jitter.
 _HUMP_S = 1e-4
 
 
 def fit(source: StepSource, steps: Mapping[Kind, Sequence[Step]]) -> StepLawSection:
-    """Fit the law to what the source says of `steps`, of single chunks without context and of decode steps.
+    """Fit the law to a source's times for `steps`, for single chunks without context and for decode steps.
 
     Args:
         source: step times.
-        steps: prefill steps, and mixed ones, each kind of which weighs the same in all, whatever its number; without
-            mixed ones, cP is as small as it can be.
+        steps: prefill steps and kinds of mixed steps; each kind of mixed steps has the same total weight, whatever its
+            number of steps. Without mixed steps, cP is as small as possible.
     """
     fresh_s = np.array([source.prefill_s(1, n, 0) for n in range(1, source.max_tokens + 1)])
     context_s, reread_s, self_s = _fit_chunks(fresh_s, steps["prefill"], steps_s(source, steps["prefill"]))
@@ -56,9 +55,9 @@ def fit(source: StepSource, steps: Mapping[Kind, Sequence[Step]]) -> StepLawSect
         chunk = (chunk_const_s, context_s, reread_s, self_s)
         return _section(token_time_s - chunk_const_s, chunk, batches, const + chunk_const_s, contexts, attention)
 
-    # Pure steps cannot tell F - cP, cP, D + cP from F, 0, D; a mixed step, which has all three, is longer by cP. The
-    # estimator pays the launch of attention twice where it adds up passes, and hardly at all in its own mixed call; cP
-    # is the least squares middle of the two, but no less than what keeps D from turning negative.
+    # F - cP, cP, D + cP and F, 0, D give the same prefill and decode steps; only mixed steps, which have all three
+    # terms, differ, by cP. The estimator counts the launch of attention twice when it adds up passes, and hardly at all
+    # in its own mixed call; cP is the least-squares compromise, but large enough that D is not negative.
     ordinary = np.array(contexts) >= min(_ORDINARY_CONTEXT, contexts[-1])
     least_s = -float((const[:, None] + _by_batch(batches, attention)[:, ordinary]).min())
     most_s = float(token_time_s[0]) / 2
@@ -74,10 +73,10 @@ def fit(source: StepSource, steps: Mapping[Kind, Sequence[Step]]) -> StepLawSect
 
 
 def _fit_chunks(fresh_s: Array, steps: Sequence[Step], seconds: Array) -> tuple[float, float, float]:
-    """c_ctx, c_up and c_self; `fresh_s` holds the time of one chunk without context by its tokens, from 1 on."""
+    """Fit c_ctx, c_up and c_self; `fresh_s` holds the time of one chunk without context by its tokens, from 1 on."""
     prompts, new, context, *_ = np.array(steps, dtype=np.float64).T
     target = 1.0 - fresh_s[(prompts * new).astype(int) - 1] / seconds
-    # Several chunks have fewer pairs of new tokens than one of as many tokens, which F was taken from.
+    # Several chunks have fewer pairs of new tokens than the single chunk of as many tokens that F was measured with.
     pairs = (prompts * new) ** 2 / 2 - prompts * new**2 / 2
     design = np.column_stack([prompts * new * context, prompts * context, -pairs]) / seconds[:, None]
     weight = np.ones_like(seconds)
@@ -90,13 +89,13 @@ def _fit_chunks(fresh_s: Array, steps: Sequence[Step], seconds: Array) -> tuple[
 
 
 def _attention(source: StepSource, batch: int, contexts: Counts) -> Array:
-    """Attention of a decode batch at each mean context of `contexts`.
+    """Attention time of a decode batch at each mean context of `contexts`.
 
-    A least squares fit of the piecewise linear function to steps at very many contexts: it has no bias on any piece,
-    where one through single readings would have their jitter, and a long run of steps would add that up.
+    The piecewise linear function is fitted by least squares to steps at very many contexts, so that it has no bias on
+    any piece. A function through single readings would take over their jitter, which adds up in a long run of steps.
     """
     sampled = _sampled_contexts(contexts[-1])
-    kv_tokens = batch * sampled + (batch - 1) // 2  # the middle of those whose mean is rounded down to this
+    kv_tokens = batch * sampled + (batch - 1) // 2  # the middle of the totals whose mean is rounded down to this
     whole_s = np.array([source.decode_s(batch, int(kv)) for kv in kv_tokens])
     attention_s = np.array([source.decode_attention_s(batch, int(kv)) for kv in kv_tokens[::50]])
     hats = np.array([np.interp(kv_tokens / batch, contexts, hat) for hat in np.eye(len(contexts))]).T
@@ -105,9 +104,9 @@ def _attention(source: StepSource, batch: int, contexts: Counts) -> Array:
 
 
 def _never_falling(measured: Array) -> Array:
-    """Attention by context, 0 or more, without the humps that single bad readings make.
+    """Attention by context, made non-negative and without the humps that single bad readings make.
 
-    A hump is cut down to what longer contexts take; an isotonic fit alone would spread it over them.
+    A hump is cut down to the value at longer contexts; an isotonic fit alone would spread it over them.
     """
     ahead_s = np.minimum.accumulate(measured[::-1])[::-1]
     cut = np.minimum(measured, ahead_s + _HUMP_S)
@@ -115,14 +114,14 @@ def _never_falling(measured: Array) -> Array:
 
 
 def _sampled_contexts(last: int) -> npt.NDArray[np.int_]:
-    """Every context up to 1024, and ever fewer of those above."""
+    """Every context up to 1024, and fewer and fewer of the longer ones."""
     parts = [np.arange(2, 1024), np.arange(1024, 4096, 3), np.arange(4096, 16384, 11), np.arange(16384, last + 1, 61)]
     sampled = np.concatenate(parts)
     return sampled[sampled <= last]
 
 
 def _decode_const(source: StepSource, batches: Counts, contexts: Counts, attention: Array) -> Array:
-    """What a decode step takes beyond its attention, by batch from 1 on."""
+    """Time of a decode step without its attention, by batch from 1 on."""
     means = np.array([mean for mean in _CONST_CONTEXTS if mean <= contexts[-1]] or contexts[1:])
     const = []
     for batch, row in enumerate(_by_batch(batches, attention), start=1):
@@ -133,7 +132,7 @@ def _decode_const(source: StepSource, batches: Counts, contexts: Counts, attenti
 
 
 def _by_batch(batches: Counts, attention: Array) -> Array:
-    """Attention at every batch from 1 on, linear between those given; shape (batches, contexts)."""
+    """Attention at every batch from 1 on, interpolated linearly; shape (batches, contexts)."""
     every = np.arange(1, batches[-1] + 1)
     return np.column_stack([np.interp(every, batches, column) for column in attention.T])
 
@@ -146,7 +145,7 @@ def _section(
     contexts: Counts,
     attention: Array,
 ) -> StepLawSection:
-    """The law as a profile file holds it."""
+    """The law in the form of a profile file."""
     tokens, sequences = _knots(token_time_s, token_time_s), _knots(const, token_time_s)
     return StepLawSection.model_validate(
         {
@@ -166,7 +165,7 @@ def _section(
 
 
 def _knots(values: Array, unit: Array) -> list[int]:
-    """Counts, from 1 on, between which `values` is linear within `_KNOT_TOLERANCE` of `unit`."""
+    """Counts, from 1 on, between which `values` is linear within `_KNOT_TOLERANCE` times `unit`."""
     tolerance = _KNOT_TOLERANCE * unit
     kept = [0, len(values) - 1]
     open_ends = [(0, len(values) - 1)]

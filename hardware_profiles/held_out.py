@@ -1,4 +1,4 @@
-"""A profile's law held against steps that its fit did not see."""
+"""The errors of a profile's law on steps that were held out of its fit."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -9,8 +9,8 @@ import numpy.typing as npt
 from hardware_profiles.errors import InputError
 from hardware_profiles.estimator import LIBRARY, Estimator
 from hardware_profiles.schema import ProfileFile
-from hardware_profiles.sources import Kind, Step, steps_s
 from hardware_profiles.step_law import StepLaw
+from hardware_profiles.step_sources import Kind, Step, steps_s
 from hardware_profiles.steps import KINDS, draw
 from hardware_profiles.tables import step_law
 
@@ -19,19 +19,19 @@ RECOMPUTED_STEPS = 1000
 
 
 class HeldOut(NamedTuple):
-    """Steps of one kind: what was measured, and what the law says; seconds, shape (steps,)."""
+    """Measured and modelled times of steps of one kind, in seconds, shape (steps,)."""
 
     measured_s: Array
     law_s: Array
 
     @property
     def error(self) -> Array:
-        """Relative error of each."""
+        """Relative error of each step."""
         return self.law_s / self.measured_s - 1.0
 
 
 def sample(file: ProfileFile) -> dict[Kind, HeldOut]:
-    """By the steps that the profile carries."""
+    """Compare the law with the held-out steps that the profile stores."""
     law = step_law(file.step_law)
     kept = file.provenance.held_out.sample
     readings = {kind: getattr(kept, kind) for kind in KINDS if getattr(kept, kind) is not None}
@@ -39,7 +39,7 @@ def sample(file: ProfileFile) -> dict[Kind, HeldOut]:
 
 
 def recomputed(file: ProfileFile, seed: int) -> dict[Kind, HeldOut] | None:
-    """By new draws from the estimator, None where the profile was not made from it or it is not installed."""
+    """Compare the law with new random steps; None if the profile is not from the estimator or it is not installed."""
     provenance = file.provenance
     if provenance.library != LIBRARY:
         return None

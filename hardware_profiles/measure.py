@@ -1,10 +1,11 @@
-"""`python -m hardware_profiles.measure`: time engine steps of a model shape on the GPU at hand.
+"""`python -m hardware_profiles.measure`: time engine steps of a model shape on this machine's GPU.
 
     python -m hardware_profiles.measure --model mine --layers 32 --hidden 4096 --ffn 14336 --out readings.json
 
-writes prefill, decode and mixed steps of a dense transformer of that shape (what is not given is Qwen3-8B's) in PyTorch
-(bf16, scaled_dot_product_attention), medians by CUDA events after a warm-up, to the kind of file that `python -m
-hardware_profiles.calibrate --readings` takes. Without a CUDA GPU: one line, exit code 2.
+times prefill, decode and mixed steps of a dense transformer of that shape in PyTorch (bf16,
+scaled_dot_product_attention) and writes their medians, by CUDA events after a warm-up, to a file for `python -m
+hardware_profiles.calibrate --readings`. The defaults of the shape are those of Qwen3-8B. Without a CUDA GPU the command
+prints one line and exits with code 2.
 """
 
 import argparse
@@ -23,21 +24,21 @@ from hardware_profiles.cli import Parser, run_main
 from hardware_profiles.errors import InputError
 from hardware_profiles.readings import DecodeReadings, PrefillReadings, ReadingsFile
 from hardware_profiles.schema import rounded, step_readings, write_json_file
-from hardware_profiles.sources import Step
 from hardware_profiles.step_law import CONTEXT_GRAIN_TOKENS
+from hardware_profiles.step_sources import Step
 from hardware_profiles.steps import ladder
 from hardware_profiles.transformer import Shape, Transformer
 
 Timer = Callable[[Step], float]
 
 _ELEMENT_BYTES = 2  # bf16
-_MEMORY_FRACTION = 0.9  # of the GPU's memory, as vLLM takes by default
-_POOL_BYTES = 4e9  # KV that steps read from: far more than a cache holds
+_MEMORY_FRACTION = 0.9  # share of the GPU's memory, as vLLM's default
+_POOL_BYTES = 4e9  # KV that steps read from: far more than fits into the GPU's caches
 _DRAW_SEED = 20261121
 
 
 class Limits(NamedTuple):
-    """How far steps go, and how many are read: the largest prompt, batch and context, and draws of each kind."""
+    """The largest prompt, batch and context to time, and the number of held-out steps of each kind."""
 
     tokens: int
     batch: int
@@ -46,7 +47,7 @@ class Limits(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """What is read: prompts alone, decode batches by context, other steps, and steps to hold a law against."""
+    """The steps to time: prompts alone, decode batches by context, other steps, and held-out steps to test a law on."""
 
     prefill_tokens: list[int]
     batches: list[int]
@@ -56,7 +57,7 @@ class Grid(NamedTuple):
 
 
 def grid(limits: Limits) -> Grid:
-    """The steps to read, none larger than `limits`; contexts on the law's grain."""
+    """The steps to time, none larger than `limits`; contexts are multiples of `CONTEXT_GRAIN_TOKENS`."""
     largest_chunk = max(2, limits.tokens - limits.batch)
     contexts = [0, *ladder(64, limits.context_tokens, 2, 3)]
     fitted = [
@@ -87,7 +88,7 @@ def _decode_contexts(limits: Limits) -> list[int]:
 
 
 def _held_out(limits: Limits, largest_chunk: int) -> list[Step]:
-    """Steps of each kind with every count drawn log-uniformly."""
+    """Random steps of each kind; every count is drawn log-uniformly."""
     rng = np.random.default_rng(_DRAW_SEED)
 
     def pick(low: int, high: int) -> int:
@@ -103,7 +104,7 @@ def _held_out(limits: Limits, largest_chunk: int) -> list[Step]:
 
 
 def read_all(timer: Timer, plan: Grid) -> tuple[PrefillReadings, DecodeReadings, list[float], list[float]]:
-    """Time every step of the grid: prompts alone, decode batches, fitted and held-out steps."""
+    """Time every step of the grid: prompts alone, decode batches, fitted steps and held-out steps."""
     prefill_s = [rounded(timer(Step(1, tokens, 0, 0, 0))) for tokens in plan.prefill_tokens]
     decode_s = [[rounded(timer(Step(0, 0, 0, batch, context))) for context in plan.contexts] for batch in plan.batches]
     return (
@@ -115,14 +116,14 @@ def read_all(timer: Timer, plan: Grid) -> tuple[PrefillReadings, DecodeReadings,
 
 
 def median_s(run: Callable[[], float], warm_up: int, repeats: int) -> float:
-    """The median of `repeats` timings in seconds, after `warm_up` that are thrown away."""
+    """The median of `repeats` timings in seconds, after `warm_up` timings that are discarded."""
     for _ in range(warm_up):
         run()
     return statistics.median(run() for _ in range(repeats))
 
 
 def cuda_timer(model: Transformer, warm_up: int, repeats: int) -> Timer:
-    """Times steps of a model on the current CUDA device by events."""
+    """A timer of a model's steps on the current CUDA device, by CUDA events."""
     event: Any = torch.cuda.Event  # untyped in torch
 
     def once(step: Step) -> float:
@@ -137,10 +138,10 @@ def cuda_timer(model: Transformer, warm_up: int, repeats: int) -> Timer:
 
 
 def kv_capacity_tokens(shape: Shape, memory_bytes: int) -> int:
-    """Tokens of KV that fit beside the weights.
+    """Tokens of KV that fit into the GPU's memory next to the weights.
 
     Raises:
-        InputError: not even the weights fit.
+        InputError: the weights alone do not fit.
     """
     left = int(_MEMORY_FRACTION * memory_bytes) - shape.weights * _ELEMENT_BYTES
     tokens = left // shape.kv_bytes_per_token(_ELEMENT_BYTES)
@@ -152,8 +153,8 @@ def kv_capacity_tokens(shape: Shape, memory_bytes: int) -> int:
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     """Parse and check the command line."""
     parser = Parser(prog="python -m hardware_profiles.measure", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--model", default="Qwen/Qwen3-8B", help="what to call the model (default: %(default)s)")
-    for name, usual, said in (
+    parser.add_argument("--model", default="Qwen/Qwen3-8B", help="name of the model (default: %(default)s)")
+    for name, default, meaning in (
         ("layers", 36, "decoder layers"),
         ("hidden", 4096, "width of the residual stream"),
         ("heads", 32, "query heads"),
@@ -162,7 +163,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         ("ffn", 12288, "inner width of the gated feed-forward block"),
         ("vocab", 151936, "entries of the vocabulary"),
     ):
-        parser.add_argument(f"--{name}", type=int, default=usual, help=f"{said} (default: %(default)s)")
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("readings.json"), help="file to write (default: %(default)s)")
     parser.add_argument("--max-tokens", type=int, default=8704, help="largest step, tokens (default: %(default)s)")
     parser.add_argument("--max-batch", type=int, default=256, help="largest decode batch (default: %(default)s)")
@@ -170,8 +171,8 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--held-out", type=int, default=40, help="steps of each kind to hold out (default: %(default)s)"
     )
-    parser.add_argument("--warm-up", type=int, default=3, help="timings thrown away (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=10, help="timings of each median (default: %(default)s)")
+    parser.add_argument("--warm-up", type=int, default=3, help="timings to discard first (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=10, help="timings per median (default: %(default)s)")
     args = parser.parse_args(argv)
     for name in ("max_batch", "held_out", "repeats"):
         if getattr(args, name) < 1:
@@ -197,7 +198,7 @@ def main() -> None:
     argv = sys.argv[1:]
     args = parse_args(argv)
     if not torch.cuda.is_available():
-        raise InputError("no CUDA GPU here: torch.cuda.is_available() is false")
+        raise InputError("this machine has no CUDA GPU: torch.cuda.is_available() is false")
     shape: Shape = args.shape
     device = torch.cuda.get_device_properties(0)
     capacity = kv_capacity_tokens(shape, device.total_memory)

@@ -1,4 +1,4 @@
-"""What `calibrate` fits and holds out, by source of step times: the estimator, measured readings, a composite."""
+"""The steps that `calibrate` fits and holds out, for each source of step times: estimator, readings or composite."""
 
 import argparse
 import hashlib
@@ -12,7 +12,7 @@ from hardware_profiles.connectors import Link, system_links
 from hardware_profiles.errors import InputError
 from hardware_profiles.estimator import LIBRARY, Estimator
 from hardware_profiles.readings import Readings, read_readings
-from hardware_profiles.sources import Kind, Step, StepSource
+from hardware_profiles.step_sources import Kind, Step, StepSource
 from hardware_profiles.steps import KINDS, draw, draw_description, grid, grid_description
 
 HELD_OUT_STEPS = 2000
@@ -20,15 +20,15 @@ HELD_OUT_SEED = 20261121
 
 
 class Plan(NamedTuple):
-    """Everything that differs between sources.
+    """Everything in a profile that depends on the source of step times.
 
     Attributes:
-        source: where step times come from.
+        source: the source of step times.
         fitted: the steps to fit.
-        held_out: the steps to hold the law against.
-        provenance: what the profile says of it, the common parts apart.
+        held_out: the steps to test the law on.
+        provenance: the parts of the profile's provenance that depend on the source.
         model: model identifier.
-        kv_bytes_per_token: KV bytes a token over all GPUs.
+        kv_bytes_per_token: KV bytes per token over all GPUs.
         kv_capacity_tokens: tokens that fit.
         links: the profile's links, "inter_node" and "intra_node".
     """
@@ -44,17 +44,17 @@ class Plan(NamedTuple):
 
 
 def _draws(kinds: Sequence[Kind], kv_capacity_tokens: int) -> tuple[dict[Kind, list[Step]], dict[str, Any]]:
-    """Random held-out steps of each kind, and what the profile says of them."""
+    """Draw held-out steps of each kind, and describe them for the profile."""
     rng = np.random.default_rng(HELD_OUT_SEED)
     steps = {kind: draw(kind, HELD_OUT_STEPS, kv_capacity_tokens, rng) for kind in kinds}
     return steps, {"steps_of_each_kind": HELD_OUT_STEPS, "seed": HELD_OUT_SEED, "drawn": draw_description()}
 
 
 def plan_estimator(args: argparse.Namespace) -> Plan:
-    """Step times by aiconfigurator-core, for any steps.
+    """Plan a calibration by aiconfigurator-core, which has times for any step.
 
     Raises:
-        InputError: it is not installed, or cannot serve the model on the system.
+        InputError: the library is not installed, or cannot serve the model on the system.
     """
     estimator = Estimator(args.model, args.system, args.backend, args.tp)
     kv = estimator.kv_size()
@@ -84,10 +84,10 @@ def plan_estimator(args: argparse.Namespace) -> Plan:
 
 
 def plan_readings(args: argparse.Namespace) -> Plan:
-    """Step times of a file: a composite's formula for any steps, or measured steps as they are.
+    """Plan a calibration by a file: a composite's formula, which has times for any step, or measured steps.
 
     Raises:
-        InputError: a faulty file, or options that do not go with it.
+        InputError: the file is invalid, or the options do not fit it.
     """
     file = read_readings(args.readings)
     capacity = args.kv_capacity_tokens
@@ -118,13 +118,13 @@ def plan_readings(args: argparse.Namespace) -> Plan:
         nature = f"{NOT_MEASURED}: {file.kind}"
         if args.anchor:
             anchors = ", ".join(f"{tokens} tokens {seconds * 1e3:g} ms" for tokens, seconds in args.anchor)
-            nature += f"; then anchored: beside {args.anchor_batch} decodes a chunk without context adds: {anchors}"
+            nature += f"; then anchored: next to {args.anchor_batch} decodes a chunk without context adds: {anchors}"
             nature += f" ({args.anchor_source})"
         provenance |= {"nature": nature, "backend": args.backend, "backend_version": "as composed"}
         provenance |= {"grid": grid_description(fitted), "held_out": drawn}
     else:
         if args.anchor:
-            raise InputError(f"{args.readings}: --anchor is for composite files, this one holds measured steps")
+            raise InputError(f"{args.readings}: --anchor is for composite files, but this one holds measured steps")
         source = Readings(file)
         fitted = {kind: file.fitted.of_kind(kind) for kind in ("prefill", "mixed")}
         held_out = {kind: file.held_out.of_kind(kind) for kind in ("prefill", "decode", "mixed")}

@@ -1,4 +1,4 @@
-"""A loaded hardware profile: everything a simulation needs to know of a machine and a model on it."""
+"""A loaded hardware profile: everything that a simulation needs to know about a machine and its model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -22,13 +22,15 @@ class Profile:
     Attributes:
         name: the profile's name.
         model: model identifier.
-        law: step law an engine runs by: kernels plus the decode overhead.
+        law: step law that engines run by: the kernels plus the decode overhead.
         kernel_law: step law of the kernels alone, as fitted.
-        kv_bytes_per_token: bytes of KV cache a token, over all GPUs of the group.
+        kv_bytes_per_token: bytes of KV cache per token, over all GPUs of the group.
         kv_capacity_tokens: tokens of KV cache that fit.
         inter_node: link to an engine on another host.
         intra_node: link to an engine on the same host.
-        provenance: where the numbers come from, as in the file.
+        provenance: the sources of the numbers, copied from the file.
+        max_context_tokens: the longest prompt plus output that the model was published for; None: unknown. No simulated
+            number depends on it.
     """
 
     name: str
@@ -40,9 +42,10 @@ class Profile:
     inter_node: Link
     intra_node: Link
     provenance: Mapping[str, Any] = field(hash=False)
+    max_context_tokens: int | None = None
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        # A shipped profile goes to another process by its name: its tables take longer to pickle than many a run.
+        # A shipped profile is pickled as its name: pickling its tables would take longer than a short run.
         if self.name in profile_names() and _shipped(self.name) is self:
             return _shipped, (self.name,)
         return Profile, tuple([getattr(self, each.name) for each in fields(self)])
@@ -52,15 +55,15 @@ class Profile:
         return self.kernel_law.time_s(chunks, decode_batch, decode_kv_tokens)
 
     def with_connector(self, name: str) -> "Profile":
-        """The same machine whose KV moves over another link between nodes: a name that `load_connector` knows.
+        """The same machine with another link between hosts: a name that `load_connector` knows.
 
-        It replaces `inter_node`, times the GPUs of a tensor-parallel group, and nothing else; `provenance` says so.
+        Only `inter_node` changes, to one such link per GPU of a tensor-parallel group; `provenance` records the change.
 
         Raises:
-            InputError: no such connector.
+            InputError: there is no such connector.
         """
         link = load_connector(name).times(int(self.provenance.get("tp", 1)))
-        note = f"{name}, in place of inter_node: {self.inter_node.source}"
+        note = f"{name}, instead of inter_node: {self.inter_node.source}"
         return replace(self, inter_node=link, provenance={**self.provenance, "connector": note})
 
 
@@ -73,22 +76,22 @@ def load_profile(name_or_path: str | Path) -> Profile:
     """Load a shipped profile by name, or any profile file by its path.
 
     Raises:
-        InputError: no such profile, or a faulty file; one line naming the file and the key.
+        InputError: there is no such profile, or the file is invalid; the message names the file and the key.
     """
     text = str(name_or_path)
     return _shipped(text) if text in profile_names() else from_file(read_profile(text))
 
 
-@cache  # so that environments share one table of some megabytes
+@cache  # so that all environments share one table of some megabytes
 def _shipped(name: str) -> Profile:
     return from_file(read_profile(name))
 
 
 def read_profile(name_or_path: str | Path) -> ProfileFile:
-    """The file of a profile, as `load_profile` finds it.
+    """Read the file of a profile, found as by `load_profile`.
 
     Raises:
-        InputError: as `load_profile`.
+        InputError: see `load_profile`.
     """
     text = str(name_or_path)
     if text in profile_names():
@@ -101,7 +104,7 @@ def read_profile(name_or_path: str | Path) -> ProfileFile:
 
 
 def from_file(file: ProfileFile) -> Profile:
-    """The profile that a file holds."""
+    """Convert a profile file to the profile that simulations use."""
     kernel_law = step_law(file.step_law)
     return Profile(
         name=file.name,
@@ -114,6 +117,7 @@ def from_file(file: ProfileFile) -> Profile:
         intra_node=_link(file.links.intra_node),
         provenance=file.provenance.model_dump(exclude_none=True, exclude={"held_out": {"sample"}})
         | {"decode_overhead": file.decode_overhead.model_dump()},
+        max_context_tokens=file.max_context_tokens,
     )
 
 

@@ -1,4 +1,4 @@
-"""A file of measured step times, as `python -m hardware_profiles.measure` writes it, and a `StepSource` over it."""
+"""Files of measured step times, as written by `python -m hardware_profiles.measure`, and a `StepSource` for them."""
 
 from pathlib import Path
 from typing import Annotated, Self
@@ -8,12 +8,12 @@ from pydantic import Field, model_validator
 
 from hardware_profiles.composite import CompositeFile
 from hardware_profiles.schema import Count, Positive, Section, StepReadings, Text, check_knots, read_json_file
-from hardware_profiles.sources import Kind, Step
 from hardware_profiles.step_law import CONTEXT_GRAIN_TOKENS
+from hardware_profiles.step_sources import Kind, Step
 
 
 class PrefillReadings(Section):
-    """Seconds of a step of one prompt of so many tokens, without context."""
+    """Times of steps with one prompt without context, by its tokens."""
 
     tokens: list[Count]
     seconds: list[Positive]
@@ -25,7 +25,7 @@ class PrefillReadings(Section):
 
 
 class DecodeReadings(Section):
-    """Seconds of decode steps: a row for each batch, in it one for each context (of all its sequences)."""
+    """Times of decode steps: one row per batch size, one column per context (all sequences have the same)."""
 
     sequences: list[Count]
     context_tokens: list[Annotated[int, Field(gt=0, multiple_of=CONTEXT_GRAIN_TOKENS)]]
@@ -45,7 +45,7 @@ class DecodeReadings(Section):
 
 
 class ReadingsFile(Section):
-    """A whole readings file: what was measured on what, and the readings (medians)."""
+    """A readings file: the model, the GPU and the software, and the readings (medians)."""
 
     model: Text
     nature: Text
@@ -78,13 +78,13 @@ class ReadingsFile(Section):
 
 
 class Readings:
-    """A `StepSource` by the readings of a file, linear between them; whole steps only as read."""
+    """A `StepSource` that interpolates the readings of a file linearly; it knows other whole steps only as measured."""
 
     def __init__(self, file: ReadingsFile) -> None:
         self.file = file
         decode = file.decode
         table = np.array(decode.seconds)
-        # At no context what the first two say, so that a batch's line begins somewhere.
+        # The value at context 0 is extrapolated from the first two contexts.
         first, second = decode.context_tokens[:2]
         start = np.clip(table[:, 0] - (table[:, 1] - table[:, 0]) * first / (second - first), 0.0, table[:, 0])
         self._decode_s = np.column_stack([start, table])
@@ -97,31 +97,31 @@ class Readings:
 
     @property
     def max_tokens(self) -> int:
-        """The longest prompt read."""
+        """Tokens of the longest prompt measured."""
         return self.file.prefill.tokens[-1]
 
     @property
     def decode_knots(self) -> tuple[list[int], list[int]]:
-        """What was read."""
+        """The batches and contexts measured, and context 0."""
         return self.file.decode.sequences, self._contexts
 
     def prefill_s(self, prompts: int, new_tokens: int, context_tokens: int) -> float:
-        """One prompt without context, linear between those read."""
+        """Time of one prompt without context, interpolated."""
         if (prompts, context_tokens) != (1, 0):
-            raise ValueError("other prefill steps are known only as read")
+            raise ValueError("only single prompts without context can be interpolated")
         return float(np.interp(new_tokens, self.file.prefill.tokens, self.file.prefill.seconds))
 
     def decode_s(self, batch: int, kv_tokens: int) -> float:
-        """A decode step, linear between batches and contexts read."""
+        """Time of a decode step, interpolated between batches and contexts."""
         rows = [float(np.interp(kv_tokens / batch, self._contexts, row)) for row in self._decode_s]
         return float(np.interp(batch, self.file.decode.sequences, rows))
 
     def decode_attention_s(self, batch: int, kv_tokens: int) -> float:
-        """What the context adds to a decode step."""
+        """Time that the context adds to a decode step."""
         return self.decode_s(batch, kv_tokens) - self.decode_s(batch, 0)
 
     def step_s(self, step: Step) -> float:
-        """A whole step that the file holds."""
+        """Time of a whole step of the file."""
         return self._step_s[step]
 
 
@@ -129,10 +129,10 @@ def read_readings(path: Path) -> ReadingsFile | CompositeFile:
     """Read and check a readings file, measured or composed.
 
     Raises:
-        InputError: as `schema.read_json_file`.
+        InputError: see `schema.read_json_file`.
     """
     try:
         composed = '"F_knots_tokens"' in path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        composed = False  # read_json_file says what is wrong
+        composed = False  # read_json_file raises the error
     return read_json_file(path, CompositeFile) if composed else read_json_file(path, ReadingsFile)

@@ -1,4 +1,4 @@
-"""The profile file: what its JSON holds, and the one line a faulty file is answered with."""
+"""The format of profile files (JSON), and one-line errors for invalid ones."""
 
 import json
 import re
@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hardware_profiles.errors import InputError
 from hardware_profiles.files import replacing
-from hardware_profiles.sources import Kind, Step
 from hardware_profiles.step_law import CONTEXT_GRAIN_TOKENS
+from hardware_profiles.step_sources import Kind, Step
 
 Text = Annotated[str, Field(min_length=1)]
 Whole = Annotated[int, Field(ge=0)]
@@ -23,13 +23,13 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
-    """Part of a file: no unknown key, no missing key, no silent conversion."""
+    """Part of a file. Unknown keys, missing keys and values of another type are errors."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class LinkSection(Section):
-    """A link between two engines: latency_s + bytes / bandwidth_bytes_per_s, and where that was measured."""
+    """A link between two engines, on which n bytes take latency_s + n / bandwidth_bytes_per_s, and its source."""
 
     latency_s: NonNegative
     bandwidth_bytes_per_s: Positive
@@ -44,7 +44,7 @@ class LinksSection(Section):
 
 
 class TokenTimeSection(Section):
-    """F of the step law as knots: seconds for a step of so many tokens, linear between knots."""
+    """F of the step law as knots: seconds of a step by its tokens, linear between knots."""
 
     tokens: list[Count]
     seconds: list[Positive]
@@ -59,9 +59,9 @@ class TokenTimeSection(Section):
 
 
 class DecodeConstSection(Section):
-    """What a decode step takes beyond F and its attention, by batch, linear between knots.
+    """Time of a decode step beyond F and its attention, by batch, linear between knots.
 
-    Negative where F holds, for the sake of mixed steps, what a decode step does not take.
+    It is negative if F, which mixed steps need too, is longer than the rest of a decode step.
     """
 
     sequences: list[Count]
@@ -74,9 +74,9 @@ class DecodeConstSection(Section):
 
 
 class DecodeAttentionSection(Section):
-    """Attention of a decode step: seconds by batch (a row each) and mean context, linear between knots of both.
+    """Attention time of a decode step by batch (one row each) and mean context, linear between knots of both.
 
-    The first context is 0; beyond the last one the line goes on. Batches beyond the last one are refused.
+    The first context is 0; longer contexts than the last are extrapolated. Larger batches than the last are errors.
     """
 
     sequences: list[Count]
@@ -112,7 +112,7 @@ def _check_increases(key: str, counts: Sequence[int]) -> None:
 
 
 class StepLawSection(Section):
-    """The step law as fitted to kernels alone; see `step_law.StepLaw` for each coefficient."""
+    """The step law fitted to kernels alone; see `step_law.StepLaw` for each coefficient."""
 
     token_time: TokenTimeSection
     chunk_const_s: NonNegative
@@ -124,14 +124,14 @@ class StepLawSection(Section):
 
 
 class OverheadSection(Section):
-    """Seconds a decode step takes beyond the fitted kernels, and who says so."""
+    """Seconds that a decode step takes beyond the fitted kernels, and their source."""
 
     step_s: NonNegative
     source: Text
 
 
 class StepReadings(Section):
-    """Whole steps as columns, `sources.Step`'s and seconds."""
+    """Whole steps as columns: the fields of `step_sources.Step`, and seconds."""
 
     prompts: list[Whole]
     new_tokens: list[Whole]
@@ -164,13 +164,13 @@ class StepReadings(Section):
 
 
 def step_readings(steps: Sequence[Step], seconds: Sequence[float]) -> StepReadings:
-    """The section that holds these."""
+    """Put steps and their times into a section."""
     columns = dict(zip(Step._fields[:-1], map(list, zip(*[step[:-1] for step in steps], strict=True)), strict=True))
     return StepReadings.model_validate({**columns, "seconds": [rounded(s) for s in seconds]})
 
 
 def rounded(value: float) -> float:
-    """Eight digits: far below any error here, short in a file, and a monotone table stays one."""
+    """Round to eight digits: short in a file, more exact than any measurement, and monotone tables stay monotone."""
     return float(f"{value:.8g}")
 
 
@@ -186,8 +186,9 @@ class SampleSection(Section):
 class HeldOutSection(Section):
     """Mean absolute relative error on steps that the fit did not see, in percent, by kind of step.
 
-    `mixed` is a chunk at a stated context beside decodes, `averaged` aiconfigurator-core's own mixed call, which other
-    sources do not have. The first of the steps are kept as a sample, so that the law can be held against them anywhere.
+    `mixed` steps have chunks at stated contexts and decodes; `averaged` steps are aiconfigurator-core's own mixed call,
+    which other sources do not have. The first steps of each kind are kept as a sample, so that the law can be checked
+    without the source.
     """
 
     steps_of_each_kind: Count
@@ -201,10 +202,10 @@ class HeldOutSection(Section):
 
 
 class ProvenanceSection(Section):
-    """Where the step law and the KV sizes come from.
+    """The sources of the step law and the KV sizes.
 
     `nature` says in words what the numbers are: measured kernels, measured steps, or a composition that is neither.
-    `library` is the program or file that the step times were taken from.
+    `library` is the program or file that provided the step times.
     """
 
     nature: Text
@@ -222,7 +223,7 @@ class ProvenanceSection(Section):
 
 
 class ProfileFile(Section):
-    """A whole profile file."""
+    """A profile file."""
 
     name: Text
     model: Text
@@ -230,6 +231,7 @@ class ProfileFile(Section):
     step_law: StepLawSection
     kv_bytes_per_token: Count
     kv_capacity_tokens: Count
+    max_context_tokens: Count | None = None
     links: LinksSection
     decode_overhead: OverheadSection
 
@@ -241,8 +243,8 @@ def read_json_file(path: Path, model: type[Checked]) -> Checked:
     """Read and check a JSON file.
 
     Raises:
-        InputError: not readable, not JSON, or a key that is unknown, missing or holds a wrong value; the
-            line names the file and the first such key.
+        InputError: the file is not readable or not JSON, or a key is unknown, missing or has a wrong value; the message
+            names the file and the first such key.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -260,9 +262,9 @@ def read_json_file(path: Path, model: type[Checked]) -> Checked:
 
 
 def write_json_file(path: Path, content: BaseModel) -> None:
-    """Write a file whole or not at all: to a temporary name, then renamed. Each list of numbers is one line."""
+    """Write a JSON file atomically, with each list of numbers on one line."""
     text = json.dumps(content.model_dump(exclude_none=True), indent=1)
-    # One number a line would make a file of thousands of lines.
+    # With one line per number, the file would have thousands of lines.
     text = re.sub(r"\[[^][{}]*\]", lambda match: " ".join(match[0].split()), text)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -1,16 +1,16 @@
-"""The step law: how long one step of a continuous-batching engine takes.
+"""The step law: a formula for the time of one step of a continuous-batching engine.
 
     T = F[n_tok] + (n > 0) * (cP + sum((c_ctx * n_i + c_up) * ctx_i) + c_self * sum(n_i^2) / 2)
                  + (B > 0) * D(B, KV)
 
-n_tok counts every token of the step (chunk tokens n = sum(n_i) and one for each of the B decoding
-sequences), n_i and ctx_i are the new and the context tokens of chunk i, KV is the summed context of the
-decoding sequences. F holds what every token passes through (matrix products, norms); the rest is attention.
+n_tok counts every token of the step: n = sum(n_i) chunk tokens, and one for each of the B decoding sequences. n_i and
+ctx_i are the new and the context tokens of chunk i; KV is the summed context of the decoding sequences. F is the time
+of the work on every token (matrix products, norms); the other terms are attention.
 
-D is linear in KV piece by piece, as the measured kernels are (a context token of Qwen3-8B on an A100 costs 80 to
-140 ns, by batch and by context; one straight line for each batch is up to 7 % off). A piece covers about a tenth of its
-mean context KV / B. Within a run of decode steps B is constant and the mean context grows by one token a step, so a
-run is closed as long as it stays on one piece, which it mostly does.
+D is piecewise linear in KV, like the measured kernels: a context token of Qwen3-8B on an A100 costs 80 to 140 ns,
+depending on batch and context, and one straight line per batch is up to 7 % off. A piece covers about a tenth of its
+mean context KV / B. In a run of decode steps B is constant and the mean context grows by one token per step, so the
+run's time has a closed form on each piece, and most runs stay on one.
 """
 
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ from math import inf
 from typing import NamedTuple
 
 CONTEXT_GRAIN_TOKENS = 16
-"""Pieces of D begin and end at multiples of this mean context, so that one is found by a division."""
+"""Pieces of D begin and end at multiples of this mean context, so that a division finds the piece."""
 
 
 Line = tuple[float, float, float]
-"""A piece of D: base_s, kv_s and end; up to a summed context of `end` tokens D is base_s + kv_s * KV, seconds."""
+"""A piece of D: (base_s, kv_s, end). Up to a summed context of `end` tokens, D = base_s + kv_s * KV seconds."""
 
 
 class DecodePieces(NamedTuple):
     """D of the step law.
 
     Attributes:
-        piece_at: which line holds where the mean context is in [i, i + 1) * `CONTEXT_GRAIN_TOKENS`, at index i; beyond,
-            the last line goes on.
-        lines: the lines of each batch (at index B; index 0 has none), in order of context; the last one's end is inf.
+        piece_at: at index i, the index of the line for mean contexts in [i, i + 1) * `CONTEXT_GRAIN_TOKENS`; longer
+            contexts use the last line.
+        lines: the lines of each batch at index B, in order of context (none at index 0); the last line's end is inf.
     """
 
     piece_at: tuple[int, ...]
@@ -41,23 +41,23 @@ class DecodePieces(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StepLaw:
-    """Coefficients of the step law; plain floats, because a simulation evaluates it millions of times.
+    """Coefficients of the step law, in plain floats because a simulation evaluates it millions of times.
 
     Attributes:
-        token_time_s: F, dense: seconds for a step of n tokens at index n, 0 <= n <= `max_step_tokens`.
-        chunk_const_s: cP, seconds for having any prompt chunk in the step.
+        token_time_s: F: seconds for a step of n tokens at index n, 0 <= n <= `max_step_tokens`.
+        chunk_const_s: cP, seconds that a step takes more if it has any prompt chunk.
         chunk_context_s: c_ctx, seconds per (new token x context token) of a chunk.
-        chunk_reread_s: c_up, seconds per context token of a chunk, however few its new tokens: latent attention
-            projects all of a chunk's context up again. 0 for other models.
+        chunk_reread_s: c_up, seconds per context token of a chunk, however few its new tokens, because latent
+            attention projects the whole context up again for each chunk. 0 for other models.
         chunk_self_s: c_self, seconds per pair of new tokens of a chunk; a chunk of n has n^2 / 2 of them.
         decode_const_s: see `decode_kv_s`.
         decode_seq_s: see `decode_kv_s`.
-        decode_kv_s: dense, as long as `token_time_s`; the straight line decode_const_s + decode_seq_s * B +
-            decode_kv_s[B] * KV is D where there are no pieces, and else near D where contexts are ordinary.
+        decode_kv_s: one value per batch, as many as in `token_time_s`. The straight line decode_const_s + decode_seq_s
+            * B + decode_kv_s[B] * KV is D if there are no pieces; otherwise it approximates D at ordinary contexts.
         pieces: D; None: D is that straight line.
     """
 
-    # The tables are no part of the hash, which would take longer than making a cluster; equality compares them.
+    # The tables are not hashed, which would take longer than making a cluster; equality compares them.
     token_time_s: tuple[float, ...] = field(repr=False, hash=False)
     chunk_const_s: float
     chunk_context_s: float
@@ -69,7 +69,7 @@ class StepLaw:
     chunk_reread_s: float = 0.0
 
     def __reduce__(self) -> tuple[type["StepLaw"], tuple[object, ...]]:
-        # Pickles and deep copies go through the constructor: compiled, a frozen object cannot be filled later.
+        # Pickling and deep copying call the constructor: a compiled frozen object cannot be filled later.
         return StepLaw, tuple([getattr(self, each.name) for each in fields(self)])
 
     @property
@@ -83,7 +83,7 @@ class StepLaw:
         return self.max_step_tokens if self.pieces is None else len(self.pieces.lines) - 1
 
     def decode_line(self, decode_batch: int, decode_kv_tokens: int) -> Line:
-        """The piece of D that a batch is on.
+        """The piece of D that holds for a batch.
 
         Args:
             decode_batch: decoding sequences, 1 to `max_decode_batch`.
@@ -98,7 +98,7 @@ class StepLaw:
             return lines[decode_batch][-1]
 
     def attention_s(self, new_tokens: float, context_tokens: float) -> float:
-        """Seconds that a chunk adds to its step for attention: c_ctx, c_up and c_self of the law."""
+        """Seconds that a chunk's attention adds to its step: the terms with c_ctx, c_up and c_self."""
         context_s = context_tokens * (self.chunk_context_s * new_tokens + self.chunk_reread_s)
         return context_s + self.chunk_self_s * 0.5 * new_tokens * new_tokens
 
@@ -107,7 +107,7 @@ class StepLaw:
         return new_tokens * (self.chunk_context_s * new_tokens + self.chunk_reread_s)
 
     def decode_s(self, decode_batch: int, decode_kv_tokens: float) -> float:
-        """D(B, KV), seconds: what `decode_batch` >= 1 decoding sequences add to their step beyond their tokens."""
+        """D(B, KV): seconds that `decode_batch` >= 1 decoding sequences add to their step beyond F of their tokens."""
         base_s, kv_s, _ = self.decode_line(decode_batch, int(decode_kv_tokens))
         return base_s + kv_s * decode_kv_tokens
 
@@ -118,12 +118,12 @@ class StepLaw:
 
         Args:
             new_tokens: tokens of the chunk, >= 1.
-            context_tokens: tokens of its prompt computed before.
+            context_tokens: tokens of its prompt that are already computed.
             decode_batch: sequences that decode in the step.
             decode_s: D(B, KV) of these sequences, seconds; 0 without any.
         """
         step_s = self.token_time_s[new_tokens + decode_batch] + self.chunk_const_s + decode_s
-        # attention_s, written out: a router's decision makes dozens of these calls.
+        # attention_s inlined: a router's decision makes dozens of these calls.
         step_s += context_tokens * (self.chunk_context_s * new_tokens + self.chunk_reread_s)
         return step_s + self.chunk_self_s * 0.5 * new_tokens * new_tokens
 
@@ -133,11 +133,11 @@ class StepLaw:
         """The largest chunk that keeps a step within a time: `most_tokens`, or else a multiple of `grain_tokens`.
 
         Args:
-            limit_s: time for everything of the step that depends on the chunk: F of all its tokens and the chunk's
-                attention, seconds.
-            step_tokens: tokens of the step besides the chunk's.
-            context_tokens: tokens of the chunk's prompt computed before.
-            most_tokens: no chunk is larger; >= 1.
+            limit_s: seconds allowed for the parts of the step that depend on the chunk: F of all the step's tokens and
+                the chunk's attention.
+            step_tokens: tokens of the step without the chunk.
+            context_tokens: tokens of the chunk's prompt that are already computed.
+            most_tokens: the largest chunk allowed; >= 1.
             grain_tokens: >= 1.
 
         Returns:
@@ -169,7 +169,7 @@ class StepLaw:
             decode_kv_tokens: their summed context in tokens at the start of the step.
 
         Raises:
-            ValueError: the step holds more tokens or sequences than the tables do, or a negative count.
+            ValueError: the step has more tokens or sequences than the tables, or a count is negative.
         """
         new_tokens = 0
         context_work = 0
@@ -196,9 +196,9 @@ class StepLaw:
         return seconds
 
     def decode_run_s(self, steps: int, decode_batch: int, decode_kv_tokens: float) -> float:
-        """Seconds for `steps` decode steps in a row at a constant batch, in closed form for each piece it crosses.
+        """Seconds for `steps` consecutive decode steps at a constant batch, in closed form on each piece of D.
 
-        Each step adds one token to every sequence, so on a piece step i costs kv_s * B * i more than the first.
+        Each step adds one token to every sequence, so on one piece step i takes kv_s * B * i longer than the first.
 
         Args:
             steps: number of decode steps, >= 0.
@@ -206,7 +206,7 @@ class StepLaw:
             decode_kv_tokens: their summed context in tokens at the start of the first.
 
         Raises:
-            ValueError: as `time_s`.
+            ValueError: see `time_s`.
         """
         seconds = 0.0
         while steps > 0:
@@ -219,7 +219,7 @@ class StepLaw:
         return seconds
 
     def with_overhead(self, step_s: float = 0.0, decode_s: float = 0.0, seq_s: float = 0.0) -> "StepLaw":
-        """The same law: every step `step_s` longer, decoding ones `decode_s` more and `seq_s` for each sequence."""
+        """The same law with steps `step_s` longer; steps with B decodes are another `decode_s + seq_s * B` longer."""
         pieces = self.pieces
         if pieces is not None:
             lines = enumerate(pieces.lines)

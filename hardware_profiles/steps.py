@@ -1,11 +1,11 @@
-"""The engine steps a law is fitted on (a grid) and held against (random draws), where any step can be asked for."""
+"""The engine steps that a law is fitted to (a grid) and tested on (random draws), for sources that know any step."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hardware_profiles.sources import Kind, Step
+from hardware_profiles.step_sources import Kind, Step
 
 KINDS: tuple[Kind, ...] = ("prefill", "decode", "mixed", "averaged")
 
@@ -16,14 +16,14 @@ MAX_DECODE_BATCH = 256
 DECODE_CONTEXT_TOKENS = (16, 16384)
 MIXED_CHUNK_TOKENS = (64, 2048)
 MAX_MIXED_BATCH = 128
-# A full chunk beside the largest batch that engines are commonly run with.
+# A full chunk plus the largest batch that engines are commonly run with.
 MAX_STEP_TOKENS = MAX_CHUNK_TOKENS + 512
 
 
 def grid(kv_capacity_tokens: int) -> dict[Kind, list[Step]]:
-    """The prefill and mixed steps a law is fitted on: ladders crossed, decode contexts kept inside the KV capacity.
+    """The prefill and mixed steps that a law is fitted to: products of ladders; decode contexts fit the KV capacity.
 
-    Single chunks without context and decode steps are not among them: the law has them as tables (`fit`).
+    Single chunks without context and decode steps are not among them, because the law has tables for them (`fit`).
     """
     contexts = [0, *ladder(64, MAX_CHUNK_CONTEXT_TOKENS, 5, 4)]
     prefill = [
@@ -33,7 +33,7 @@ def grid(kv_capacity_tokens: int) -> dict[Kind, list[Step]]:
         for context in contexts
         if tokens >= prompts and prompts + context > 1
     ]
-    chunks_beside_decodes = [
+    chunks_with_decodes = [
         (tokens, batch, decode_context)
         for tokens in ladder(*MIXED_CHUNK_TOKENS, 8, 8)
         for batch in ladder(1, MAX_MIXED_BATCH, 12, 12)
@@ -42,27 +42,27 @@ def grid(kv_capacity_tokens: int) -> dict[Kind, list[Step]]:
     mixed = [
         Step(prompts, tokens // prompts, context, batch, decode_context)
         for prompts, context in ((1, 0), (1, 8192), (4, 1024))
-        for tokens, batch, decode_context in chunks_beside_decodes
+        for tokens, batch, decode_context in chunks_with_decodes
     ]
     averaged = [
         _averaged(tokens, batch, decode_context)
-        for tokens, batch, decode_context in chunks_beside_decodes
+        for tokens, batch, decode_context in chunks_with_decodes
         if decode_context >= tokens
     ]
     return {"prefill": prefill, "mixed": mixed, "averaged": averaged}
 
 
 def grid_description(steps: Mapping[Kind, Sequence[Step]]) -> str:
-    """One line saying what `grid` made."""
+    """Describe the steps of `grid` in one line."""
     counts = ", ".join(f"{len(group)} {kind}" for kind, group in steps.items())
     ladders = f"ladders, half even and half geometric: {counts} steps"
-    return f"{ladders}; single fresh chunks and decode steps by table; {_ranges()}"
+    return f"{ladders}; tables for single chunks without context and decode steps; {_ranges()}"
 
 
 def draw(kind: Kind, count: int, kv_capacity_tokens: int, rng: np.random.Generator) -> list[Step]:
-    """Random steps of one kind, over the grid's ranges but not on it.
+    """Draw steps of one kind at random from the grid's ranges.
 
-    Each quantity is drawn uniformly or log-uniformly, by a coin, so both small and large ones are seen.
+    Each quantity is drawn uniformly or log-uniformly, with equal probability, so that small and large values occur.
     """
 
     def pick(low: int, high: int) -> int:
@@ -90,8 +90,9 @@ def draw(kind: Kind, count: int, kv_capacity_tokens: int, rng: np.random.Generat
 
 
 def draw_description() -> str:
-    """One line saying how `draw` draws."""
-    return f"each quantity uniform or log-uniform by a coin, a third of the chunks without context; {_ranges()}"
+    """Describe the distribution of `draw` in one line."""
+    drawn = "each quantity uniform or log-uniform with equal probability, a third of the chunks without context"
+    return f"{drawn}; {_ranges()}"
 
 
 def _ranges() -> str:
@@ -99,8 +100,8 @@ def _ranges() -> str:
         f"prefill 1 to {MAX_CHUNK_TOKENS} new tokens in 1 to {MAX_PROMPTS} prompts of context 0 to "
         f"{MAX_CHUNK_CONTEXT_TOKENS}; decode batch 1 to {MAX_DECODE_BATCH}, contexts {DECODE_CONTEXT_TOKENS[0]} to "
         f"{DECODE_CONTEXT_TOKENS[1]} within KV capacity; mixed {MIXED_CHUNK_TOKENS[0]} to {MIXED_CHUNK_TOKENS[1]} "
-        f"chunk tokens beside a batch of 1 to {MAX_MIXED_BATCH}, otherwise as both; averaged: the library's own mixed "
-        f"call, one chunk at the mean context of a prompt as long as the decodes' contexts"
+        f"chunk tokens next to a batch of 1 to {MAX_MIXED_BATCH}, other ranges as above; averaged: the library's own "
+        f"mixed call, one chunk at the mean context of a prompt as long as the decodes' contexts"
     )
 
 
@@ -114,6 +115,6 @@ def _decode_contexts(batch: int, kv_capacity_tokens: int) -> tuple[int, int]:
 
 
 def ladder(low: int, high: int, even: int, geometric: int) -> list[int]:
-    """Counts from low to high: so many evenly and so many geometrically spaced, doubles left out."""
+    """Counts from low to high: `even` evenly and `geometric` geometrically spaced ones, without duplicates."""
     rungs = (*np.linspace(low, high, even), *np.geomspace(low, high, geometric))
     return sorted({round(float(rung)) for rung in rungs})

@@ -1,4 +1,4 @@
-"""From the knots of a profile file to the dense tables of a step law."""
+"""Expand the knots of a profile file to the dense tables of a step law."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,16 +8,16 @@ from hardware_profiles.step_law import CONTEXT_GRAIN_TOKENS, DecodePieces, StepL
 
 Array = npt.NDArray[np.float64]
 
-# Mean contexts, batches apart, at which the straight line of a batch is laid through D: what traces of chats and of
-# code completion do most of the time.
+# Mean contexts at which a straight line is fitted to D for each batch: the usual ones in traces of chats and of code
+# completion.
 _ORDINARY_CONTEXTS = np.geomspace(256.0, 4096.0, 25)
 
 
 def step_law(section: StepLawSection) -> StepLaw:
-    """The step law that a file holds, each table dense and linear between its knots; nothing takes no time."""
+    """The step law of a profile file: every table is filled by linear interpolation, and an empty step takes 0 s."""
     token_time = section.token_time
     counts = np.arange(1, token_time.tokens[-1] + 1)
-    # np.interp rounds each segment on its own; a table must not fall by a bit where two of them meet.
+    # np.interp rounds each segment separately; the table must not fall by a rounding error between two of them.
     token_time_s = np.maximum.accumulate(np.interp(counts, token_time.tokens, token_time.seconds))
     attention = section.decode_attention
     contexts = np.array(attention.context_tokens, dtype=np.float64)
@@ -25,7 +25,7 @@ def step_law(section: StepLawSection) -> StepLaw:
     table = np.array(attention.seconds)
     dense = np.column_stack([np.interp(batches, attention.sequences, column) for column in table.T])
     const = np.interp(batches, section.decode_const.sequences, section.decode_const.seconds)
-    # A token more of context never makes a step shorter.
+    # One more token of context never makes a step shorter.
     decode_s = np.maximum.accumulate(const[:, None] + dense, axis=1)
     const_s, seq_s, kv_s = _straight_lines(batches, contexts, decode_s, token_time_s[batches - 1])
     beyond = np.full(len(token_time_s) - len(batches), kv_s[-1])
@@ -43,7 +43,7 @@ def step_law(section: StepLawSection) -> StepLaw:
 
 
 def _pieces(batches: npt.NDArray[np.int_], contexts: Array, decode_s: Array) -> DecodePieces:
-    """D as pieces between its contexts; `decode_s` has shape (batches, contexts)."""
+    """The pieces of D between its contexts; `decode_s` has shape (batches, contexts)."""
     slopes = np.diff(decode_s, axis=1) / np.diff(contexts)  # seconds per token of mean context
     bases = decode_s[:, :-1] - slopes * contexts[:-1]
     ends = np.outer(batches, [*contexts[1:-1], np.inf])
@@ -58,9 +58,9 @@ def _pieces(batches: npt.NDArray[np.int_], contexts: Array, decode_s: Array) -> 
 def _straight_lines(
     batches: npt.NDArray[np.int_], contexts: Array, decode_s: Array, token_time_s: Array
 ) -> tuple[float, float, Array]:
-    """The non-negative cD, cB and cK by batch for which cD + cB * B + cK[B] * KV is nearest to D, relative to a step.
+    """Fit non-negative cD, cB and cK by batch so that cD + cB * B + cK[B] * KV is close to D, relative to a step.
 
-    Every batch's best own line gives an intercept; cD and cB are laid through those, and the slopes then made to fit.
+    The best line of each batch gives an intercept; cD and cB are fitted to the intercepts, and then cK to the rest.
     """
     at = np.array([np.interp(_ORDINARY_CONTEXTS, contexts, row) for row in decode_s])
     weight = (token_time_s[:, None] + at) ** -2
@@ -68,7 +68,7 @@ def _straight_lines(
     mean_s = (weight * at).sum(axis=1) / weight.sum(axis=1)
     offset = _ORDINARY_CONTEXTS - mean_context[:, None]
     slope = (weight * offset * at).sum(axis=1) / (weight * offset**2).sum(axis=1)
-    share = 1.0 / (token_time_s + mean_s) / np.sqrt(batches)  # each octave of batches alike
+    share = 1.0 / (token_time_s + mean_s) / np.sqrt(batches)  # the same weight for each octave of batches
     seq_s, const_s = np.polyfit(batches, mean_s - slope * mean_context, 1, w=share)
     const_s, seq_s = max(const_s, 0.0), max(seq_s, 0.0)
     rest = at - (const_s + seq_s * batches)[:, None]

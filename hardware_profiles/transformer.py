@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
 
-from hardware_profiles.sources import Step
+from hardware_profiles.step_sources import Step
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a step's work follows from.
+    """The dimensions of a dense transformer.
 
     Attributes:
         layers: decoder layers.
@@ -24,7 +24,7 @@ class Shape:
         vocab: entries of the vocabulary.
 
     Raises:
-        ValueError: a count below 1, or heads that are no multiple of kv_heads.
+        ValueError: a count is below 1, or `heads` is not a multiple of `kv_heads`.
     """
 
     layers: int
@@ -54,13 +54,14 @@ class Shape:
         return self.layers * self.layer_weights + 2 * self.vocab * self.hidden
 
     def kv_bytes_per_token(self, element_bytes: int) -> int:
-        """Bytes of KV cache a token takes."""
+        """Bytes of KV cache per token."""
         return 2 * self.layers * self.kv_heads * self.head_dim * element_bytes
 
     def flops(self, step: Step) -> int:
-        """Floating point operations of a step's matrix products, two for a multiplication and its addition."""
+        """Floating-point operations of a step's matrix products; a multiplication and its addition count as two."""
         tokens = step.prompts * step.new_tokens + step.batch
-        # A new token attends to its context, to those before it and to itself; scores and values are a product each.
+        # A new token attends to its context, to the new tokens before it and to itself; scores and values take one
+        # product each.
         new_pairs = step.new_tokens * step.context_tokens + step.new_tokens * (step.new_tokens + 1) // 2
         pairs = step.prompts * new_pairs + step.batch * step.decode_context_tokens
         attention = 4 * self.layers * self.heads * self.head_dim * pairs
@@ -75,13 +76,14 @@ class Shape:
 
 
 class Transformer:
-    """Random weights of a shape and a pool of KV cache.
+    """A transformer with random weights and a pool of KV cache.
 
     Args:
         shape: the model.
-        device: where it lives, e.g. "cuda" or "cpu".
-        dtype: of weights, activations and KV.
-        pool_tokens: KV cache of each layer. Sequences that need more share parts of it: the same bytes are read.
+        device: device of weights and cache, e.g. "cuda" or "cpu".
+        dtype: type of weights, activations and KV.
+        pool_tokens: tokens of KV cache per layer. If the sequences need more, they share parts of it, which does not
+            change the number of bytes read.
     """
 
     def __init__(self, shape: Shape, device: str, dtype: torch.dtype, pool_tokens: int) -> None:
@@ -125,7 +127,7 @@ class Transformer:
         return functional.linear(functional.rms_norm(torch.cat([lasts, x[chunk_tokens:]]), width), self._output)
 
     def _attention(self, qkv: Tensor, step: Step, pool: Tensor) -> Tensor:
-        """Attention of chunks and of decodes, a kernel each; shape (tokens, heads * head_dim)."""
+        """Attention of chunks and of decodes, with one kernel for each; shape (tokens, heads * head_dim)."""
         shape = self.shape
         chunk_tokens = step.prompts * step.new_tokens
         query, key, value = torch.split(
@@ -148,19 +150,19 @@ class Transformer:
 
     def _cached(self, pool: Tensor, sequences: int, context_tokens: int) -> tuple[Tensor, Tensor]:
         """Keys and values of sequences in the pool, shape (sequences, context, kv_heads, head_dim) each."""
-        apart = context_tokens
+        spacing = context_tokens
         if sequences * context_tokens > self._pool_tokens:
-            apart = (self._pool_tokens - context_tokens) // max(1, sequences - 1)
+            spacing = (self._pool_tokens - context_tokens) // max(1, sequences - 1)
         token = self.shape.kv_heads * self.shape.head_dim
         size = (sequences, context_tokens, self.shape.kv_heads, self.shape.head_dim)
-        stride = (apart * token, token, self.shape.head_dim, 1)
+        stride = (spacing * token, token, self.shape.head_dim, 1)
         keys, values = pool
         return keys.as_strided(size, stride), values.as_strided(size, stride, values.storage_offset())
 
     def _attend(self, query: Tensor, sequences: int, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         shape = self.shape
         queries = query.reshape(sequences, -1, shape.heads, shape.head_dim).transpose(1, 2)
-        # Heads share keys and values by views; copying them would be timed.
+        # Heads share keys and values by views, because the time of copying them would be measured, too.
         attended = functional.scaled_dot_product_attention(
             queries,
             keys.transpose(1, 2),

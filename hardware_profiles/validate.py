@@ -1,18 +1,18 @@
-"""`python -m hardware_profiles.validate`: how far a profile can be trusted.
+"""`python -m hardware_profiles.validate`: show how accurate a profile is.
 
     python -m hardware_profiles.validate a100-qwen3-8b [--figures DIR]
 
-prints where a profile comes from, what it covers and its errors on steps held out of its fit (those it carries, and new
-ones where aiconfigurator-core is installed), and draws modelled against measured.
+prints where a profile comes from, what it covers and its errors on steps held out of its fit (those that it stores, and
+new ones if aiconfigurator-core is installed). --figures draws modelled against measured times.
 
     python -m hardware_profiles.validate --all
 
-prints a Markdown table of the errors of every profile that ships.
+prints a Markdown table of the errors of all shipped profiles.
 
     python -m hardware_profiles.validate --against DIR
 
-prints, as Markdown tables, the links and profiles that ship beside measurements they were not made from: the files of
-DIR, which is shared/data/calibration.
+prints Markdown tables that compare the shipped links and profiles with measurements that they were not made from: the
+files of DIR (see `checks`).
 """
 
 import argparse
@@ -29,32 +29,35 @@ from hardware_profiles.connectors import Link
 from hardware_profiles.held_out import HeldOut, recomputed, sample
 from hardware_profiles.profile import from_file, profile_names, read_profile
 from hardware_profiles.schema import ProfileFile
-from hardware_profiles.sources import Kind
+from hardware_profiles.step_sources import Kind
 from hardware_profiles.steps import KINDS
 
-_SEED = 7  # not the seed of the steps that profiles were held against when they were made
+_SEED = 7  # differs from the seed of the held-out steps that profiles store
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
     """Parse and check the command line."""
     parser = Parser(prog="python -m hardware_profiles.validate", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("name", nargs="?", help=f"a profile's name or path; names: {', '.join(profile_names())}")
-    parser.add_argument("--figures", type=Path, metavar="DIR", help="folder to write NAME.png to")
-    parser.add_argument("--all", action="store_true", help="print a table of all profiles that ship")
-    parser.add_argument("--against", type=Path, metavar="DIR", help="folder of measurements to hold all against")
+    parser.add_argument("name", nargs="?", help=f"name or path of a profile; names: {', '.join(profile_names())}")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="folder for NAME.png, created if missing")
+    parser.add_argument("--all", action="store_true", help="print a table of all shipped profiles")
+    parser.add_argument(
+        "--against", type=Path, metavar="DIR", help="folder of measurements to compare the shipped profiles with"
+    )
     args = parser.parse_args(argv)
     if (args.name is not None) + args.all + (args.against is not None) != 1:
         parser.error("give a profile, --all or --against DIR")
     if args.name is None and args.figures is not None:
-        parser.error("--figures goes with a profile")
-    for folder in (args.figures, args.against):
-        if folder is not None and not folder.is_dir():
-            parser.error(f"not a folder: {folder}")
+        parser.error("--figures needs a profile")
+    if args.figures is not None and args.figures.exists() and not args.figures.is_dir():
+        parser.error(f"--figures is not a folder: {args.figures}")
+    if args.against is not None and not args.against.is_dir():
+        parser.error(f"--against is not a folder: {args.against}")
     return args
 
 
 def describe(file: ProfileFile) -> str:
-    """Where the profile comes from, what it covers, and its links."""
+    """Describe where the profile comes from, what it covers, and its links."""
     provenance = file.provenance
     law = from_file(file).law
     contexts = file.step_law.decode_attention.context_tokens[-1]
@@ -69,9 +72,10 @@ def describe(file: ProfileFile) -> str:
             f"  steps     {provenance.nature}",
             f"            {provenance.library} {provenance.library_version}, {provenance.backend} "
             f"{provenance.backend_version}, {provenance.date}",
-            f"  covers    up to {law.max_step_tokens} tokens a step, {law.max_decode_batch} of them decodes; more is "
-            f"refused. Mean contexts of decodes beyond {contexts} go on along the last line.",
-            f"  KV        {file.kv_bytes_per_token:,} bytes a token, {file.kv_capacity_tokens:,} tokens fit",
+            f"  covers    up to {law.max_step_tokens} tokens per step, {law.max_decode_batch} of them decodes; larger "
+            f"steps are errors. Mean contexts of decodes beyond {contexts} are extrapolated.",
+            f"  KV        {file.kv_bytes_per_token:,} bytes per token, {file.kv_capacity_tokens:,} tokens fit",
+            f"  context   {_context(file)}",
             f"  decode    {file.decode_overhead.step_s * 1e3:g} ms added to every step ({file.decode_overhead.source})",
             f"  between   {link(profile.inter_node)}",
             f"  inside    {link(profile.intra_node)}",
@@ -79,8 +83,15 @@ def describe(file: ProfileFile) -> str:
     )
 
 
+def _context(file: ProfileFile) -> str:
+    tokens = file.max_context_tokens
+    if tokens is None:
+        return "the model's longest prompt plus output is not known"
+    return f"the model was published for prompts plus outputs of up to {tokens:,} tokens"
+
+
 def error_table(kinds: Mapping[Kind, HeldOut]) -> str:
-    """Errors in percent by kind of step, one a line."""
+    """Errors in percent, one line per kind of step."""
     lines = [f"  {'kind':9} {'steps':>6} {'mean':>7} {'median':>7} {'p95':>7} {'worst':>7} {'bias':>7}"]
     for kind, held_out in kinds.items():
         size = np.abs(held_out.error) * 100
@@ -90,7 +101,7 @@ def error_table(kinds: Mapping[Kind, HeldOut]) -> str:
 
 
 def all_table() -> str:
-    """Mean error when made, and median on the steps carried, of every profile that ships, percent."""
+    """Table of all shipped profiles: mean error at calibration, and median error on the stored steps, in percent."""
     rows = []
     for name in profile_names():
         file = read_profile(name)
@@ -118,15 +129,16 @@ def main() -> None:
     recorded = ", ".join(
         f"{kind} {value:g}" for kind in sample(file) if (value := getattr(made, f"{kind}_mape_percent")) is not None
     )
-    print(f"\nmean error when made, percent ({made.steps_of_each_kind} steps of each kind): {recorded}")
+    print(f"\nmean error at calibration, percent ({made.steps_of_each_kind} steps of each kind): {recorded}")
     kept = sample(file)
-    print("\nerror on the steps it carries, percent\n" + error_table(kept))
+    print("\nerror on the stored steps, percent\n" + error_table(kept))
     new = recomputed(file, _SEED)
     if new is not None:
         print("\nerror on new steps from the estimator, percent\n" + error_table(new))
     if args.figures is not None:
-        from hardware_profiles.figures import draw_errors  # matplotlib takes a second to load
+        from hardware_profiles.calibration_figures import draw_errors  # matplotlib takes a second to load
 
+        args.figures.mkdir(parents=True, exist_ok=True)
         path = args.figures / f"{file.name}.png"
         source = "composed" if file.provenance.nature.startswith(NOT_MEASURED) else "measured"
         draw_errors(file.name, source, kept if new is None else new, path)

@@ -1,4 +1,4 @@
-"""`python -m hardware_profiles.calibrate`: mistakes in one line, and what it makes held against the estimator."""
+"""`python -m hardware_profiles.calibrate`: one-line errors, and its profiles against the estimator."""
 
 import importlib.util
 import json
@@ -14,7 +14,7 @@ from hardware_profiles import load_profile
 from hardware_profiles.calibrate import main
 from hardware_profiles.cli import run_main
 from hardware_profiles.estimator import Estimator
-from hardware_profiles.sources import Kind, Step, steps_s
+from hardware_profiles.step_sources import Kind, Step, steps_s
 from hardware_profiles.steps import KINDS, draw, grid
 
 HAS_LIBRARY = importlib.util.find_spec("aiconfigurator_core") is not None
@@ -36,7 +36,7 @@ def replaced(option: str, value: str) -> list[str]:
     return [*GOOD[:place], value, *GOOD[place + 1 :]]
 
 
-ANCHORS_THAT_ARE_NONE = ["512", "512:", "x:30", "0:30", "512:0", "512:nan", "9000:30"]
+INVALID_ANCHORS = ["512", "512:", "x:30", "0:30", "512:0", "512:nan", "9000:30"]
 BAD_ARGUMENTS = [
     ([], "--system"),
     ([*GOOD, "--tp", "0"], "--tp"),
@@ -51,9 +51,10 @@ BAD_ARGUMENTS = [
     ([*GOOD, "--readings", "/no/such/file", "--kv-capacity-tokens", "9"], "--kv-capacity-source"),
     ([*GOOD, "--readings", "/no/such/file", "--kv-capacity-tokens", "-9", "--kv-capacity-source", "me"], "-9"),
     ([*GOOD, "--readings", "/no/such/file", "--anchor-batch", "0"], "--anchor-batch"),
-    *(([*GOOD, "--readings", "/x", "--anchor", bad, "--anchor-source", "me"], bad) for bad in ANCHORS_THAT_ARE_NONE),
+    *(([*GOOD, "--readings", "/x", "--anchor", bad, "--anchor-source", "me"], bad) for bad in INVALID_ANCHORS),
     ([*GOOD, "--readings", "/no/such/file"], "/no/such/file"),
-    ([*GOOD, "--out", "/no/such/folder"], "/no/such/folder"),
+    ([*GOOD, "--max-context-tokens", "0"], "--max-context-tokens"),
+    ([*GOOD, "--out", __file__], __file__),
 ]
 UNSERVED = [
     (replaced("--model", "Qwen/Qwen3-9B"), "'Qwen/Qwen3-8B'"),
@@ -69,7 +70,7 @@ UNSERVED = [
     ("arguments", "named"),
     [*BAD_ARGUMENTS, *(pytest.param(*case, marks=needs_library) for case in UNSERVED)],
 )
-def test_a_mistake_is_one_line_and_writes_nothing(
+def test_invalid_input_prints_one_line_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
@@ -86,7 +87,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_without_the_library_it_says_what_to_install(
+def test_without_the_library_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     # None in sys.modules makes an import fail even where the library is installed.
@@ -109,7 +110,7 @@ def test_the_module_runs_as_a_command() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_steps_drawn_and_on_the_grid_keep_their_ranges(kind: Kind) -> None:
+def test_drawn_and_grid_steps_stay_within_their_ranges(kind: Kind) -> None:
     capacity = 100_000
     for step in [*draw(kind, 300, capacity, np.random.default_rng(0)), *grid(capacity).get(kind, [])]:
         assert step.kind == kind
@@ -122,7 +123,7 @@ def test_steps_drawn_and_on_the_grid_keep_their_ranges(kind: Kind) -> None:
 
 @needs_library
 @pytest.mark.parametrize("name", ["a100-qwen3-8b", "a100-llama31-8b"])
-def test_the_law_holds_on_steps_the_calibration_never_saw(name: str) -> None:
+def test_the_law_is_accurate_on_steps_outside_the_calibration(name: str) -> None:
     profile = load_profile(name)
     provenance = profile.provenance
     estimator = Estimator(profile.model, provenance["system"], provenance["backend"], provenance["tp"])
@@ -140,15 +141,15 @@ TRACE_CONTEXTS = range(300, 3000, 57)  # the estimator jitters with a period of 
 
 @needs_library
 @pytest.mark.parametrize("name", ["a100-qwen3-8b", "a100-llama31-8b"])
-def test_decode_steps_are_the_estimators_where_traces_spend_their_time(name: str) -> None:
+def test_decode_steps_at_contexts_of_traces_match_the_estimator(name: str) -> None:
     profile = load_profile(name)
     estimator = Estimator(profile.model, "a100_sxm", "vllm", 1)
-    # The middle of the batches whose mean context is rounded down to this one.
+    # The middle of the totals whose mean context is rounded down to this one.
     shapes = [(batch, batch * context + (batch - 1) // 2) for batch in TRACE_BATCHES for context in TRACE_CONTEXTS]
     measured_s = np.array([estimator.decode_s(batch, kv) for batch, kv in shapes])
     table_s = np.array([profile.step_time_s((), batch, kv) for batch, kv in shapes])
     assert np.median(np.abs(table_s / measured_s - 1.0)) < 2e-4
-    # A run of many steps must not drift: the table has no bias, so that phases of long simulations are kept.
+    # A run of many steps must not drift, which a bias of the table would cause.
     assert abs(np.mean(table_s / measured_s - 1.0)) < 1e-4
     law = profile.kernel_law
     straight_s = np.array(
@@ -162,7 +163,7 @@ def test_decode_steps_are_the_estimators_where_traces_spend_their_time(name: str
 
 @needs_library
 @pytest.mark.parametrize("prompts", [1, 4])
-def test_small_prompts_are_the_estimators(prompts: int) -> None:
+def test_steps_of_small_prompts_match_the_estimator(prompts: int) -> None:
     profile = load_profile("a100-qwen3-8b")
     estimator = Estimator(profile.model, "a100_sxm", "vllm", 1)
     errors = [
@@ -173,18 +174,18 @@ def test_small_prompts_are_the_estimators(prompts: int) -> None:
 
 
 @needs_library
-def test_a_mixed_step_put_together_from_passes_is_the_librarys_where_both_say_the_same() -> None:
+def test_a_mixed_step_from_passes_equals_the_librarys_if_comparable() -> None:
     estimator = Estimator("Qwen/Qwen3-8B", "a100_sxm", "vllm", 1)
     for tokens, batch in ((64, 1), (512, 32), (2048, 128)):
         whole_prompt = Step(1, tokens, 0, batch, tokens)
-        # The library counts the decodes' new tokens on top of their contexts, which is one part in a thousand here.
+        # The library adds the decodes' new tokens to their contexts, which is one part in a thousand here.
         averaged = whole_prompt._replace(averaged=True)
         assert estimator.step_s(whole_prompt) == pytest.approx(estimator.step_s(averaged), rel=1e-3)
 
 
 @needs_library
 @pytest.mark.slow
-def test_the_shipped_profile_is_what_its_command_writes(
+def test_the_command_reproduces_the_shipped_profile(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     name = "a100-qwen3-8b"
@@ -198,8 +199,9 @@ def test_the_shipped_profile_is_what_its_command_writes(
         shipped.kv_bytes_per_token,
         shipped.kv_capacity_tokens,
     )
+    assert made.max_context_tokens == shipped.max_context_tokens
     assert (made.inter_node, made.intra_node) == (shipped.inter_node, shipped.intra_node)
     assert "held out, decode" in capsys.readouterr().out
-    # Written for people too: short enough to read, one table a line.
+    # People read the file, too: it is short, with one table per line.
     assert len((tmp_path / f"{name}.json").read_text(encoding="utf-8").splitlines()) < 150
     assert json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))["name"] == name

@@ -1,4 +1,4 @@
-"""Compiled modules give what their sources give, and are used only while these are unchanged."""
+"""Compiled modules behave like their sources, and are used only while these are unchanged."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is
 
 
 def fingerprint() -> str:
-    """Of runs that preempt, deflect, split, share links and copy, under both step budgets, and of environments."""
+    """A hash of runs that preempt, deflect, split, share links and copy, under both step budgets, and of episodes."""
     digest = hashlib.sha256()
     variants = (
         {"cluster": "2P2D", "miss_weight": 0.5, "tail_weight": 1.0},
@@ -84,7 +84,7 @@ def test_a_step_law_survives_pickling_and_copying() -> None:
 
 
 def run(*arguments: str, folder: Path, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python on the project in a folder, with nothing of this process's choice between compiled and plain."""
+    """Run Python on the project in a folder, without this process's choice of compiled or plain modules."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PREFILL_PLACEMENT_PLAIN", "CC")}
     return subprocess.run(
         [sys.executable, *arguments],
@@ -97,14 +97,14 @@ def run(*arguments: str, folder: Path, check: bool = True, **environment: str) -
 
 
 def build(project: Path, **environment: str) -> list[str]:
-    """Compile the project; what the command says, line by line."""
+    """Compile the project; return the lines that the command prints."""
     done = run("-m", "hardware_profiles.compile", folder=project, **environment)
     assert done.stdout == ""
     return done.stderr.splitlines()
 
 
 def played(project: Path, **environment: str) -> str:
-    """What the project computes, how, and the notice that its commands begin with."""
+    """The project's result, whether it ran compiled, and the notice that its commands print first."""
     code = (
         "from envs.inner import double\nfrom hardware_profiles.compiled import is_compiled, stale_notice\n"
         "print(double(21), 'compiled' if is_compiled() else 'plain', 'with' if stale_notice() else 'without', 'notice')"
@@ -114,7 +114,7 @@ def played(project: Path, **environment: str) -> str:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Two packages with a compiled module each, and one plain module that they use."""
+    """Two packages with one compiled module each, and a plain module that both use."""
     activated = "from hardware_profiles.compiled import activate\n\nactivate(__name__, __path__)\n"
     listed = (ROOT / "hardware_profiles" / "compiled.py").read_text()
     modules = 'MODULES = ("envs.inner", "hardware_profiles.factor")\n'
@@ -159,7 +159,7 @@ def test_an_edited_source_runs_plain_until_it_is_compiled_again(project: Path) -
 
 @needs_compiler
 @pytest.mark.slow
-def test_a_build_uses_what_earlier_ones_compiled(project: Path) -> None:
+def test_a_build_reuses_the_objects_of_earlier_builds(project: Path) -> None:
     build(project)
     (objects,) = project.glob("build/compiled/*/objects")
     before = set(objects.iterdir())
@@ -175,29 +175,31 @@ def test_a_build_uses_what_earlier_ones_compiled(project: Path) -> None:
     ("environment", "said"),
     [({"CC": "/bin/false"}, "/bin/false: exit code 1"), ({"CC": "no-such-compiler"}, "no C compiler")],
 )
-def test_without_a_working_compiler_a_line_says_so_and_all_runs_plain(
+def test_without_a_compiler_one_line_says_so_and_all_runs_plain(
     project: Path, environment: dict[str, str], said: str
 ) -> None:
     lines = build(project, **environment)
     assert len(lines) == 2
-    assert "everything runs plain" in lines[1]
+    assert "everything runs as plain Python" in lines[1]
     assert said in lines[1]
     assert played(project) == "42 plain without notice"
 
 
 @needs_compiler
 @pytest.mark.slow
-def test_a_failed_build_leaves_no_older_one(project: Path) -> None:
+def test_a_failed_build_removes_older_ones(project: Path) -> None:
     build(project)
     inner = project / "envs" / "inner.py"
     inner.write_text(inner.read_text().replace("-> int", "-> str"))  # mypyc refuses this
-    assert "everything runs plain: mypyc: envs/inner.py" in build(project)[-1].replace(" at half the speed", "")
+    assert "everything runs as plain Python: mypyc: envs/inner.py" in build(project)[-1].replace(
+        " at half the speed", ""
+    )
     assert played(project) == "42 plain without notice"
 
 
 @needs_compiler
 @pytest.mark.slow
-def test_two_builds_at_once_make_one(project: Path) -> None:
+def test_two_concurrent_builds_make_one(project: Path) -> None:
     command = [sys.executable, "-m", "hardware_profiles.compile"]
     environment = {**os.environ, "PYTHONPATH": str(project), "PREFILL_PLACEMENT_PLAIN": "0"}
     started = [subprocess.Popen(command, cwd=project, env=environment, stderr=subprocess.PIPE) for _ in range(2)]
@@ -215,7 +217,7 @@ def test_forced_plain_builds_nothing(project: Path) -> None:
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("environment", [{}, {"CC": "/bin/false"}, {"PREFILL_PLACEMENT_PLAIN": "1"}])
-def test_a_wheel_is_compiled_as_a_whole_or_pure(project: Path, environment: dict[str, str]) -> None:
+def test_a_wheel_is_either_fully_compiled_or_pure(project: Path, environment: dict[str, str]) -> None:
     shutil.copy(ROOT / "setup.py", project)
     (project / "pyproject.toml").write_text(
         '[build-system]\nrequires = []\nbuild-backend = "setuptools.build_meta"\n'

@@ -14,7 +14,7 @@ from hardware_profiles import InputError
 from hardware_profiles.measure import Limits, cuda_timer, grid, kv_capacity_tokens, main, median_s, parse_args, read_all
 from hardware_profiles.readings import Readings, ReadingsFile
 from hardware_profiles.schema import step_readings
-from hardware_profiles.sources import Step
+from hardware_profiles.step_sources import Step
 from hardware_profiles.transformer import Shape, Transformer
 
 TINY = Shape(layers=2, hidden=16, heads=4, kv_heads=2, head_dim=8, ffn=24, vocab=32)
@@ -27,16 +27,16 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def test_weights_and_kv_of_a_known_model() -> None:
+def test_weights_and_kv_of_a_known_model_are_right() -> None:
     assert QWEN3_8B.weights == pytest.approx(8.19e9, rel=1e-3)
     assert QWEN3_8B.kv_bytes_per_token(2) == 147_456
-    # 0.9 of 80 GiB less weights, over KV bytes a token.
+    # 0.9 of 80 GiB minus weights, divided by KV bytes per token.
     assert kv_capacity_tokens(QWEN3_8B, 80 * 2**30) == (int(0.9 * 80 * 2**30) - 2 * QWEN3_8B.weights) // 147_456
     with pytest.raises(InputError, match="16 GB do not fit"):
         kv_capacity_tokens(QWEN3_8B, 16 * 10**9)
 
 
-def test_flops_of_a_step_counted_by_hand() -> None:
+def test_flops_of_a_step_equal_a_hand_count() -> None:
     layer = 16 * 8 * (2 * 4 + 2 * 2) + 3 * 16 * 24
     pairs = 2 * (3 * 5 + (1 + 2 + 3)) + 7 * 11  # two chunks of 3 over 5 tokens each; 7 decodes over 11
     by_hand = 2 * (2 * 3 + 7) * 2 * layer + 4 * 2 * 4 * 8 * pairs + 2 * (2 + 7) * 32 * 16
@@ -44,26 +44,26 @@ def test_flops_of_a_step_counted_by_hand() -> None:
 
 
 def test_bytes_of_a_step_are_its_weights_and_its_kv() -> None:
-    weights = TINY.weights - TINY.vocab * TINY.hidden  # the embedding is looked up, not read through
+    weights = TINY.weights - TINY.vocab * TINY.hidden  # the embedding is looked up, not read as a whole
     assert TINY.bytes_read(Step(0, 0, 0, 7, 11), 2) == 2 * weights + 77 * TINY.kv_bytes_per_token(2)
     assert TINY.bytes_read(Step(2, 3, 5, 0, 0), 2) == 2 * weights + 16 * TINY.kv_bytes_per_token(2)
 
 
 @pytest.mark.parametrize("broken", [{"layers": 0}, {"kv_heads": 3}, {"vocab": -1}])
-def test_a_shape_that_is_none_is_refused(broken: dict[str, int]) -> None:
+def test_an_invalid_shape_is_an_error(broken: dict[str, int]) -> None:
     counts = {name: getattr(TINY, name) for name in TINY.__dataclass_fields__} | broken
     with pytest.raises(ValueError, match=next(iter(broken))):
         Shape(**counts)
 
 
 @pytest.mark.parametrize("step", [Step(1, 5, 0, 0, 0), Step(2, 3, 7, 0, 0), Step(0, 0, 0, 3, 11), Step(2, 3, 7, 3, 11)])
-def test_a_step_makes_logits_for_each_prompt_and_each_decode(step: Step) -> None:
+def test_a_step_returns_logits_for_each_prompt_and_each_decode(step: Step) -> None:
     logits = Transformer(TINY, "cpu", torch.float32, 64).step(step)
     assert logits.shape == (step.prompts + step.batch, TINY.vocab)
     assert bool(torch.isfinite(logits).all())
 
 
-def test_sequences_that_need_more_kv_than_there_is_share_it() -> None:
+def test_sequences_that_need_more_kv_than_the_pool_has_share_it() -> None:
     assert Transformer(TINY, "cpu", torch.float32, 64).step(Step(0, 0, 0, 40, 60)).shape == (40, TINY.vocab)
 
 
@@ -90,7 +90,7 @@ def test_the_median_is_of_the_timings_after_the_warm_up() -> None:
 @given(
     tokens=st.integers(200, 9000), batch=st.integers(1, 64), context=st.integers(64, 20_000), held_out=st.integers(1, 9)
 )
-def test_the_grid_keeps_its_limits(tokens: int, batch: int, context: int, held_out: int) -> None:
+def test_the_grid_stays_within_its_limits(tokens: int, batch: int, context: int, held_out: int) -> None:
     plan = grid(Limits(tokens, batch, context, held_out))
     assert plan.prefill_tokens[0] == 1
     assert plan.prefill_tokens[-1] == tokens
@@ -103,7 +103,7 @@ def test_the_grid_keeps_its_limits(tokens: int, batch: int, context: int, held_o
         assert max(step.context_tokens, step.decode_context_tokens) <= context
 
 
-def test_what_is_read_makes_a_readings_file_that_calibrate_takes() -> None:
+def test_calibrate_accepts_the_readings_file() -> None:
     plan = grid(LIMITS)
     timer = lambda step: 1e-3 + TINY.flops(step) / 1e9  # noqa: E731
     prefill, decode, fitted_s, held_out_s = read_all(timer, plan)
@@ -121,16 +121,16 @@ def test_what_is_read_makes_a_readings_file_that_calibrate_takes() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.slow
-def test_without_a_gpu_it_says_so_in_one_line() -> None:
+def test_without_a_gpu_the_error_is_one_line() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "hardware_profiles.measure"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: no CUDA GPU here: torch.cuda.is_available() is false\n"
+    assert done.stderr == "error: this machine has no CUDA GPU: torch.cuda.is_available() is false\n"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_on_a_gpu_it_writes_a_readings_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_on_a_gpu_the_command_writes_a_readings_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     small = {"layers": 2, "hidden": 256, "heads": 4, "kv-heads": 2, "head-dim": 64, "ffn": 512, "vocab": 1000}
     small |= {"max-tokens": 400, "max-batch": 16, "max-context": 96, "held-out": 2, "repeats": 2}
     path = tmp_path / "readings.json"
@@ -148,7 +148,7 @@ def test_on_a_gpu_it_writes_a_readings_file(monkeypatch: pytest.MonkeyPatch, tmp
     [["--layers", "0"], ["--kv-heads", "3"], ["--max-batch", "0"], ["--max-tokens", "10"], ["--max-context", "3"],
      ["--out", "/no/such/folder/x.json"], ["--warm-up", "-1"], ["--repeats", "0"], ["--layers", "many"]],
 )  # fmt: skip
-def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+def test_invalid_input_prints_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
         parse_args(arguments)
     assert left.value.code == 2

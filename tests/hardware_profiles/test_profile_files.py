@@ -1,4 +1,4 @@
-"""Faulty profile files are answered with one line that names the file and the key."""
+"""The error for an invalid profile file is one line that names the file and the key."""
 
 import copy
 import json
@@ -27,8 +27,8 @@ def at(content: Any, key: str) -> Any:
     return content
 
 
-# What only some sources of step times have.
-OPTIONAL = ("held_out.seed", "held_out.averaged_mape_percent", "sample.averaged")
+# Keys that a file may lack.
+OPTIONAL = ("max_context_tokens", "held_out.seed", "held_out.averaged_mape_percent", "sample.averaged")
 
 
 def every_key(content: Any, prefix: str = "") -> list[str]:
@@ -68,7 +68,7 @@ NUMBERS = [key for key in every_key(GOOD) if isinstance(at(GOOD, key)[key.rsplit
 
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "1", None, True])
 @pytest.mark.parametrize("key", NUMBERS)
-def test_a_number_that_is_none_is_named(tmp_path: Path, key: str, value: Any) -> None:
+def test_an_invalid_number_is_named(tmp_path: Path, key: str, value: Any) -> None:
     content = copy.deepcopy(GOOD)
     at(content, key)[key.rsplit(".", 1)[-1]] = value
     assert f"{key}: " in error_line(written(tmp_path, content))
@@ -130,7 +130,7 @@ def empty(table: dict[str, list[Any]]) -> None:
         ("decode_attention", drop_no_context, "context_tokens must start at 0"),
     ],
 )
-def test_a_table_that_is_none_is_named(
+def test_an_invalid_table_is_named(
     tmp_path: Path, table: str, break_it: Callable[[dict[str, list[Any]]], None], reason: str
 ) -> None:
     content = copy.deepcopy(GOOD)
@@ -141,11 +141,11 @@ def test_a_table_that_is_none_is_named(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"name": "x",}'])
-def test_text_that_is_no_profile_is_named(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_profile_is_named(tmp_path: Path, text: str) -> None:
     error_line(written(tmp_path, text))
 
 
-def test_bytes_that_are_no_text_and_paths_that_are_no_file_are_named(tmp_path: Path) -> None:
+def test_a_binary_file_and_a_missing_file_are_named(tmp_path: Path) -> None:
     path = tmp_path / "faulty.json"
     error_line(path)
     path.write_bytes(b"\xff\xfe\x00")
@@ -153,7 +153,7 @@ def test_bytes_that_are_no_text_and_paths_that_are_no_file_are_named(tmp_path: P
     assert str(tmp_path) in error_line(tmp_path)
 
 
-def test_an_unknown_name_lists_the_names_there_are() -> None:
+def test_the_error_for_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"a100-llama31-8b, a100-qwen3-8b|a100-llama31-8b, .*a100-qwen3-8b") as caught:
         load_profile("a100-qwen3-9b")
     assert "a100-qwen3-9b" in str(caught.value)

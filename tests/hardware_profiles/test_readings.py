@@ -1,4 +1,4 @@
-"""Readings files: measured ones and composites, from a file to a profile."""
+"""Readings files, measured and composite, and the profiles made from them."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ from hardware_profiles.calibrate import main
 from hardware_profiles.cli import run_main
 from hardware_profiles.composite import Composite, CompositeFile
 from hardware_profiles.readings import read_readings
-from hardware_profiles.sources import Step
+from hardware_profiles.step_sources import Step
 
 COMPOSITE = CompositeFile(
     model="toy/composed",
@@ -42,7 +42,7 @@ HELD_OUT = [(1, 50, 70, 0, 0), (0, 0, 0, 3, 100), (1, 90, 30, 5, 60)]
 
 
 def readings(source: Composite) -> dict[str, Any]:
-    """A measured file whose readings are a composite's."""
+    """A file of measured steps whose readings come from a composite."""
     batches, contexts, tokens = [1, 2, 4, 8], [16, 64, 128], [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
     names = ("prompts", "new_tokens", "context_tokens", "batch", "decode_context_tokens")
 
@@ -86,11 +86,12 @@ def calibrate(monkeypatch: pytest.MonkeyPatch, folder: Path, content: Any, *opti
     return left.value.code
 
 
-def test_a_profile_made_from_measured_steps_says_what_was_measured(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    assert calibrate(monkeypatch, tmp_path, MEASURED) == 0
-    profile = load_profile(tmp_path / "toy.json")
+def test_a_profile_from_measured_steps_reproduces_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "profiles"
+    options = ("--out", str(folder), "--max-context-tokens", "9000")
+    assert calibrate(monkeypatch, tmp_path, MEASURED, *options) == 0
+    profile = load_profile(folder / "toy.json")
+    assert profile.max_context_tokens == 9000
     assert (profile.model, profile.kv_bytes_per_token, profile.kv_capacity_tokens) == ("toy/measured", 1000, 50_000)
     assert profile.provenance["nature"] == "made up"
     source = Composite(COMPOSITE)
@@ -106,7 +107,7 @@ def test_a_profile_made_from_measured_steps_says_what_was_measured(
         assert law_s == pytest.approx(source.step_s(step), rel=0.02)
 
 
-def test_a_profile_made_from_a_composite_says_that_it_is_no_measurement(
+def test_a_profile_from_a_composite_says_that_it_is_no_measurement(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     capacity = ("--kv-capacity-tokens", "60000", "--kv-capacity-source", "me")
@@ -114,24 +115,25 @@ def test_a_profile_made_from_a_composite_says_that_it_is_no_measurement(
     profile = load_profile(tmp_path / "toy.json")
     assert profile.provenance["nature"] == "NOT a measurement of this model: made up"
     assert (profile.kv_capacity_tokens, profile.provenance["kv_capacity"]) == (60_000, "me")
+    assert profile.max_context_tokens is None
     assert profile.provenance["held_out"]["mixed_mape_percent"] < 1.0
 
 
 @settings(max_examples=30)
-@given(beside=st.integers(1, 64), at_512_ms=st.floats(20.0, 60.0), times=st.floats(4.0, 8.0))
-def test_an_anchored_composite_goes_through_its_anchors_and_still_never_falls(
-    beside: int, at_512_ms: float, times: float
+@given(decodes_at_anchor=st.integers(1, 64), at_512_ms=st.floats(20.0, 60.0), times=st.floats(4.0, 8.0))
+def test_an_anchored_composite_meets_its_anchors_and_never_falls(
+    decodes_at_anchor: int, at_512_ms: float, times: float
 ) -> None:
     at_2048_ms = at_512_ms * times
-    source = Composite(COMPOSITE, [(512, at_512_ms / 1e3), (2048, at_2048_ms / 1e3)], beside)
-    decodes = (beside, 1000)
+    source = Composite(COMPOSITE, [(512, at_512_ms / 1e3), (2048, at_2048_ms / 1e3)], decodes_at_anchor)
+    decodes = (decodes_at_anchor, 1000)
     alone_s = source.step_s(Step(0, 0, 0, *decodes))
     for chunk, wanted_ms in ((512, at_512_ms), (2048, at_2048_ms)):
         assert (source.step_s(Step(1, chunk, 0, *decodes)) - alone_s) * 1e3 == pytest.approx(wanted_ms, rel=1e-9)
     assert np.all(np.diff([source.tokens_s(n) for n in range(1, source.max_tokens + 1)]) >= 0.0)
 
 
-def test_anchors_by_which_a_larger_chunk_would_be_faster_are_refused() -> None:
+def test_anchors_that_make_a_larger_chunk_faster_are_an_error() -> None:
     with pytest.raises(InputError, match="larger chunk"):
         Composite(COMPOSITE, [(512, 0.1), (2048, 0.05)], 1)
 
@@ -165,7 +167,7 @@ def broken(key: str, value: Any) -> dict[str, Any]:
         (COMPOSITE.model_dump(), "--kv-capacity-tokens"),
     ],
 )
-def test_a_faulty_file_is_one_line_that_names_file_and_key(
+def test_the_error_for_an_invalid_file_names_file_and_key(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, content: Any, named: str
 ) -> None:
     assert calibrate(monkeypatch, tmp_path, content) == 2
@@ -176,14 +178,14 @@ def test_a_faulty_file_is_one_line_that_names_file_and_key(
     assert [path.name for path in tmp_path.iterdir()] == ["readings.json"]
 
 
-def test_anchors_are_for_composites_only(
+def test_anchors_need_a_composite(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert calibrate(monkeypatch, tmp_path, MEASURED, "--anchor", "512:30", "--anchor-source", "me") == 2
     assert "--anchor is for composite files" in capsys.readouterr().err
 
 
-def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing\.json"):
         read_readings(tmp_path / "nothing.json")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")

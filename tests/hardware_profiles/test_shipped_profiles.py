@@ -1,4 +1,4 @@
-"""The profiles that ship: where they come from, how well they fit, and readings they must reproduce."""
+"""The shipped profiles: their provenance, their errors, and readings that they must reproduce."""
 
 import pickle
 from concurrent.futures import ProcessPoolExecutor
@@ -10,6 +10,7 @@ import pytest
 
 from hardware_profiles import Link, Profile, load_profile, profile_names
 from hardware_profiles.checks import fitted_link, link_readings
+from hardware_profiles.model_contexts import MAX_CONTEXT_TOKENS
 
 BARS_PERCENT = {"prefill": 1.0, "decode": 0.2, "mixed": 1.5}
 HELD_TO_THE_BARS = ("a100-qwen3-8b", "a100-llama31-8b", "a100x4-llama31-70b")
@@ -29,7 +30,7 @@ def qwen() -> Profile:
 
 
 @pytest.mark.parametrize("name", profile_names())
-def test_a_profile_says_where_it_comes_from(name: str) -> None:
+def test_a_profile_states_its_provenance(name: str) -> None:
     profile = load_profile(name)
     provenance = profile.provenance
     assert profile.name == name
@@ -43,7 +44,7 @@ def test_a_profile_says_where_it_comes_from(name: str) -> None:
 
 @pytest.mark.parametrize("kind", BARS_PERCENT)
 @pytest.mark.parametrize("name", HELD_TO_THE_BARS)
-def test_the_held_out_error_is_within_its_bar(name: str, kind: str) -> None:
+def test_the_held_out_error_is_below_its_limit(name: str, kind: str) -> None:
     assert load_profile(name).provenance["held_out"][f"{kind}_mape_percent"] <= BARS_PERCENT[kind]
 
 
@@ -61,7 +62,7 @@ def test_tables_are_dense_and_token_time_never_falls(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", profile_names())
-def test_adding_decodes_never_makes_a_step_shorter_but_for_a_little_at_short_contexts(name: str) -> None:
+def test_decodes_shorten_no_step_except_slightly_at_short_contexts(name: str) -> None:
     law = load_profile(name).kernel_law
     for batch in range(1, law.max_decode_batch + 1):
         for context, least_s in ((256, -1e-6), (1, -0.05 * law.token_time_s[batch])):
@@ -86,7 +87,13 @@ def test_kv_sizes_follow_from_the_model_and_the_card(
     assert profile.kv_capacity_tokens == pytest.approx(kv_capacity_tokens, rel=0.03)
 
 
-def test_the_engine_runs_by_the_kernels_plus_the_decode_overhead(qwen: Profile) -> None:
+@pytest.mark.parametrize("name", profile_names())
+def test_every_shipped_profile_states_its_models_context(name: str) -> None:
+    profile = load_profile(name)
+    assert profile.max_context_tokens == MAX_CONTEXT_TOKENS[profile.model]
+
+
+def test_the_engines_law_is_the_kernels_plus_the_decode_overhead(qwen: Profile) -> None:
     overhead_s = qwen.provenance["decode_overhead"]["step_s"]
     assert overhead_s == pytest.approx(0.951394e-3)
     assert qwen.law.time_s((), 32, 32768) == pytest.approx(qwen.step_time_s((), 32, 32768) + overhead_s)
@@ -96,7 +103,7 @@ def test_the_engine_runs_by_the_kernels_plus_the_decode_overhead(qwen: Profile) 
 
 
 @pytest.mark.parametrize(("tokens", "ms"), PREFILL_MS.items())
-def test_prefill_readings(qwen: Profile, tokens: int, ms: float) -> None:
+def test_prefill_steps_match_the_readings(qwen: Profile, tokens: int, ms: float) -> None:
     assert qwen.step_time_s([(tokens, 0)], 0, 0) * 1e3 == pytest.approx(ms, rel=0.02)
 
 
@@ -105,21 +112,21 @@ def test_prefill_readings(qwen: Profile, tokens: int, ms: float) -> None:
     [(batch, 1024, ms) for batch, ms in DECODE_AT_1024_MS.items()]
     + [(batch, 4096, ms) for batch, ms in DECODE_AT_4096_MS.items()],
 )
-def test_decode_readings(qwen: Profile, batch: int, context: int, ms: float) -> None:
+def test_decode_steps_match_the_readings(qwen: Profile, batch: int, context: int, ms: float) -> None:
     assert qwen.step_time_s((), batch, batch * context) * 1e3 == pytest.approx(ms, rel=0.03)
 
 
 @pytest.mark.parametrize(("chunk", "ms"), CHUNK_BESIDE_32_DECODES_MS.items())
-def test_mixed_readings(qwen: Profile, chunk: int, ms: float) -> None:
+def test_mixed_steps_match_the_readings(qwen: Profile, chunk: int, ms: float) -> None:
     # The readings are the library's own mixed call with isl = 1024, osl = 256: an average chunk of a prompt of
-    # 1024 (or two such prompts), decodes half way through 256 tokens after it.
+    # 1024 tokens (or two such prompts), and decodes halfway through the 256 output tokens.
     prompts = max(1, chunk // 1024)
     chunks = [(chunk // prompts, (1024 - chunk // prompts) // 2)] * prompts
     assert qwen.step_time_s(chunks, 32, 32 * (1024 + 128)) * 1e3 == pytest.approx(ms, rel=0.04)
 
 
 @pytest.mark.parametrize("name", DEEPSEEK)
-def test_the_composed_profiles_say_that_they_are_no_measurement(name: str) -> None:
+def test_the_composite_profiles_say_that_they_are_no_measurement(name: str) -> None:
     assert load_profile(name).provenance["nature"].startswith("NOT a measurement of this model")
 
 
@@ -127,7 +134,7 @@ def test_the_composed_profiles_say_that_they_are_no_measurement(name: str) -> No
     ("batch", "context", "ms"),
     [(1, 512, 6.4), (32, 2048, 24.0), (128, 2048, 33.9)],
 )
-def test_decode_steps_of_the_composite(batch: int, context: int, ms: float) -> None:
+def test_decode_steps_match_the_composite(batch: int, context: int, ms: float) -> None:
     composite = load_profile("a100-deepseek-v2-lite")
     assert composite.step_time_s((), batch, batch * context) * 1e3 == pytest.approx(ms, rel=0.01)
 
@@ -139,11 +146,11 @@ def chunk_adds_ms(name: str, chunk: int, context: int, batch: int = 32) -> float
 
 
 @pytest.mark.parametrize(("chunk", "context", "ms"), [(512, 0, 16), (512, 4096, 22), (2048, 0, 68), (2048, 4096, 85)])
-def test_what_a_chunk_adds_in_the_composite(chunk: int, context: int, ms: float) -> None:
+def test_time_added_by_a_chunk_matches_the_composite(chunk: int, context: int, ms: float) -> None:
     assert chunk_adds_ms("a100-deepseek-v2-lite", chunk, context) == pytest.approx(ms, rel=0.07)
 
 
-def test_what_a_chunk_adds_in_the_anchored_profile_keeps_to_the_papers_two_points() -> None:
+def test_time_added_by_a_chunk_matches_the_papers_two_points() -> None:
     for chunk in (64, 128, 256, 512):
         assert chunk_adds_ms(DEEPSEEK[1], chunk, 0) <= 30.0
     assert chunk_adds_ms(DEEPSEEK[1], 512, 0) == pytest.approx(28.0, rel=1e-3)
@@ -154,7 +161,7 @@ def test_what_a_chunk_adds_in_the_anchored_profile_keeps_to_the_papers_two_point
 
 
 @pytest.mark.parametrize("link", ["inter_node", "intra_node"])
-def test_links_are_what_a_fit_of_the_measurements_gives(qwen: Profile, link: str) -> None:
+def test_links_equal_a_fit_to_the_measurements(qwen: Profile, link: str) -> None:
     if not MEASUREMENTS.is_dir():
         pytest.skip(f"no measurements at {MEASUREMENTS}")
     shipped: Link = getattr(qwen, link)
@@ -165,14 +172,14 @@ def test_links_are_what_a_fit_of_the_measurements_gives(qwen: Profile, link: str
 
 
 @pytest.mark.slow
-def test_a_shipped_profile_goes_to_other_processes_by_its_name(qwen: Profile) -> None:
+def test_a_shipped_profile_is_pickled_by_name(qwen: Profile) -> None:
     assert len(pickle.dumps(qwen)) < 1000
     assert pickle.loads(pickle.dumps(qwen)) is qwen
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         assert pool.submit(_prefill_s, qwen).result() == _prefill_s(qwen)
 
 
-def test_another_profile_of_its_name_goes_by_its_numbers(qwen: Profile) -> None:
+def test_a_changed_profile_of_the_same_name_is_pickled_by_value(qwen: Profile) -> None:
     other = qwen.with_connector("nixl-default-ucx")
     assert other.name == qwen.name
     again = pickle.loads(pickle.dumps(other))

@@ -18,7 +18,9 @@ kv_counts = st.integers(0, 400_000)
 
 
 @given(law=laws, steps=st.integers(0, 100), batch=batches, kv=kv_counts)
-def test_the_closed_form_of_a_decode_run_is_the_sum_of_its_steps(law: StepLaw, steps: int, batch: int, kv: int) -> None:
+def test_the_closed_form_of_a_decode_run_equals_the_sum_of_its_steps(
+    law: StepLaw, steps: int, batch: int, kv: int
+) -> None:
     one_by_one = math.fsum(law.time_s((), batch, kv + batch * i) for i in range(steps))
     assert law.decode_run_s(steps, batch, kv) == pytest.approx(one_by_one, rel=1e-12)
 
@@ -37,7 +39,7 @@ def test_more_work_never_takes_less_time(
 
 
 @given(law=laws, chunks=chunk_lists.filter(bool), batch=batches, kv=kv_counts)
-def test_a_mixed_step_is_its_parts_sharing_one_pass_over_the_tokens(
+def test_a_mixed_steps_parts_share_one_pass_over_the_tokens(
     law: StepLaw, chunks: list[tuple[int, int]], batch: int, kv: int
 ) -> None:
     new = sum(tokens for tokens, _ in chunks)
@@ -57,7 +59,7 @@ def test_an_empty_step_takes_no_time(law: StepLaw) -> None:
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
-def test_a_hand_computed_step(law: StepLaw) -> None:
+def test_a_step_equals_a_hand_computation(law: StepLaw) -> None:
     base_s, kv_s, end = law.decode_line(3, 999)
     assert end > 999
     expected = (
@@ -81,7 +83,7 @@ def test_a_step_outside_the_table_is_an_error(law: StepLaw) -> None:
 
 
 @given(law=laws, batch=batches, kv=kv_counts)
-def test_a_line_holds_to_its_end_and_the_next_one_begins_there(law: StepLaw, batch: int, kv: int) -> None:
+def test_a_line_ends_where_the_next_one_begins(law: StepLaw, batch: int, kv: int) -> None:
     base_s, kv_s, end = law.decode_line(batch, kv)
     assert kv < end
     if end < math.inf:
@@ -90,7 +92,7 @@ def test_a_line_holds_to_its_end_and_the_next_one_begins_there(law: StepLaw, bat
         assert next_base_s + next_kv_s * end == pytest.approx(base_s + kv_s * end, rel=1e-9)
 
 
-def test_without_pieces_the_law_is_its_straight_line() -> None:
+def test_without_pieces_d_is_the_straight_line() -> None:
     law = StepLaw((0.0, 1.0, 1.5, 2.0), 0.1, 0.0, 0.0, 0.25, 0.125, (0.0, 0.5, 0.25, 0.25))
     assert law.time_s((), 2, 10) == 1.5 + 0.25 + 0.125 * 2 + 0.25 * 10
     assert law.max_decode_batch == 3
@@ -98,7 +100,7 @@ def test_without_pieces_the_law_is_its_straight_line() -> None:
 
 
 @given(law=laws, chunks=chunk_lists, batch=st.integers(0, 256), kv=kv_counts, factor=st.floats(0.1, 10.0))
-def test_a_scaled_law_takes_so_many_times_as_long(
+def test_a_scaled_law_takes_factor_times_as_long(
     law: StepLaw, chunks: list[tuple[int, int]], batch: int, kv: int, factor: float
 ) -> None:
     assert scaled(law, factor).time_s(chunks, batch, kv) == pytest.approx(factor * law.time_s(chunks, batch, kv))
@@ -110,7 +112,7 @@ def scaled(law: StepLaw, factor: float) -> StepLaw:
 
 
 @given(law=laws, chunks=chunk_lists, batch=st.integers(0, 256), kv=kv_counts)
-def test_overheads_are_added_to_the_steps_they_are_of(
+def test_overheads_are_added_to_the_right_steps(
     law: StepLaw, chunks: list[tuple[int, int]], batch: int, kv: int
 ) -> None:
     extra_s = with_overhead(law).time_s(chunks, batch, kv) - law.time_s(chunks, batch, kv)
@@ -124,7 +126,7 @@ def with_overhead(law: StepLaw) -> StepLaw:
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
-def test_a_law_prints_short(law: StepLaw) -> None:
+def test_the_repr_of_a_law_is_short(law: StepLaw) -> None:
     assert len(repr(law)) < 400
 
 
@@ -139,14 +141,14 @@ def test_a_law_prints_short(law: StepLaw) -> None:
     most=st.integers(1, 2048),
     grain=st.sampled_from([1, 16, 32, 100, 3000]),
 )
-def test_the_largest_chunk_is_found_by_trying_every_size(
+def test_the_largest_chunk_equals_that_of_trying_every_size(
     law: StepLaw, limit_s: float, step_tokens: int, context: int, most: int, grain: int
 ) -> None:
     def takes_s(n: int) -> float:
         return law.token_time_s[step_tokens + n] + law.attention_s(n, context)
 
     sizes = [most, *range(grain, most, grain)]
-    # A size whose time is the limit to within rounding may count either way.
+    # A size whose time equals the limit up to rounding may count either way.
     least, largest = (
         max((n for n in sizes if takes_s(n) <= limit_s * share), default=0) for share in (1 - 1e-12, 1 + 1e-12)
     )
@@ -158,7 +160,7 @@ def test_the_largest_chunk_is_found_by_trying_every_size(
 
 
 @given(law=laws, step_tokens=st.integers(0, 256), context=st.integers(0, 32768), n=st.integers(1, 64))
-def test_a_chunk_of_just_the_limit_fits_and_a_shorter_time_takes_a_smaller_one(
+def test_a_chunk_at_the_limit_fits_and_a_lower_limit_needs_a_smaller_one(
     law: StepLaw, step_tokens: int, context: int, n: int
 ) -> None:
     grain = 32

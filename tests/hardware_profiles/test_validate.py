@@ -1,4 +1,4 @@
-"""`python -m hardware_profiles.validate`: what it prints and draws, and its checks against other measurements."""
+"""`python -m hardware_profiles.validate`: its output, its figures, and its comparison with other measurements."""
 
 import gzip
 import sys
@@ -25,28 +25,29 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return left.value.code
 
 
-def test_it_prints_errors_and_range_and_draws(
+def test_the_command_prints_errors_and_ranges_and_draws_a_figure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     for module in ("aiconfigurator_core", "aiconfigurator_core.sdk"):
-        monkeypatch.setitem(sys.modules, module, None)  # as where the extra is not installed
-    assert run(monkeypatch, "a100-qwen3-8b", "--figures", str(tmp_path)) == 0
+        monkeypatch.setitem(sys.modules, module, None)  # as if the extra were not installed
+    assert run(monkeypatch, "a100-qwen3-8b", "--figures", str(tmp_path / "new")) == 0
     printed = capsys.readouterr().out
     for kind in ("prefill", "decode", "mixed", "averaged"):
         assert f"\n  {kind} " in printed
-    assert "up to 8704 tokens a step, 512 of them decodes; more is refused" in printed
+    assert "up to 8704 tokens per step, 512 of them decodes; larger steps are errors" in printed
     assert "0.951394 ms added" in printed
-    assert (tmp_path / "a100-qwen3-8b.png").read_bytes().startswith(b"\x89PNG")
+    assert "up to 40,960 tokens" in printed
+    assert (tmp_path / "new" / "a100-qwen3-8b.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_it_says_of_a_composed_profile_that_it_is_no_measurement(
+def test_a_composite_profile_is_shown_as_no_measurement(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "a100-deepseek-v2-lite") == 0
     assert "NOT a measurement of this model" in capsys.readouterr().out
 
 
-def test_the_table_of_all_has_a_row_for_each(
+def test_the_table_of_all_profiles_has_one_row_per_profile(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "--all") == 0
@@ -54,8 +55,8 @@ def test_the_table_of_all_has_a_row_for_each(
     assert [row.split("`")[1] for row in rows] == profile_names()
 
 
-@pytest.mark.skipif(not MEASUREMENTS.is_dir(), reason="no measurements beside this checkout")
-def test_the_tables_in_the_docs_are_what_the_commands_print() -> None:
+@pytest.mark.skipif(not MEASUREMENTS.is_dir(), reason="shared/data/calibration is missing")
+def test_the_tables_in_the_docs_match_the_commands() -> None:
     docs = (Path(__file__).parents[2] / "docs" / "calibration.md").read_text(encoding="utf-8")
     for table in (all_table(), link_table(MEASUREMENTS), vllm_table(MEASUREMENTS), splitwise_table(MEASUREMENTS)):
         for line in table.splitlines():
@@ -63,7 +64,7 @@ def test_the_tables_in_the_docs_are_what_the_commands_print() -> None:
 
 
 @pytest.mark.parametrize("name", ["a100-qwen3-8b", "a100-llama31-8b", "a100x4-llama31-70b"])
-def test_the_sample_a_profile_carries_has_the_errors_it_states(name: str) -> None:
+def test_a_profiles_stored_sample_has_the_errors_that_it_states(name: str) -> None:
     file = read_profile(name)
     for kind, held_out in sample(file).items():
         stated = getattr(file.provenance.held_out, f"{kind}_mape_percent")
@@ -75,13 +76,13 @@ def test_the_sample_a_profile_carries_has_the_errors_it_states(name: str) -> Non
     [
         ((), "--against"),
         (("a100-qwen3-8b", "--against", "."), "--against"),
-        (("a100-qwen3-8b", "--figures", "/no/such"), "/no/such"),
+        (("a100-qwen3-8b", "--figures", __file__), __file__),
         (("--against", ".", "--figures", "."), "--figures"),
         (("a100-qwen3-9b",), "a100-qwen3-9b"),
         (("--against", "."), "p2p_inter_node.csv.gz"),
     ],
 )
-def test_a_mistake_is_one_line(
+def test_invalid_input_prints_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], named: str
 ) -> None:
     assert run(monkeypatch, *arguments) == 2
@@ -91,12 +92,12 @@ def test_a_mistake_is_one_line(
     assert named in line
 
 
-def test_a_link_is_fitted_to_what_it_gave() -> None:
+def test_fitting_a_links_own_times_recovers_it() -> None:
     sent = np.geomspace(1024, 1e9, 40)
     assert fitted_link(sent, 5e-6 + sent / 10e9) == pytest.approx((5e-6, 10e9))
 
 
-def test_the_link_table_of_links_as_shipped_has_no_error(tmp_path: Path) -> None:
+def test_the_link_table_of_exact_links_shows_no_error(tmp_path: Path) -> None:
     for connector, name in (("rdma", "inter"), ("nvlink", "intra")):
         link = load_connector(connector)
         rows = [
@@ -109,15 +110,15 @@ def test_the_link_table_of_links_as_shipped_has_no_error(tmp_path: Path) -> None
         assert line.endswith("| 0 | 0 | 0 | 0 |")
 
 
-def test_a_batch_takes_its_prefill_steps_and_then_its_decode_steps() -> None:
+def test_a_batch_takes_the_sum_of_its_prefill_and_decode_steps() -> None:
     law = load_profile("a100-llama31-8b").kernel_law
     prefill_s = 2 * law.time_s([(4096, 0)] * 2, 0, 0) + law.time_s([(4096, 0)], 0, 0)
     decode_s = law.time_s((), 5, 5 * 4097) + law.time_s((), 5, 5 * 4098)
     assert batch_s(law, 4096, 3, 5) == pytest.approx(prefill_s + decode_s)
 
 
-@pytest.mark.skipif(not MEASUREMENTS.is_dir(), reason="no measurements beside this checkout")
-def test_whole_systems_stand_above_the_sum_of_kernels() -> None:
+@pytest.mark.skipif(not MEASUREMENTS.is_dir(), reason="shared/data/calibration is missing")
+def test_whole_systems_are_slower_than_the_sum_of_kernels() -> None:
     step_s, seq_s = host_overhead(MEASUREMENTS, 1)
     assert (step_s, seq_s) == pytest.approx((0.79e-3, 0.043e-3), rel=0.05)
     for table in (vllm_table(MEASUREMENTS), splitwise_table(MEASUREMENTS)):

@@ -1,19 +1,19 @@
-"""A picture of how well a profile's step law holds: modelled against measured, and errors by kind of step."""
+"""A figure of a step law's accuracy: modelled against measured step times, and errors by kind of step."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
 
-matplotlib.use("Agg")  # no display is needed to write a file
+matplotlib.use("Agg")  # writes files without a display
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 from hardware_profiles.held_out import HeldOut
-from hardware_profiles.sources import Kind
+from hardware_profiles.step_sources import Kind
 
-# Colours and markers that stay apart in grey and for colour-blind readers (Okabe and Ito).
+# Colours and markers that differ in grey and for colour-blind readers (Okabe and Ito).
 _LOOKS: dict[Kind, tuple[str, str]] = {
     "prefill": ("#0072B2", "o"),
     "decode": ("#E69F00", "s"),
@@ -23,7 +23,7 @@ _LOOKS: dict[Kind, tuple[str, str]] = {
 
 
 def draw_errors(name: str, source: str, kinds: Mapping[Kind, HeldOut], path: Path) -> None:
-    """Write the picture to `path` (PNG); `source` says what the law is held against, e.g. "measured"."""
+    """Write the figure to `path` (PNG); `source` names what the law is compared with, e.g. "measured"."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     for kind, held_out in kinds.items():
         colour, marker = _LOOKS[kind]
@@ -38,7 +38,7 @@ def draw_errors(name: str, source: str, kinds: Mapping[Kind, HeldOut], path: Pat
     left.set(xlabel=f"{source} step, ms", ylabel="modelled step, ms")
     left.legend(title="kind (steps)", frameon=False)
     right.axhline(0.0, color="0.4", linewidth=0.8, zorder=0)
-    right.set(xscale="log", xlabel=f"{source} step, ms", ylabel=f"modelled less {source}, %")
+    right.set(xscale="log", xlabel=f"{source} step, ms", ylabel=f"modelled minus {source}, %")
     figure.suptitle(f"{name}: steps held out of the fit")
     figure.savefig(path, dpi=130)
     plt.close(figure)
