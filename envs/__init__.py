@@ -1,4 +1,4 @@
-"""The world: workloads, the cluster, and the Gymnasium environment `envs:PrefillPlacement-v1`."""
+"""Workloads, the simulated cluster, and the Gymnasium environment `envs:PrefillPlacement-v1`."""
 
 import gymnasium
 

@@ -1,10 +1,9 @@
-"""Arrival processes: when requests come, for a given mean rate.
+"""Arrival processes: the times at which requests arrive, for a given mean rate.
 
-Each process is a renewal process of unit rate, read on a clock that runs as fast as the process's intensity
-at the time: request k arrives when the intensity has added up to the k-th point. Gaps and intensity have
-streams of their own, so more requests of the same streams continue the same pattern. Every process starts in
-its stationary state, so the expected count in t seconds is exactly t times the mean rate, from the first
-second on.
+Each process is a renewal process of unit rate on a clock that runs at the process's intensity: request k arrives when
+the integral of the intensity reaches the k-th point. Gaps and intensity are drawn from separate random streams, so that
+a longer run continues the pattern of a shorter one. Every process starts in its stationary state, so the expected
+number of arrivals in the first t seconds is exactly t times the mean rate.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,24 +17,30 @@ from numpy.random import Generator
 from envs.workload import FloatArray
 from hardware_profiles.errors import InputError
 
-# Periods are drawn in blocks of this size, whatever is asked for: a longer run must draw the same ones first.
+# Periods are always drawn in blocks of this size, so that a longer run begins with the same ones.
 _BLOCK = 256
 
 
 class ArrivalProcess(Protocol):
-    """A way for requests to arrive."""
+    """A random process of request arrivals."""
 
     @property
     def mean_rate_rps(self) -> float:
-        """Mean number of arrivals a second."""
+        """Mean number of arrivals per second."""
 
     def times_s(self, count: int, gaps: Generator, intensity: Generator) -> FloatArray:
-        """Return (count,) arrival times in seconds, sorted; a stream for the gaps, one for the intensity."""
+        """Return (count,) arrival times in seconds, sorted.
+
+        Args:
+            count: number of arrivals.
+            gaps: random stream of the gaps.
+            intensity: random stream of the intensity.
+        """
 
 
 @dataclass(frozen=True)
 class FixedRate:
-    """Evenly spaced arrivals, one a second unless told, the first after one gap."""
+    """Evenly spaced arrivals, one per second by default; the first arrives after one gap."""
 
     mean_rate_rps: float = 1.0
 
@@ -46,10 +51,10 @@ class FixedRate:
 
 @dataclass(frozen=True)
 class GammaRenewal:
-    """Independent Gamma gaps, one arrival a second on average unless told.
+    """Independent Gamma gaps, with one arrival per second on average by default.
 
-    `shape` is vLLM bench's `--burstiness`, and 1 / CV^2 in DistServe's terms; 1 is the Poisson process. Gaps
-    are independent, so it cannot hold a burst for longer than a few of them: for bursts take Mmpp or OnOff.
+    `shape` is vLLM bench's `--burstiness`, and 1 / CV^2 in DistServe's terms; 1 is the Poisson process. Because the
+    gaps are independent, a burst lasts for only a few of them; use Mmpp or OnOff for bursts.
     """
 
     shape: float = 1.0
@@ -57,7 +62,7 @@ class GammaRenewal:
 
     def times_s(self, count: int, gaps: Generator, intensity: Generator) -> FloatArray:  # noqa: ARG002
         """See ArrivalProcess."""
-        # To one who starts to look at a random moment, the gap under way is length-biased and partly over.
+        # At a random moment, the gap in progress is length-biased and partly over.
         first = gaps.standard_gamma(self.shape + 1) * gaps.random()
         rest = gaps.standard_gamma(self.shape, count - 1)
         return np.cumsum(np.concatenate([[first], rest])) / (self.shape * self.mean_rate_rps)
@@ -65,11 +70,11 @@ class GammaRenewal:
 
 @dataclass(frozen=True)
 class Mmpp:
-    """Markov-modulated Poisson process that goes round its states in order (with two states, any MMPP does).
+    """Markov-modulated Poisson process that cycles through its states in order (with two states, every MMPP does).
 
     Attributes:
         rates_rps: the rate in each state; (r, 0) is the interrupted Poisson process, an ON/OFF source.
-        sojourns_s: the mean of the exponential time in each.
+        sojourns_s: mean of the exponential time in each state.
     """
 
     rates_rps: tuple[float, ...]
@@ -84,7 +89,7 @@ class Mmpp:
 
     @property
     def mean_rate_rps(self) -> float:
-        """Mean number of arrivals a second."""
+        """Mean number of arrivals per second."""
         return float(np.dot(self.rates_rps, self.sojourns_s) / np.sum(self.sojourns_s))
 
     def times_s(self, count: int, gaps: Generator, intensity: Generator) -> FloatArray:
@@ -102,14 +107,14 @@ class Mmpp:
 
 @dataclass(frozen=True)
 class OnOff:
-    """Bursts of their own rates, with Gamma gaps inside and heavy-tailed silences between.
+    """Bursts with different rates and Gamma gaps, separated by heavy-tailed silences.
 
     Attributes:
         on_s: mean of the exponential length of a burst.
-        off_log_mean: of the lognormal silence, of seconds in natural logs.
-        off_log_sd: likewise.
-        burst_rps: mean over bursts of the rate inside a burst, which is lognormal.
-        burst_log_sd: its standard deviation in natural logs.
+        off_log_mean: mean of the natural logarithm of a silence in seconds, which is lognormal.
+        off_log_sd: standard deviation of the same logarithm.
+        burst_rps: mean over bursts of the rate within a burst, which is lognormal.
+        burst_log_sd: standard deviation of its natural logarithm.
         gap_shape: shape of the Gamma gaps inside bursts.
     """
 
@@ -126,14 +131,14 @@ class OnOff:
 
     @property
     def mean_rate_rps(self) -> float:
-        """Mean number of arrivals a second."""
+        """Mean number of arrivals per second."""
         return self.burst_rps * self._on_share
 
     def times_s(self, count: int, gaps: Generator, intensity: Generator) -> FloatArray:
         """See ArrivalProcess."""
-        # A silence met at a random moment is length-biased (lognormal again, its log-mean up by the
-        # log-variance), and what is left of it is a uniform share. What is left of an exponential burst is as
-        # long as a whole one.
+        # At a random moment, a silence in progress is length-biased (again lognormal, with its log-mean increased by
+        # the log-variance), and its remainder is a uniform share of it. The remainder of an exponential burst is
+        # distributed like a whole one.
         silence_s = intensity.lognormal(self.off_log_mean + self.off_log_sd**2, self.off_log_sd)
         left_s = silence_s * intensity.random() * (intensity.random() >= self._on_share)
 
@@ -156,14 +161,14 @@ def surge(times: FloatArray, factor: float, span: float) -> FloatArray:
 
 
 def _on_clock(points: FloatArray, block: Callable[[], tuple[FloatArray, FloatArray]]) -> FloatArray:
-    """Return when the added-up intensity reaches each of `points`; `block` draws (durations_s, rates_rps)."""
+    """Return the times at which the integrated intensity reaches `points`; `block` draws (durations_s, rates_rps)."""
     edges_s: list[FloatArray] = [np.zeros(1)]
     areas: list[FloatArray] = [np.zeros(1)]
     while areas[-1][-1] <= points[-1]:
         durations_s, rates_rps = block()
         edges_s.append(_continued(edges_s, durations_s))
         areas.append(_continued(areas, durations_s * rates_rps))
-    # A silence is a step of the inverse: no point falls inside it but by a chance of nil.
+    # A silence is a jump of the inverse; the probability that a point falls on it is 0.
     return np.interp(points, np.concatenate(areas), np.concatenate(edges_s))
 
 

@@ -1,4 +1,4 @@
-"""Environments that step together in one process, each beginning its next episode as soon as one has ended."""
+"""Environments that step together in one process; each begins its next episode as soon as one has ended."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,19 +10,21 @@ from envs.observation import Observation, encode, encode_batch
 from envs.placement_env import PrefillPlacementEnv
 
 SeedOf = Callable[[int, int], int]
-"""The seed of an episode: from the index of its environment and its number there (0, 1, ...)."""
+"""Maps the index of an environment and the number of an episode in it (0, 1, ...) to the episode's seed."""
 
 
 class Stepped(NamedTuple):
-    """What a step of K environments has come to.
+    """The result of a step of K environments.
 
     Attributes:
-        observation: each part with a leading axis of K; where an episode has ended, the next one's first.
+        observation: each part has a leading axis of K. If an episode has ended, it is the next episode's first
+            observation.
         rewards: (K,) float32.
         dones: (K,) bool; whether an episode has ended.
         dt_s: (K,) float32; simulated time of the step, seconds.
-        finals: by the index of each environment whose episode has ended: "terminal_observation", "TimeLimit.truncated",
-            "episode" (its total reward "r" and decisions "l") and "episode_summary", as stable-baselines3's infos.
+        finals: for each environment whose episode has ended, by index: "terminal_observation", "TimeLimit.truncated",
+            "episode" (total reward "r" and number of decisions "l") and "episode_summary", as in stable-baselines3's
+            infos.
     """
 
     observation: Observation
@@ -33,18 +35,18 @@ class Stepped(NamedTuple):
 
 
 class EnvBatch:
-    """K environments.
+    """K environments that step together.
 
     Attributes:
         envs: the environments.
-        episodes: number of episodes begun in each, counted from the first ones given.
+        episodes: for each environment, the number of its next episode.
 
     Args:
-        envs: the environments; they share their spaces.
-        seed_of: seeds each episode; None: an environment draws its episodes one after the other.
+        envs: the environments; their spaces are equal.
+        seed_of: seeds each episode; None: each environment draws its episodes from one generator.
         first_episodes: number of the first episode in each environment.
-        reward_scales: what each environment's rewards are multiplied by.
-        first_index: index of the first environment among those of all batches.
+        reward_scales: factor of each environment's rewards.
+        first_index: index of the first environment among the environments of all batches.
     """
 
     def __init__(
@@ -68,8 +70,8 @@ class EnvBatch:
         """Start the next episode in every environment.
 
         Args:
-            seeds: of the environments, where no `seed_of` is given; None goes on with what was set before.
-            options: of the environments' `reset`.
+            seeds: seeds of the environments, if there is no `seed_of`; None continues an environment's random stream.
+            options: the `options` of each environment's `reset`.
         """
         for index, (seed, option) in enumerate(zip(seeds, options, strict=True)):
             self._start(index, seed, option)

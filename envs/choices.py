@@ -1,17 +1,17 @@
-"""The choices for a request: one candidate placement per row, with what the router predicts of each.
+"""The choices for a request: one candidate placement per row, with the router's predictions for it.
 
-A choice set says which placements there are:
+A choice set defines the candidate placements:
 
-- "pairs": every pair of a node that prefills and a node that decodes, equal ones included, so that any node can do
-  either job or both.
-- "deflection": the paper's (arXiv 2607.02043): each prefill node, with the least loaded decode node to decode on, and
-  each decode node, which then prefills and decodes.
+- "pairs": every pair of a prefilling node and a decoding node, including pairs of one node with itself, so that any
+  node can do either job or both.
+- "deflection": the choices of arXiv 2607.02043: each prefill node, with the least loaded decode node for the decode;
+  and each decode node, which then does both jobs.
 
-Of the nodes of one role, only `SHORTLIST` are candidates for each job: for the prefill those with the fewest prompt
-tokens to compute before and with this prompt, of equals those with fewer unfinished requests; for the decode those with
-the fewest unfinished requests; then the lower index. A cluster with more nodes therefore has no more than `SHORTLIST`
-times two candidates for each job, and a decision costs the same on 16P16D as on 4P4D. A shortlisted prefill candidate
-can always decode the request itself.
+Of the nodes of one role, only `SHORTLIST` are candidates for each job. For the prefill these are the nodes with the
+fewest prompt tokens to compute, this prompt included, and on a tie with the fewest unfinished requests; for the decode,
+the nodes with the fewest unfinished requests; the last tie-breaker is the lower index. Larger clusters therefore have
+at most 2 * `SHORTLIST` candidates for each job, and a decision on 16P16D takes as long as on 4P4D. A shortlisted
+prefill candidate can always decode the request itself.
 """
 
 from functools import lru_cache
@@ -33,11 +33,11 @@ SHORTLIST = 4
 def check_choice_set(name: str) -> None:
     """Raise InputError if there is no such choice set."""
     if name not in CHOICE_SETS:
-        raise InputError(f"choices {name!r} is none of {', '.join(CHOICE_SETS)}")
+        raise InputError(f"choices {name!r} is not one of {', '.join(CHOICE_SETS)}")
 
 
 def most_choices(choice_set: ChoiceSet, prefill_nodes: int, decode_nodes: int) -> int:
-    """The largest number of choices on a cluster of so many nodes."""
+    """The largest number of choices on a cluster with these numbers of nodes."""
     candidates = min(prefill_nodes, SHORTLIST) + min(decode_nodes, SHORTLIST)
     if choice_set == "deflection":
         return candidates
@@ -46,12 +46,12 @@ def most_choices(choice_set: ChoiceSet, prefill_nodes: int, decode_nodes: int) -
 
 
 class Pairing:
-    """Which candidates the rows pair: positions, not nodes, so that few of them serve every decision.
+    """The candidates that each row pairs, as positions instead of nodes, so that few objects serve all decisions.
 
     Attributes:
         prefill_index: position of each row's candidate for the prefill.
         decode_index: position of each row's candidate for the decode.
-        same_node: whether both are one node.
+        same_node: whether both candidates are the same node.
     """
 
     __slots__ = ("decode_index", "prefill_index", "same_node")
@@ -63,15 +63,15 @@ class Pairing:
 
 
 class Choices:
-    """The choices for one request, in rows; row i pairs a candidate for its prefill with one for its decode.
+    """The choices for one request. Row i pairs a candidate for the prefill with a candidate for the decode.
 
     Attributes:
         request: the request.
         view: the router's view that the choices were made from.
         prefill: candidates for the prefill.
         decode: candidates for the decode.
-        pairing: which of them each row pairs.
-        transfer_s: predicted KV transfer of each row, seconds; 0 on one node.
+        pairing: the two candidates of each row.
+        transfer_s: predicted KV transfer of each row, seconds; 0 if one node does both jobs.
         ttft_s: predicted TTFT of each row, seconds.
         feasible: whether each row may be chosen; see `of`.
         best_ttft_s: the smallest predicted TTFT over the feasible rows, seconds.
@@ -121,7 +121,7 @@ class Choices:
             at = decode_index[row]
             target = decode[at]
             transfer_s = 0.0
-            # A prompt that decodes elsewhere waits for room there once it is computed, another one before.
+            # A prompt that decodes on another node waits for room there after its prefill; one that stays waits before.
             if same_node[row]:
                 ttft_s = max(source.queue_s, target.room_s) + source.execution_s
             else:
@@ -141,10 +141,16 @@ class Choices:
 
     @classmethod
     def of(cls, request: RequestView, view: RouterView, choice_set: ChoiceSet, *, prefix: bool = True) -> "Choices":
-        """The choices of a set for a request that has arrived now; `prefix`: count what prefix caches hold of it.
+        """The choices of a set for a request that has arrived now.
 
-        A row is feasible unless its prefill is predicted to break what is promised to the requests that decode on that
-        node. If no row is, those that keep the roles are. Lost nodes are in no row.
+        A row is feasible unless its prefill is predicted to break the TBT limit of the requests that decode on that
+        node. If no row passes this test, the rows that keep the roles are feasible. Lost nodes are in no row.
+
+        Args:
+            request: the request.
+            view: the cluster.
+            choice_set: the set.
+            prefix: use the contents of prefix caches in the predictions.
         """
         topology = view.topology
         hits = [0] * topology.nodes
@@ -167,7 +173,7 @@ class Choices:
                 least_requests = requests[node]
         prefill: list[PrefillOutlook] = []
         decode: list[DecodeOutlook] = []
-        same = sources == targets  # unless shortlists differ: then both outlooks of a node share its report
+        same = sources == targets  # the usual case: both outlooks of a node share its report
         for node in sources:
             report = view.report(node)
             steps = NodeSteps(topology, node, report)
@@ -195,10 +201,10 @@ class Choices:
         return [row for row, feasible in enumerate(self.feasible) if feasible]
 
     def soonest(self, *, keeping_roles: bool = False) -> int:
-        """The feasible row with the least predicted TTFT, the first of equals; -1 if there is none.
+        """The first feasible row with the least predicted TTFT; -1 if there is none.
 
         Args:
-            keeping_roles: of those that prefill on a prefill node and decode on a decode node.
+            keeping_roles: consider only rows that prefill on a prefill node and decode on a decode node.
         """
         best = -1
         best_s = inf
@@ -209,14 +215,14 @@ class Choices:
         return best
 
     def placement(self, row: int) -> Placement:
-        """The placement that a row stands for."""
+        """The placement of a row."""
         source = self.prefill[self.pairing.prefill_index[row]]
         placement = (source.node, self.decode[self.pairing.decode_index[row]].node, source.chunk_plan, 0)
-        return tuple.__new__(Placement, placement)  # skips the named tuple's own constructor, a function in Python
+        return tuple.__new__(Placement, placement)  # skips NamedTuple.__new__, a Python function
 
 
 def _sources(view: RouterView, hits: list[int]) -> list[int]:
-    """Candidates for the prefill, prefill nodes first; `hits`: tokens of the prompt that each node has cached."""
+    """Candidates for the prefill, prefill nodes first; `hits` are the prompt tokens that each node has cached."""
     topology = view.topology
     counters = view.counters
     if len(topology.prefill_nodes) <= SHORTLIST and len(topology.decode_nodes) <= SHORTLIST:
@@ -234,7 +240,7 @@ def _targets(view: RouterView) -> list[int]:
 
 
 def _least(nodes: tuple[int, ...], values: list[int], ties: list[int]) -> list[int]:
-    """The `SHORTLIST` nodes with the least values, in order of their index; of equals by `ties`, then by index."""
+    """The `SHORTLIST` nodes with the least values, ordered by index; ties are broken by `ties`, then by index."""
     if len(nodes) <= SHORTLIST:
         return list(nodes)
     ranked = sorted([(values[node], ties[node], node) for node in nodes])
@@ -242,7 +248,7 @@ def _least(nodes: tuple[int, ...], values: list[int], ties: list[int]) -> list[i
 
 
 def _positions(sources: list[int], targets: list[int]) -> tuple[int, ...]:
-    """Where each candidate for the prefill is among those for the decode; -1 if it is none."""
+    """Position of each prefill candidate among the decode candidates; -1 if it is not one."""
     if sources == targets:
         return tuple(range(len(sources)))
     return tuple([targets.index(node) if node in targets else -1 for node in sources])
@@ -250,11 +256,11 @@ def _positions(sources: list[int], targets: list[int]) -> tuple[int, ...]:
 
 @lru_cache(1024)
 def _pairs(shared: int, positions: tuple[int, ...]) -> Pairing:
-    """Every candidate for the prefill with every one for the decode, then with itself if it is none for the decode.
+    """Pair every prefill candidate with every decode candidate, and with itself if it is not a decode candidate.
 
     Args:
-        shared: number of candidates for the decode of any prompt.
-        positions: of each candidate for the prefill among them.
+        shared: number of decode candidates that any prompt may use.
+        positions: position of each prefill candidate among them; -1: it is not one.
     """
     prefill_index = [source for source in range(len(positions)) for _ in range(shared)]
     decode_index = list(range(shared)) * len(positions)
@@ -266,10 +272,10 @@ def _pairs(shared: int, positions: tuple[int, ...]) -> Pairing:
 
 @lru_cache(1024)
 def _deflections(positions: tuple[int, ...]) -> Pairing:
-    """Each prefill node with the first candidate for the decode, each decode node alone.
+    """Pair each prefill node with the first decode candidate, and each decode node with itself.
 
     Args:
-        positions: of each candidate for the prefill among those for the decode; -1: a prefill node.
+        positions: position of each prefill candidate among the decode candidates; -1: it is a prefill node.
     """
     same_node = [position >= 0 for position in positions]
     return Pairing(list(range(len(positions))), [max(0, position) for position in positions], same_node)

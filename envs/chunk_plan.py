@@ -1,7 +1,7 @@
 """A router's chunk plan for a prompt that is prefilled next to decodes (`step_budget="fixed"`).
 
-The greedy schedule is that of Algorithm 1 in arXiv 2607.02043, as far as its public descriptions go; see
-`policies/kairos.py` for what is open.
+The greedy schedule follows Algorithm 1 of arXiv 2607.02043, as far as it is described publicly; `policies/kairos.py`
+lists the open points.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ CHUNK_CANDIDATES = (2048, 1024, 512, 256, 128)
 PLAN_BETA = 0.9
 """Share of the strictest TBT SLO among the decoding sequences that a step of a chunk plan may last.
 
-Not from a paper: reports are old and batches grow while a plan runs, so at 1.0 a few steps in a thousand exceed the SLO
-by a hair, and each is a miss for every sequence in its batch.
+Not from a paper. Reports are old and batches grow while a plan runs; at 1.0 a few steps in a thousand would slightly
+exceed the SLO, and each of them is a miss for every sequence in its batch.
 """
 
 
@@ -27,13 +27,13 @@ class LocalPrefill:
     """A prompt prefilled on a node next to the sequences that decode there.
 
     Attributes:
-        chunks: the router's plan, tokens of each successive chunk of the whole prompt, as a `Placement` takes it; empty
-            if the engine chooses the chunks. The first ones may be of cached tokens: the engine leaves them out.
+        chunks: the router's plan: tokens of each successive chunk of the whole prompt, as in a `Placement`; empty if
+            the engine chooses the chunks. The first chunks may be cached tokens, which the engine skips.
         steps: number of chunks that are computed.
-        total_s: sum of the steps that carry them, seconds.
-        longest_s: the longest of them, seconds.
-        slack_s: what it leaves of the time that a step is promised to last at most; negative if the promise is broken,
-            inf if there is none.
+        total_s: sum of the steps with these chunks, seconds.
+        longest_s: the longest of these steps, seconds.
+        slack_s: limit on the time of a step minus `longest_s`, seconds; negative if the limit is exceeded, inf if there
+            is no limit.
     """
 
     __slots__ = ("chunks", "longest_s", "slack_s", "steps", "total_s")
@@ -47,7 +47,7 @@ class LocalPrefill:
 
     @property
     def keeps(self) -> bool:
-        """Whether every step keeps within the promise."""
+        """Whether every step keeps within the limit."""
         return self.slack_s >= 0.0
 
 
@@ -63,20 +63,20 @@ def plan_chunks(
     smallest_if_none: bool = False,
     done_tokens: int = 0,
 ) -> LocalPrefill | None:
-    """The greedy schedule of Algorithm 1: at each step the largest candidate whose step keeps within `budget_s`.
+    """The greedy schedule of Algorithm 1: each step takes the largest candidate with which it lasts at most `budget_s`.
 
     Args:
         law: the node's step law.
         tokens: tokens to prefill.
         decode_batch: sequences that decode in the same steps.
-        decode_kv_tokens: their summed context; it grows by `decode_batch` a step.
-        budget_s: how long a step may last, seconds (beta * tau).
-        token_budget: the engine's tokens a step; no candidate is larger than what it leaves.
-        candidates: chunk sizes, falling.
-        smallest_if_none: go on with the smallest candidate if none fits.
-        done_tokens: tokens of the same prompt that come before them and are not computed, since they are cached. The
-            plan begins with chunks for them, no larger than the first one to be computed (or the smallest candidate),
-            so that it stays safe if they are not cached any more. Nothing else in the result counts them.
+        decode_kv_tokens: their summed context; it grows by `decode_batch` per step.
+        budget_s: longest step allowed, seconds (beta * tau).
+        token_budget: the engine's tokens per step; the decodes and the chunk fit into it together.
+        candidates: chunk sizes in decreasing order.
+        smallest_if_none: use the smallest candidate if none fits.
+        done_tokens: cached tokens at the beginning of the prompt, which are not computed. The plan begins with chunks
+            for them, no larger than the first computed chunk (or the smallest candidate), so that the plan stays safe
+            if they are evicted. The other fields of the result do not count them.
 
     Returns:
         The plan, or None if at some step no candidate fits.
@@ -85,7 +85,7 @@ def plan_chunks(
     total_s = longest_s = decode_s = kv_s = step_s = 0.0
     done = done_tokens
     end_tokens = done_tokens + tokens
-    pick = 0  # steps only grow longer, so a candidate that no longer fits does not fit later
+    pick = 0  # steps only grow longer, so a candidate that does not fit now does not fit later
     last = len(candidates) - 1
     room = token_budget - decode_batch
     line_end = inf
@@ -95,7 +95,7 @@ def plan_chunks(
             decode_s = base_s + kv_s * decode_kv_tokens
         remaining = end_tokens - done
         if pick and candidates[pick] < remaining < candidates[pick - 1]:
-            pick -= 1  # shortened to what remains it may fit
+            pick -= 1  # shortened to the remaining tokens, the larger size may fit
         fits = False
         while True:
             n = candidates[pick] if candidates[pick] < remaining else remaining
@@ -112,19 +112,19 @@ def plan_chunks(
             step_s = law.chunk_step_s(n, done, decode_batch, decode_s)
         count = remaining // n
         longest = step_s
-        if count > 1:  # equal chunks in a row
-            if pick:  # until the next size up exceeds what remains, and is tried again
+        if count > 1:  # a run of equal chunks
+            if pick:  # until the remaining tokens are fewer than the next larger size, which is then tried again
                 before = (remaining - candidates[pick - 1]) // n + 1
                 if before < count:
                     count = before if before > 1 else 1
             end = decode_kv_tokens + (count - 1) * decode_batch
-            if end >= line_end:  # as long as D stays on its linear piece
+            if end >= line_end:  # only while D stays on its linear piece
                 count = max(1, int(-((decode_kv_tokens - line_end) // decode_batch)))
         if count > 1:
             later = count - 1
             grown_s = decode_s + later * kv_s * decode_batch
             longest = law.chunk_step_s(n, done + later * n, decode_batch, grown_s)
-            if fits and longest > budget_s:  # and as long as they fit
+            if fits and longest > budget_s:  # and only while the steps fit
                 longer_s = (longest - step_s) / later
                 later = int((budget_s - step_s) / longer_s)
                 longest = step_s + later * longer_s
@@ -142,6 +142,6 @@ def plan_chunks(
 
 
 def _chunks_of(tokens: int, size: int) -> tuple[int, ...]:
-    """Chunks of `size` tokens that cover `tokens`, the first one shortened."""
+    """Chunks of `size` tokens that cover `tokens`; the first one may be shorter."""
     full, rest = divmod(tokens, size)
     return ((rest,) if rest else ()) + (size,) * full

@@ -1,7 +1,7 @@
-"""A cluster and the requests that reach it as a sequence of decisions: the environment without its arrays.
+"""The placement of requests as a semi-Markov decision process: the environment without its arrays.
 
-A semi-Markov decision process: time between two decisions is that between two arrivals. `envs.placement_env` and
-`envs.vector_env` are Gymnasium's view of it, `agents.vec_env` that of stable-baselines3.
+The time between two decisions is the time between two arrivals. `envs.placement_env` and `envs.vector_env` wrap the
+process for Gymnasium, `agents.vec_env` for stable-baselines3.
 """
 
 from collections.abc import Mapping
@@ -20,40 +20,42 @@ NO_COSTS = Costs(0.0, 0.0, 0.0, 0.0)
 
 
 class Source(Protocol):
-    """Where episodes come from, such as `envs.episode.EpisodeSource`."""
+    """A source of episodes, such as `envs.episode.EpisodeSource`."""
 
     def draw(self, rng: np.random.Generator) -> Episode:
-        """The next episode."""
+        """Draw the next episode."""
 
 
 class DecisionProcess:
-    """Plays episodes: at each arrival somebody chooses a row of `choices`, and time moves on to the next arrival.
+    """Plays episodes: at each arrival the caller chooses a row of `choices`, and time advances to the next arrival.
 
     Attributes:
-        config: the cluster's.
+        config: configuration of the cluster.
         source: draws the episodes.
-        objective: what a decision costs.
-        strict: a row that may not be chosen raises ValueError instead of being replaced.
+        objective: the cost of decisions.
+        strict: a masked row raises ValueError instead of being replaced.
         cluster: the episode's cluster.
-        episode: its requests.
-        records: of the requests that were placed here and have finished or were rejected, in order of these events.
-        rows: rows that may be chosen from; those beyond the choices at hand may not.
-        placement: that of the last decision.
-        reward: of the last decision.
-        accrued: what it cost, by parts.
-        dt_s: time from it to the present one, seconds.
-        invalid_action: whether it was a row that may not be chosen.
-        truncated: the episode has ended; the request at hand is not to be placed.
+        episode: the episode's requests.
+        records: records of the requests that were placed here and have finished or were rejected, in order of these
+            events.
+        rows: number of rows; rows beyond the current choices are masked.
+        placement: placement of the last decision.
+        reward: reward of the last decision.
+        accrued: the parts of its cost.
+        dt_s: time since the last decision, seconds.
+        invalid_action: whether the last decision chose a masked row.
+        truncated: the episode has ended; the current request must not be placed.
 
-    It pickles as the generator before the last reset and the rows chosen since, which are played again.
+    A process is pickled as the state of the generator before the last reset and the rows chosen since; unpickling
+    replays them.
 
     Args:
-        config: the cluster's.
+        config: configuration of the cluster.
         source: draws the episodes.
-        objective: what a decision costs.
-        choice_set: which choices there are.
-        rows: see above; at least as many as there may be choices.
-        warm_ups: who places requests before an episode begins, drawn for each.
+        objective: the cost of decisions.
+        choice_set: the set of choices.
+        rows: see above; at least the largest number of choices.
+        warm_ups: policies that place requests before an episode begins; each episode draws one.
         strict: see above.
     """
 
@@ -116,17 +118,17 @@ class DecisionProcess:
 
     @property
     def choices(self) -> Choices:
-        """The choices for the request at hand.
+        """The choices for the current request.
 
         Raises:
-            ValueError: before the first reset.
+            ValueError: there was no reset yet.
         """
         if self._choices is None:
             raise ValueError("the environment has not been reset")
         return self._choices
 
     def reset(self, rng: np.random.Generator) -> None:
-        """Draw an episode and play up to its first decision."""
+        """Draw an episode and advance to its first decision."""
         self._drawn_by = type(rng.bit_generator), rng.bit_generator.state
         self._actions = []
         self.episode = episode = self.source.draw(rng)
@@ -146,14 +148,14 @@ class DecisionProcess:
         self._list_choices()
 
     def act(self, row: int) -> None:
-        """Place the request at hand as a row says, and play up to the next arrival.
+        """Place the current request according to a row, and advance to the next arrival.
 
         Raises:
-            ValueError: there is no such row; with `strict`, it may not be chosen; before the first reset.
+            ValueError: there is no such row, the row is masked and `strict` is set, or there was no reset yet.
         """
         choices = self.choices
         if not 0 <= row < self.rows:
-            raise ValueError(f"action {row} is no row; there are {self.rows}")
+            raise ValueError(f"action {row} is not a row from 0 to {self.rows - 1}")
         self.invalid_action = invalid = row >= len(choices) or not choices.feasible[row]
         if invalid and self.strict:
             raise ValueError(f"action {row} is masked; see action_mask")
@@ -183,12 +185,12 @@ class DecisionProcess:
         self._choices = Choices.of(request, self.cluster.view(), self._choice_set)
 
     def summary(self) -> dict[str, Any]:
-        """The episode so far; see `envs.episode_summary`."""
+        """Summary of the episode so far; see `envs.episode_summary`."""
         episode = self.episode
         return episode_summary(self.records, episode.requests, self._next - episode.first)
 
     def info(self) -> dict[str, Any]:
-        """Gymnasium's info of the last decision; the summary is in it when the episode has ended."""
+        """Gymnasium's info after the last decision; it contains the summary if the episode has ended."""
         accrued = self.accrued
         info: dict[str, Any] = {
             "dt_s": self.dt_s,
@@ -208,7 +210,7 @@ def _played_again(
     drawn_by: tuple[type[np.random.BitGenerator], Mapping[str, Any]] | None,
     actions: list[int],
 ) -> DecisionProcess:
-    """A process in the state that a pickled one was in."""
+    """Restore a pickled process by replaying its actions."""
     process = DecisionProcess(*made_from)
     if drawn_by is not None:
         kind, state = drawn_by

@@ -1,4 +1,4 @@
-"""The arrival rate of an environment that names none: below what the cluster can serve within its SLOs."""
+"""The default arrival rate of an environment: a rate that the cluster can serve within its SLOs."""
 
 from functools import lru_cache
 
@@ -12,27 +12,27 @@ from envs.workload import TBT_SLO_S, Workload
 from hardware_profiles import StepLaw
 
 UTILISATION = 0.5
-"""Largest share of a pool's time that the default rate takes. Not from a paper."""
+"""Largest utilisation of the prefill or the decode pool at the default rate. Not from a paper."""
 
 ON_TIME = 0.95
-"""Share of the prompts to be computed within their TTFT SLO, of those that can be, in each draw. Not from a paper."""
+"""Share of the prompts computed within their TTFT SLO in each draw, of those that can be at all. Not from a paper."""
 
 _REQUESTS = 512
 _SEEDS = range(16)
-_STEP = 0.9  # between two rates that are tried
+_STEP = 0.9  # ratio of successive rates tried
 
 FloatArray = NDArray[np.float64]
 
 
 @lru_cache(64)
 def default_rate_rps(family: str, config: ClusterConfig, tbt_slo_s: float = TBT_SLO_S) -> float:
-    """The highest rate found at which neither pool is busy for more than `UTILISATION` and prompts are on time.
+    """The highest rate tried at which both pools are busy at most `UTILISATION` of the time and prompts are on time.
 
-    A request takes a prefill node its execution alone; prompts are on time if `ON_TIME` of them are computed within
-    their TTFT SLO in one queue that works as fast as all prefill nodes together, which limits bursty families. A decode
-    node that is full has as many requests of mean length as its KV capacity and `max_seqs` allow and as keep a decode
-    step within the TBT SLO; a request takes its share of each step. All of it is computed from 16 draws of 512
-    requests.
+    A request occupies a prefill node for its execution time alone. Prompts are on time if the share `ON_TIME` of them
+    is computed within the TTFT SLO in one queue that is as fast as all prefill nodes together; this limits bursty
+    families. A full decode node has as many requests of mean length as its KV capacity, `max_seqs` and a decode step
+    within the TBT SLO allow; each request takes an equal share of each step. The rate is computed from 16 draws of 512
+    requests, without simulation.
 
     Args:
         family: a generated family.
@@ -44,7 +44,7 @@ def default_rate_rps(family: str, config: ClusterConfig, tbt_slo_s: float = TBT_
     prompt_tokens = np.concatenate([one.prompt_tokens for one in episodes])
     first = topology.laws[topology.prefill_nodes[0]]
     alone_s = _executions_s(first, prompt_tokens, topology)
-    speeds = 0.0  # of all prefill nodes, in units of the first
+    speeds = 0.0  # summed over prefill nodes, relative to the first
     for node in topology.prefill_nodes:
         law = topology.laws[node]
         own_s = alone_s if law is first else _executions_s(law, prompt_tokens, topology)
@@ -74,15 +74,15 @@ def _executions_s(law: StepLaw, prompt_tokens: NDArray[np.int64], topology: Topo
 
 
 def _on_time(workload: Workload, work_s: FloatArray, rate_rps: float) -> float:
-    """Share of the prompts computed within their TTFT SLO in one queue, of those that would be on an idle cluster.
+    """Share of the prompts that meet their TTFT SLO in one queue, of those that would meet it on an idle cluster.
 
     Args:
         workload: requests at 1 request per second.
         work_s: seconds that each prompt takes.
-        rate_rps: their rate.
+        rate_rps: the rate to test.
     """
     arrival_s = workload.arrival_s / rate_rps
-    # A request leaves at the latest of (arrival of an earlier one or itself + all work from there on).
+    # A request leaves at the maximum, over itself and all earlier ones, of (arrival + all work from there on).
     done_s = np.cumsum(work_s)
     leaves_s = done_s + np.maximum.accumulate(arrival_s - (done_s - work_s))
     in_time = leaves_s - arrival_s <= workload.ttft_slo_s

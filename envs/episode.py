@@ -1,4 +1,4 @@
-"""What an episode plays: which requests, from which one on, and until when."""
+"""The requests of an episode, its first decision and its end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,8 +14,8 @@ from envs.workload import Row, Workload
 from hardware_profiles import InputError
 
 WorkloadSource = str | Workload | Callable[[int, float, int], Workload]
-"""A generated family by name; a workload, of which each episode takes a stretch; or a function of the number of
-requests, the rate in requests per second and a seed."""
+"""The name of a generated family; a workload, of which each episode takes a stretch; or a function (number of requests,
+rate in requests per second, seed) -> workload."""
 
 Range = tuple[float, float]
 
@@ -25,8 +25,8 @@ class Episode(NamedTuple):
 
     Attributes:
         requests: in order of arrival; time 0 is the first arrival.
-        first: index of the first request that the agent places; those before it warm the cluster up.
-        last: index of the request at whose arrival the episode is truncated; it is observed and not placed.
+        first: index of the first request that the agent places; earlier ones warm the cluster up.
+        last: index of the request at whose arrival the episode is truncated; it is observed but not placed.
     """
 
     requests: list[Row]
@@ -36,7 +36,9 @@ class Episode(NamedTuple):
 
 @dataclass(frozen=True)
 class Horizon:
-    """When an episode ends: after so many requests, or at the first arrival after so many seconds; one of them is None.
+    """The end of an episode: a number of requests, or the first arrival after a number of seconds.
+
+    Exactly one of the two is None.
 
     Raises:
         InputError: both or neither are given, or one is out of range.
@@ -54,7 +56,7 @@ class Horizon:
             raise InputError(f"horizon_s must be a number of seconds above 0, not {self.seconds}")
 
     def last(self, arrival_s: NDArray[np.float64], first: int) -> int:
-        """Index of the request that ends an episode that begins at request `first`; may lie beyond the arrivals."""
+        """Index of the request that ends an episode starting at request `first`; it may be beyond the last arrival."""
         if self.requests is not None:
             return first + self.requests
         assert self.seconds is not None  # one of them is given
@@ -66,12 +68,11 @@ class EpisodeSource:
     """Draws episodes.
 
     Attributes:
-        workload: where requests come from.
-        rate_rps: mean arrival rate of a generated workload, requests/s: lowest and highest, drawn uniformly.
-        slos: what generated requests are promised.
-        tbt_slo_s: lowest and highest TBT SLO of an episode, drawn log-uniformly, instead of that of `slos`; None: that.
-        warm_up_s: time for which the cluster has run before the first decision, seconds: shortest and longest, drawn
-            uniformly.
+        workload: source of the requests.
+        rate_rps: range of the mean arrival rate of a generated workload, requests/s, drawn uniformly.
+        slos: SLOs of generated requests.
+        tbt_slo_s: range of an episode's TBT SLO, seconds, drawn log-uniformly; None: the TBT SLO of `slos`.
+        warm_up_s: range of the time that the cluster has run before the first decision, seconds, drawn uniformly.
         horizon: when episodes end.
     """
 
@@ -98,7 +99,7 @@ class EpisodeSource:
             tbt_s = exp(float(rng.uniform(log(low_s), log(high_s))))
             slos = replace(slos, classes=tuple([replace(one, tbt_s=tbt_s) for one in slos.classes]))
         seed = int(rng.integers(2**31))
-        # A longer workload begins with the shorter one, so drawing more of it changes none of these.
+        # A longer workload begins with the shorter one, so drawing more requests does not change these.
         count = (self.horizon.requests or 0) + 1
         if warm_s or self.horizon.seconds is not None:
             count += ceil(1.25 * rate_rps * (warm_s + (self.horizon.seconds or 0.0))) + 64
@@ -117,7 +118,7 @@ class EpisodeSource:
             count *= 2
 
     def _stretch(self, workload: Workload, warm_s: float, rng: np.random.Generator) -> Episode:
-        """A stretch of a workload, its first decision drawn uniformly from those that leave enough time."""
+        """A random stretch of a workload, uniform among those with enough time before and after the first decision."""
         arrival_s = workload.arrival_s
         earliest = int(np.searchsorted(arrival_s, arrival_s[0] + warm_s))
         if self.horizon.requests is not None:
@@ -135,6 +136,6 @@ class EpisodeSource:
 
 
 def _episode(workload: Workload, start: int, first: int, last: int) -> Episode:
-    """Requests `start` to `last` of a workload as an episode that begins at `first`."""
+    """Requests `start` to `last` of a workload as an episode whose first decision is for request `first`."""
     rows = workload.rows(start, last + 1, since_s=float(workload.arrival_s[start]))
     return Episode(rows, first - start, last - start)

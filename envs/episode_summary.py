@@ -1,4 +1,4 @@
-"""What an episode came to: TTFT, SLO attainment and placements, from its requests' records."""
+"""The summary of an episode: TTFT, SLO attainment and placements, from its requests' records."""
 
 from math import nan
 from typing import Any
@@ -12,14 +12,14 @@ from envs.workload import Row
 def episode_summary(records: list[RequestRecord], requests: list[Row], decisions: int) -> dict[str, Any]:
     """Sum up the finished requests of an episode.
 
-    Requests that are still running when the episode is truncated are left out, so that a summary of a short episode
-    leans towards short outputs; `finished` over `decisions` says how many were counted. A request that the cluster
-    rejected, since no node can hold it, has no TTFT and met no SLO.
+    Requests that are still running when the episode is truncated are left out, so a summary of a short episode is
+    biased towards short outputs; `finished` / `decisions` is the share that was counted. A request that the cluster
+    rejected, because no node can hold it, has no TTFT and met no SLO.
 
     Args:
-        records: of the requests that the agent placed and that have finished or were rejected.
-        requests: of the episode, by their number.
-        decisions: requests that the agent placed.
+        records: records of the requests that the agent placed and that have finished or were rejected.
+        requests: the episode's requests, by their number.
+        decisions: number of requests that the agent placed.
 
     Returns:
         "decisions", "finished", "rejected", "ttft_mean_s", "ttft_p50_s", "ttft_p95_s", "ttft_p99_s" (seconds, of the

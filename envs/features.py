@@ -1,9 +1,9 @@
-"""The features of an observation: for each its name, its scale and what it means, and next to it how it is computed.
+"""The features of an observation: the name, scale and meaning of each, and the code that computes it.
 
-A choice's row holds the features of the node that prefills, of the node that decodes, and of the two together. Times
-are in seconds, lengths in tokens, sizes in bytes. `envs.observation` scales these values; the tables in the
-environment's docstring are made from the ones here. The function below each
-table writes its values in order; mypyc's BytesWriter takes floats without making an object of each.
+A choice's row has the features of the prefilling node, of the decoding node, and of the pair. Times are in seconds,
+lengths in tokens, sizes in bytes. `envs.observation` scales these values; the tables in the environment's docstring are
+made from the tables here. The function below each table writes its values in order; mypyc's BytesWriter takes floats
+without creating an object for each.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from envs.outlook import DecodeOutlook, PrefillOutlook
 Kind = Literal["from 0", "signed", "flag"]
 
 SET = inf
-"""The value of a flag that is set: what squashes to 1."""
+"""The value of a flag that is set; it is squashed to 1."""
 
 
 class Feature(NamedTuple):
@@ -28,9 +28,9 @@ class Feature(NamedTuple):
 
     Attributes:
         name: its name.
-        reference: the value that squashes to 0.41; see `envs.observation.squash`.
+        reference: the value that is squashed to 0.41; see `envs.observation.squash`.
         meaning: one line for the tables.
-        kind: "from 0": 0 or more. "signed": of either sign; 0 becomes 0.5. "flag": 0 or SET, which become 0 and 1.
+        kind: "from 0": 0 or more. "signed": either sign, and 0 becomes 0.5. "flag": 0 or SET, which become 0 and 1.
     """
 
     name: str
@@ -48,7 +48,7 @@ REQUEST_FEATURES: tuple[Feature, ...] = (
 
 
 def write_request(values: BytesWriter, choices: Choices) -> None:
-    """The values of REQUEST_FEATURES."""
+    """Write the values of REQUEST_FEATURES."""
     request = choices.request
     write(values, float(request.prompt_tokens))
     write(values, request.ttft_slo_s)
@@ -62,9 +62,9 @@ GLOBAL_FEATURES: tuple[Feature, ...] = (
         4.0,
         "TBT SLO over a typical decode step (32 requests with 1,024 tokens of context each)",
     ),
-    Feature("recent_requests_per_node_1s", 2.0, "requests placed lately per node, fading over 1 s"),
+    Feature("recent_requests_per_node_1s", 2.0, "requests placed recently per node, decaying over 1 s"),
     Feature("recent_requests_per_node_10s", 20.0, "the same over 10 s"),
-    Feature("recent_prompt_tokens_per_node_1s", 4096.0, "their prompt tokens per node, fading over 1 s"),
+    Feature("recent_prompt_tokens_per_node_1s", 4096.0, "prompt tokens of these requests per node, decaying over 1 s"),
     Feature("recent_prompt_tokens_per_node_10s", 40960.0, "the same over 10 s"),
     Feature(
         "queued_prompt_tokens_per_node",
@@ -75,32 +75,32 @@ GLOBAL_FEATURES: tuple[Feature, ...] = (
     Feature(
         "deflected_requests_per_node",
         0.25,
-        "queued prompts per node that are to decode where they are prefilled (router's count)",
+        "queued prompts per node that decode on the node that prefills them (router's count)",
     ),
-    Feature("kv_share", 0.1, "KV in use over KV capacity, mean over the nodes that are candidates (reports)"),
+    Feature("kv_share", 0.1, "KV in use over KV capacity, mean over the candidate nodes (reports)"),
     Feature(
         "generated_tokens",
         128.0,
-        "tokens given so far to a request that decodes, mean over the nodes that are candidates (router's count)",
+        "tokens generated so far per decoding request, mean over the candidate nodes (router's count)",
     ),
     Feature(
         "finished_output_tokens",
         128.0,
-        "mean output length of finished requests, each counting 1 % less after each later one (router's count)",
+        "mean output length of finished requests, weighted by 0.99 per later finish (router's count)",
     ),
     Feature("prefill_share_of_nodes", 0.5, "share of the nodes that are prefill nodes"),
 )
 
 
 def write_global(values: BytesWriter, choices: Choices) -> None:
-    """The values of GLOBAL_FEATURES."""
+    """Write the values of GLOBAL_FEATURES."""
     view = choices.view
     counters = view.counters
     topology = view.topology
     decode = choices.decode
     nodes = float(len(topology.prefill_nodes) + len(topology.decode_nodes))
     ago_s = counters.last_arrival_s - view.now_s
-    fast = exp(ago_s / RECENT_S[0]) / nodes  # what the fading sums have come down to by now, per node
+    fast = exp(ago_s / RECENT_S[0]) / nodes  # decays the sums to now, and divides them by the nodes
     slow = exp(ago_s / RECENT_S[1]) / nodes
     kv_share = generated_tokens = 0.0
     for one in decode:
@@ -127,15 +127,15 @@ PREFILL_FEATURES: tuple[Feature, ...] = (
     Feature(
         "prefill_tbt_slack_s",
         0.02,
-        "TBT slack of the requests decoding there: time promised to a step minus the longest step made here",
+        "TBT slack of the requests decoding there: limit on a step minus the longest step of this prefill",
         "signed",
     ),
     Feature("prefill_steps", 2.0, "steps of the prefill"),
     Feature("prefill_cached_tokens", 512.0, "prompt tokens in its prefix cache"),
-    Feature("prefill_tokens_ahead", 2048.0, "prompt tokens ahead (report, and what was dispatched since)"),
+    Feature("prefill_tokens_ahead", 2048.0, "prompt tokens ahead (report, and tokens dispatched since)"),
     Feature("prefill_queued_tokens", 2048.0, "queued prompt tokens (router's count)"),
     Feature("prefill_queued_prompts", 1.0, "queued prompts (router's count)"),
-    Feature("prefill_deflected_requests", 1.0, "queued prompts that are to decode there too (router's count)"),
+    Feature("prefill_deflected_requests", 1.0, "queued prompts that decode there too (router's count)"),
     Feature("prefill_decode_batch", 32.0, "decode batch (report)"),
     Feature("prefill_decode_requests", 32.0, "unfinished requests that decode there (router's count)"),
     Feature("prefill_kv_share", 0.1, "KV in use over KV capacity (report)"),
@@ -146,7 +146,7 @@ PREFILL_FEATURES: tuple[Feature, ...] = (
 
 
 def write_prefill(values: BytesWriter, one: PrefillOutlook) -> None:
-    """The values of PREFILL_FEATURES of a candidate."""
+    """Write the values of PREFILL_FEATURES for a candidate."""
     write(values, SET if one.is_decode_node else 0.0)
     write(values, one.queue_s)
     write(values, one.execution_s)
@@ -165,31 +165,31 @@ def write_prefill(values: BytesWriter, one: PrefillOutlook) -> None:
 
 DECODE_FEATURES: tuple[Feature, ...] = (
     Feature("decode_on_decode_node", 0.0, "its role is decode", "flag"),
-    Feature("decode_room_s", 0.5, "predicted wait for room for its KV and decode"),
-    Feature("decode_slots_left", 16.0, "requests that may still decode there", "signed"),
+    Feature("decode_room_s", 0.5, "predicted wait for room for the request's KV and decode"),
+    Feature("decode_slots_left", 16.0, "free decode slots there", "signed"),
     Feature(
         "decode_kv_left",
         0.1,
-        "share of the KV capacity left by all requests that decode or are to decode there",
+        "share of the KV capacity left by all requests that decode or will decode there",
         "signed",
     ),
     Feature("decode_join_s", 0.02, "predicted wait for its next step boundary"),
     Feature("decode_step_s", 0.02, "predicted decode step once the request has joined"),
-    Feature("decode_shared_step_s", 0.02, "the same with prompt tokens in the step if prompts are ahead there"),
+    Feature("decode_shared_step_s", 0.02, "the same with prompt tokens in the step, if prompts are ahead there"),
     Feature("decode_unplanned", 0.0, 'prompts without a chunk plan are queued there (`step_budget="fixed"`)', "flag"),
     Feature("decode_cached_tokens", 512.0, "prompt tokens in its prefix cache"),
     Feature("decode_queued_tokens", 2048.0, "queued prompt tokens (router's count)"),
     Feature("decode_batch", 32.0, "decode batch (report)"),
     Feature("decode_requests", 32.0, "unfinished requests that decode there (router's count)"),
     Feature("decode_requests_behind_least", 2.0, "the same minus those of the least loaded node"),
-    Feature("decode_generated_tokens", 128.0, "tokens given so far, per request decoding there (router's count)"),
+    Feature("decode_generated_tokens", 128.0, "tokens generated so far, per request decoding there (router's count)"),
     Feature("decode_kv_share", 0.1, "KV in use over KV capacity (report)"),
     Feature("decode_kv_coming_bytes", 3e8, "KV on its way there, or waiting to be sent (router's count)"),
 )
 
 
 def write_decode(values: BytesWriter, one: DecodeOutlook) -> None:
-    """The values of DECODE_FEATURES of a candidate."""
+    """Write the values of DECODE_FEATURES for a candidate."""
     write(values, SET if one.is_decode_node else 0.0)
     write(values, one.room_s)
     write(values, float(one.slots_left))
@@ -212,18 +212,18 @@ PAIR_FEATURES: tuple[Feature, ...] = (
     Feature("same_node", 0.0, "one node prefills and decodes", "flag"),
     Feature("ttft_s", 0.25, "predicted TTFT"),
     Feature("ttft_over_slo", 0.25, "the same over the TTFT SLO"),
-    Feature("ttft_behind_best_s", 0.05, "the same minus the smallest over the feasible choices, 0 if it is less"),
-    Feature("transfer_s", 0.05, "predicted KV transfer; 0 on one node"),
+    Feature("ttft_behind_best_s", 0.05, "predicted TTFT minus the smallest over the feasible choices, at least 0"),
+    Feature("transfer_s", 0.05, "predicted KV transfer; 0 if one node does both"),
     Feature(
         "decode_step_over_tbt_slo",
         0.5,
-        "predicted decode step, with prompt tokens if prompts are ahead there, over the TBT SLO",
+        "predicted decode step (with prompt tokens, if prompts are ahead there) over the TBT SLO",
     ),
 )
 
 
 def write_pairs(values: BytesWriter, choices: Choices) -> None:
-    """The values of PAIR_FEATURES, row by row."""
+    """Write the values of PAIR_FEATURES, row by row."""
     pairing = choices.pairing
     same_node = pairing.same_node
     transfer_s = choices.transfer_s
@@ -248,7 +248,7 @@ CHOICE_FEATURES: tuple[Feature, ...] = (*PREFILL_FEATURES, *DECODE_FEATURES, *PA
 def packed_values(choices: Choices) -> bytes:
     """All values of one observation as little-endian float64.
 
-    In this order: request, global, each candidate for the prefill, each for the decode, each row, and a 0 for padding.
+    The order is: request, global, each prefill candidate, each decode candidate, each row, and a 0 for padding.
     """
     values = BytesWriter()
     write_request(values, choices)
@@ -263,7 +263,7 @@ def packed_values(choices: Choices) -> bytes:
 
 
 def packed_mask(choices: Choices, rows: int) -> bytes:
-    """The action mask of one observation with so many rows, a byte for each."""
+    """The action mask of one observation, one byte per row."""
     mask = BytesWriter()
     for feasible in choices.feasible:
         mask.append(1 if feasible else 0)
@@ -273,7 +273,7 @@ def packed_mask(choices: Choices, rows: int) -> bytes:
 
 
 def table(features: Sequence[Feature], first: int = 0) -> str:
-    """The features as a Markdown table, with their index, scale and meaning."""
+    """A Markdown table of the features with their index, scale and meaning."""
     rows = ["| index | feature | reference | meaning |", "|---|---|---|---|"]
     for index, one in enumerate(features, start=first):
         scale = {"from 0": f"{one.reference:g}", "signed": f"{one.reference:g}, signed", "flag": "flag"}[one.kind]

@@ -1,4 +1,4 @@
-"""Python's garbage collection, as simulations need it."""
+"""Python's garbage collection, tuned for simulations."""
 
 import gc
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def rare_garbage_collection() -> Iterator[None]:
-    """Look for cycles rarely meanwhile: a simulation makes few, and to look at Python's usual pace takes 3 to 10 %."""
+    """Run the cyclic garbage collector rarely: simulations create few cycles, and the default rate costs 3 to 10 %."""
     usual = gc.get_threshold()
     gc.set_threshold(1_000_000, *usual[1:])
     try:

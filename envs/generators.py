@@ -1,4 +1,4 @@
-"""Workload families: requests drawn from a seed, at a mean rate that is a parameter.
+"""Workload families: requests generated from a seed at a given mean rate.
 
 | family        | arrivals                                          | prompt tokens          | output tokens  |
 |---------------|---------------------------------------------------|------------------------|----------------|
@@ -11,18 +11,18 @@
 | azure-code    | ON/OFF, fitted to Azure code 2023                 | fitted, to 7437        | fitted         |
 | mooncake-conv | two-state MMPP, fitted to Mooncake conversations  | fitted, to 32768       | fitted         |
 
-The boundaries of low and high, 512 and 128 tokens, are the literature's. What lies between them is OURS: lognormals of
-median 200 (low prompt), 2048 (high prompt), 48 (low output) and 384 (high output) tokens, truncated at the bounds. So
-are burst and spike: prompts of median 900 with a Pareto tail of index 1.3 above 4096, and outputs of median 128, so
-that prefill is what saturates. The fitted ones are fits to whole traces, of which the repository's data has parts;
-Mooncake's prompts reach 126195 tokens and are clipped at 32768, unless more is asked for.
+The boundaries between low and high, 512 and 128 tokens, are from the literature. The distributions are not from a
+paper: lognormals with medians of 200 (low prompt), 2048 (high prompt), 48 (low output) and 384 (high output) tokens,
+truncated at the bounds. burst and spike are not from a paper either: prompts with a median of 900 tokens and a Pareto
+tail of index 1.3 above 4096, and outputs with a median of 128, so that prefill is the bottleneck. The fitted families
+are fitted to whole public traces. Mooncake's prompts reach 126195 tokens and are clipped at 32768 by default.
 
-A rate is reached by compressing time: (family, seed) fixes the lengths and the pattern of arrivals, and the rate only
-sets the pace, so runs at two loads meet the same requests, in bursts of the same number of requests. A longer run
-begins with the shorter one (but for spike, whose middle third depends on the length of the run).
+The rate only compresses time: (family, seed) determines the lengths and the pattern of arrivals, so runs at two loads
+have the same requests, in bursts of the same number of requests. A longer run begins with the shorter one, except for
+spike, whose middle third depends on the length of the run.
 
-All requests are promised the same SLOs unless others are asked for (envs.slos). The TTFT SLO of mooncake-conv grows by
-0.25 s per 1,000 prompt tokens: a prompt of 30,000 tokens cannot meet 2 s. Not from a paper: our default.
+By default all requests have the same SLOs (envs.slos). The TTFT SLO of mooncake-conv grows by 0.25 s per 1,000 prompt
+tokens, because a prompt of 30,000 tokens cannot meet 2 s; this default is not from a paper.
 """
 
 from dataclasses import dataclass
@@ -37,9 +37,9 @@ from envs.streams import stream
 from envs.workload import FloatArray, Workload
 from hardware_profiles.errors import InputError
 
-# The longest prompt unless more is asked for: any node's KV cache should hold it several times over.
+# Default limit on prompts: any node's KV cache should hold several such prompts.
 MAX_PROMPT_TOKENS = 32768
-# Outputs of the fitted mixtures beyond it are too rare to have been fitted.
+# Longer outputs are too rare in the traces for the fits to be valid.
 _MAX_OUTPUT_TOKENS = 8192
 _MAX_REQUESTS = 10_000_000
 
@@ -58,9 +58,9 @@ _POISSON = GammaRenewal()
 
 @dataclass(frozen=True)
 class _Family:
-    """What is drawn: arrivals (and how the label puts them), lengths, and the rate's factor in the middle third.
+    """A family: arrivals (and their description in the label), lengths, and the rate's factor in the middle third.
 
-    `ttft_per_1k_tokens_s` is the default of its SLOs.
+    `ttft_per_1k_tokens_s` is the default of the family's SLOs.
     """
 
     arrivals: ArrivalProcess
@@ -77,7 +77,7 @@ _FAMILIES = {
     "LPHD": _Family(_POISSON, "Poisson arrivals", _LOW_PROMPT, _HIGH_OUTPUT),
     "HPLD": _Family(_POISSON, "Poisson arrivals", _HIGH_PROMPT, _LOW_OUTPUT),
     "HPHD": _Family(_POISSON, "Poisson arrivals", _HIGH_PROMPT, _HIGH_OUTPUT),
-    # In units of the mean gap: a burst is 8 long at rate 3, and a third of the time is bursts.
+    # In units of the mean gap: a burst lasts 8 at rate 3, and bursts take a third of the time.
     "burst": _Family(
         Mmpp((3.0, 0.0), (8.0, 16.0)),
         "ON/OFF arrivals (bursts of 24 requests on average, at 3x the mean rate)",
@@ -112,7 +112,7 @@ def families() -> tuple[str, ...]:
 
 
 def slos_of_family(name: str, slos: Slos = DEFAULT_SLOS) -> Slos:
-    """Return `slos` with the family's own default where they leave one open.
+    """Return `slos` with the family's default for values that they leave open.
 
     Raises:
         InputError: the family is unknown.
@@ -130,15 +130,15 @@ def generate(
     slos: Slos = DEFAULT_SLOS,
     max_prompt_tokens: int = MAX_PROMPT_TOKENS,
 ) -> Workload:
-    """Draw a workload of a family; the same arguments give the same bytes.
+    """Generate a workload of a family; the same arguments give the same bytes.
 
     Args:
         name: one of `families()`.
-        rate_rps: mean rate, requests a second, exact in expectation; for spike, the rate outside its middle third.
-        requests: how many to draw; either this or
-        duration_s: how long they come for, seconds: all that arrive in [0, duration_s).
+        rate_rps: mean rate, requests per second, exact in expectation; for spike, the rate outside its middle third.
+        requests: number of requests; give either this or `duration_s`.
+        duration_s: all requests that arrive in [0, duration_s), seconds.
         seed: 0 or more.
-        slos: what requests are promised; see `slos_of_family`.
+        slos: SLOs of the requests; see `slos_of_family`.
         max_prompt_tokens: longer prompts are clipped to it.
 
     Raises:
@@ -182,11 +182,11 @@ def _check(rate_rps: float, requests: int | None, duration_s: float | None) -> N
 def _arrivals(
     family: _Family, rate_rps: float, requests: int | None, duration_s: float | None, seed: int
 ) -> FloatArray:
-    mean_factor = (2 + family.surge) / 3  # of the rate over its thirds
+    mean_factor = (2 + family.surge) / 3  # mean over the thirds of the run
 
     def first(count: int, span: float) -> FloatArray:
         times_s = family.arrivals.times_s(count, stream(seed, _GAPS), stream(seed, _INTENSITY))
-        # From seconds of the process to mean gaps, and on to seconds at the rate that is asked for.
+        # From seconds of the process to mean gaps, and then to seconds at the given rate.
         times = times_s * family.arrivals.mean_rate_rps
         return (times if family.surge == 1 else surge(times, family.surge, span)) / rate_rps
 

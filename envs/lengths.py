@@ -1,4 +1,4 @@
-"""Token-length distributions: mixtures of lognormals, with bounds and a Pareto tail where one is wanted."""
+"""Token-length distributions: mixtures of lognormals with optional bounds and Pareto tail."""
 
 from dataclasses import dataclass
 from math import inf, log
@@ -12,7 +12,7 @@ from envs.workload import FloatArray, IntArray
 
 
 class LogNormal(NamedTuple):
-    """A lognormal part of a mixture; log_mean and log_sd are of natural logs of tokens."""
+    """A lognormal part of a mixture; log_mean and log_sd refer to the natural logarithm of tokens."""
 
     log_mean: float
     log_sd: float
@@ -20,7 +20,7 @@ class LogNormal(NamedTuple):
 
 
 class ParetoTail(NamedTuple):
-    """What replaces lengths above `start` tokens: Pareto of index `alpha`, truncated at `end` tokens."""
+    """A Pareto distribution of index `alpha`, truncated at `end` tokens, that replaces lengths above `start` tokens."""
 
     start: float
     alpha: float
@@ -29,14 +29,14 @@ class ParetoTail(NamedTuple):
 
 @dataclass(frozen=True)
 class Lengths:
-    """A distribution of token counts, drawn by inverse transform: three uniforms a request, in request order.
+    """A distribution of token counts, drawn by inverse transform from three uniforms per request, in request order.
 
     Attributes:
-        parts: of the mixture.
+        parts: parts of the mixture.
         above: every length is above this many tokens (the distribution is truncated, not clipped).
-        up_to: and at most this many, likewise.
-        tail: of the mixture, if it has one.
-        cap: longer ones are clipped to it, as a context limit does to a trace.
+        up_to: every length is at most this many tokens (truncated, too).
+        tail: tail of the mixture; None: no tail.
+        cap: longer lengths are clipped to it, like those of a trace recorded with a context limit.
     """
 
     parts: tuple[LogNormal, ...]
@@ -47,12 +47,12 @@ class Lengths:
 
     @property
     def longest(self) -> float:
-        """The longest that can be drawn, tokens."""
+        """The largest possible length, tokens."""
         return min(self.up_to, self.cap, self.tail.end if self.tail else inf)
 
     def draw(self, count: int, rng: Generator, cap: float = inf) -> IntArray:
         """Return (count,) lengths in tokens, clipped to `cap`."""
-        # One row a request, so that a longer draw from the same stream begins with the shorter one.
+        # One row per request, so that a longer draw from the same stream begins with the shorter one.
         which, where, tail_where = rng.random((count, 3)).T
         log_means, log_sds, weights = np.array(self.parts).T
         part = np.searchsorted(np.cumsum(weights)[:-1] / weights.sum(), which, side="right")

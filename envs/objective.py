@@ -1,9 +1,9 @@
-"""The cost that placements are judged by; one formula for rewards, look-ahead and tuning.
+"""The cost of placements: one formula for rewards, look-ahead and tuning.
 
-A request costs TTFT / TTFT SLO, `tail_weight` times its square, and `tbt_weight` times the sum over its gaps between
-tokens of max(0, gap / TBT SLO - 1). A request that still waits for its first token has waited until now. A request that
-misses an SLO costs `miss_weight` more, once, at the moment it misses: when its TTFT SLO has passed without a first
-token, or when a gap ends that was longer than its TBT SLO.
+A request costs TTFT / TTFT SLO, plus `tail_weight` times the square of that, plus `tbt_weight` times the sum over its
+gaps between tokens of max(0, gap / TBT SLO - 1). For a request without a first token, the time waited so far counts as
+its TTFT. A request that misses an SLO costs `miss_weight` more, once, at the moment of the miss: when its TTFT SLO has
+passed without a first token, or when a gap longer than its TBT SLO ends.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Costs:
         self.misses = misses
 
     def since(self, earlier: "Costs") -> "Costs":
-        """What has accrued since."""
+        """The parts that have accrued since `earlier`."""
         return Costs(
             self.waiting - earlier.waiting,
             self.tbt - earlier.tbt,
@@ -52,11 +52,11 @@ class Objective:
 
     Attributes:
         tbt_weight: weight of the TBT excess; >= 0.
-        tail_weight: weight of the squared waits, which makes long waits count for more than in the mean; >= 0.
+        tail_weight: weight of the squared waits, which penalises long waits more; >= 0.
         miss_weight: cost of a request that misses an SLO; >= 0.
 
     Raises:
-        InputError: a weight out of range.
+        InputError: a weight is out of range.
     """
 
     tbt_weight: float = 1.0
@@ -70,11 +70,11 @@ class Objective:
                 raise InputError(f"{name} must be a number from 0 on, not {weight}")
 
     def __reduce__(self) -> tuple[type["Objective"], tuple[float, ...]]:
-        # Compiled, it could not be unpickled by assigning to its fields.
+        # A compiled frozen object cannot be unpickled by assignment to its fields.
         return Objective, (self.tbt_weight, self.tail_weight, self.miss_weight)
 
     def total(self, costs: Costs) -> float:
-        """The cost that parts add up to."""
+        """The weighted sum of the parts."""
         return (
             costs.waiting
             + self.tbt_weight * costs.tbt
@@ -93,12 +93,12 @@ class Objective:
         return self.total(self.costs(cluster))
 
     def of_result(self, result: RunResult, workload: Workload) -> float:
-        """The cost of a finished run, as `of` would have given it at the run's end.
+        """The cost of a finished run: the value of `of` at the run's end, plus the waits of rejected requests.
 
-        A request that was rejected has waited until the run's end; `of` leaves its wait out.
+        A rejected request counts as waiting until the run's end.
 
         Args:
-            result: of all requests of `workload`, with records.
+            result: result of playing all requests of `workload`, with records.
             workload: the requests.
         """
         first_token_s = np.array([record.first_token_s for record in result.records])
@@ -112,5 +112,5 @@ class Objective:
 DEFAULT_OBJECTIVE = Objective()
 
 TUNING_OBJECTIVE = Objective(tail_weight=8.0)
-"""What rules are tuned by and learned policies trained for. Not from a paper: of the tail weights 2 and 8, tried on
-seeds from 600,000, 2 gave the lower means and 8 the lower tails, none of them beyond those of `shortest-ttft`."""
+"""The objective for tuning rules and training policies. Not from a paper: of the tail weights 2 and 8, tried on seeds
+from 600,000, 2 gave lower means and 8 gave lower tails; neither beat those of `shortest-ttft`."""

@@ -1,11 +1,11 @@
-"""From the choices for requests to observations of a learned policy: the one place where features are squashed.
+"""Observations for learned policies, made from the choices for requests; features are squashed here.
 
-Squashing is analytic (no running statistics), so a saved policy needs nothing but its weights: x >= 0 becomes
-log(1 + x / ref) / (1 + log(1 + x / ref)), which never reaches 1. A queue ten times longer than any seen still looks
-longer; a ceiling would make the policy herd.
+Squashing has no running statistics, so a saved policy needs only its weights: x >= 0 becomes
+log(1 + x / ref) / (1 + log(1 + x / ref)), which never reaches 1. A queue ten times longer than any in training still
+looks longer; with a ceiling, the policy would send all requests to one of several saturated nodes.
 
-Observations are made in batches: each decision's values once (a node's features stand in many rows, but are computed
-and squashed once), all of them squashed in one pass over one array, and one gather that puts each where it belongs.
+Observations are encoded in batches. The features of a node appear in many rows but are computed and squashed once: one
+pass squashes the values of all decisions, and one gather copies each value to its places.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from envs.features import (
 )
 
 LAYOUT_VERSION = 2
-"""Rises whenever a feature changes its meaning; exported policies name the one they were trained on."""
+"""Increases when a feature changes its meaning; exported policies state the version they were trained with."""
 
 Observation = dict[str, NDArray[np.float32] | NDArray[np.int8]]
 
@@ -40,12 +40,12 @@ PREDICTED_TTFT_COLUMN = [feature.name for feature in CHOICE_FEATURES].index("ttf
 
 
 class Scale:
-    """How the values of some features become observations.
+    """The scaling of the values of some features.
 
     Attributes:
-        references: what values are divided by.
-        size: how much of [0, 1] the squashed values take: 1, or half of it on either side of 0 for signed features.
-        signed: positions of these.
+        references: divisors of the values.
+        size: size of the range of squashed values: 1, or 0.5 on each side of 0.5 for signed features.
+        signed: positions of the signed features.
     """
 
     def __init__(self, features: Sequence[Feature]) -> None:
@@ -55,8 +55,8 @@ class Scale:
 
 
 def squash(values: FloatArray, scale: Scale) -> FloatArray:
-    """Values (F,) of F features to [0, 1], monotone; the value of a set flag, inf, becomes 1."""
-    # 1 - 1 / (1 + log) is log / (1 + log) and holds for inf too.
+    """Map values (F,) of F features to [0, 1], monotonically; the value of a set flag, inf, becomes 1."""
+    # 1 - 1 / (1 + log) equals log / (1 + log) and is right for inf, too.
     squashed = np.abs(values)
     squashed /= scale.references
     np.log1p(squashed, out=squashed)
@@ -70,15 +70,15 @@ def squash(values: FloatArray, scale: Scale) -> FloatArray:
 
 
 class Plan:
-    """How the packed values of some decisions become their observations.
+    """The mapping from the packed values of some decisions to their observations.
 
     Attributes:
-        scale: of all values of all decisions.
-        request, global_, choices: for each number of these parts of the observations, the position of its value.
+        scale: scaling of all values of all decisions.
+        request, global_, choices: for each number in these parts of the observations, the position of its value.
 
     Args:
-        pairings: of the decisions.
-        rows: rows of each observation.
+        pairings: pairings of the decisions.
+        rows: number of rows of each observation.
     """
 
     def __init__(self, pairings: tuple[Pairing, ...], rows: int) -> None:
@@ -100,17 +100,19 @@ class Plan:
         self.choices: IntArray = np.array(choices)
 
 
-_PADDING = Feature("padding", 1.0, "what rows beyond the choices are filled with")
+_PADDING = Feature("padding", 1.0, "fills rows beyond the choices")
 
 
 def _block(features: list[Feature], of_one: tuple[Feature, ...], count: int) -> IntArray:
-    """Append the features of `count` candidates or rows; returns the position of each, (count, len(of_one))."""
+    """Append the features of `count` candidates or rows and return their positions, shape (count, len(of_one))."""
     first = len(features)
     features += of_one * count
     return np.arange(first, len(features)).reshape(count, len(of_one))
 
 
-_plan = lru_cache(64)(Plan)  # few on small clusters; on large ones shortlists change, and a plan is quickly made
+_plan = lru_cache(64)(
+    Plan
+)  # small clusters need few plans; large ones more, because shortlists change, but making a plan is quick
 
 
 @lru_cache(1024)
@@ -122,11 +124,11 @@ def _plan_of_one(pairing: Pairing, rows: int) -> Plan:
 
 
 def encode_batch(batch: Sequence[Choices], rows: int) -> Observation:
-    """The observations of some decisions; see `envs.placement_env.PrefillPlacementEnv` for their tables.
+    """Encode the observations of some decisions; see `envs.placement_env.PrefillPlacementEnv` for their tables.
 
     Args:
         batch: the choices of each of B decisions.
-        rows: rows of each observation; beyond the choices they are zeros that may not be chosen.
+        rows: number of rows of each observation; rows beyond the choices are zeros and masked.
 
     Returns:
         "request" (B, R), "global" (B, G), "choices" (B, rows, F) float32 in [0, 1], "action_mask" (B, rows) int8;
@@ -140,7 +142,7 @@ def encode_batch(batch: Sequence[Choices], rows: int) -> Observation:
 
 
 def encode(choices: Choices, rows: int = 0) -> Observation:
-    """The observation of one decision: as `encode_batch`, without its first axis; `rows`: 0 for one per choice."""
+    """Encode the observation of one decision: `encode_batch` without its first axis; `rows` 0: one per choice."""
     rows = rows or len(choices)
     return _encoded(packed_values(choices), _plan_of_one(choices.pairing, rows), packed_mask(choices, rows))
 
@@ -151,12 +153,12 @@ def _encoded(packed: bytes, plan: Plan, mask: bytes) -> Observation:
         "request": scaled[plan.request],
         "global": scaled[plan.global_],
         "choices": scaled[plan.choices],
-        "action_mask": np.frombuffer(bytearray(mask), dtype=np.int8),  # of a copy that may be written to
+        "action_mask": np.frombuffer(bytearray(mask), dtype=np.int8),  # a writable copy
     }
 
 
 def observation_space(rows: int) -> spaces.Dict:
-    """The space of `encode`'s observations with so many rows."""
+    """The space of `encode`'s observations with this number of rows."""
     return spaces.Dict(
         {
             "request": spaces.Box(0.0, 1.0, (len(REQUEST_FEATURES),), np.float32),

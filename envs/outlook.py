@@ -1,8 +1,7 @@
-"""What a node offers a request, as the place of its prefill and as the place where it decodes.
+"""Predictions for a request on a node, as its prefill node and as its decode node.
 
-Everything here is what a router knows: the node's old report, the router's own fresh counts, and predictions from both
-(`envs.prediction`). `envs.choices` combines two nodes into a placement, and `envs.features` lists what an observation
-has of them.
+They use only what a router knows: the node's old report and the router's own fresh counts (`envs.prediction`).
+`envs.choices` combines two nodes into a placement, and `envs.features` lists the values that an observation contains.
 """
 
 from math import inf
@@ -24,33 +23,33 @@ from envs.prediction import (
 
 @mypyc_attr(acyclic=True, free_list_len=1)
 class PrefillOutlook:
-    """A node as the place where a request's prompt is prefilled.
+    """A node as the prefill node of a request.
 
-    Under `step_budget="fixed"` the router plans the chunks on a decode node and on any node where a request decodes or
-    is to decode; elsewhere, and under "slo", the engine chooses them.
+    Under `step_budget="fixed"` the router plans the chunks on decode nodes and on nodes where a request decodes or will
+    decode; on other nodes, and under "slo", the engine chooses them.
 
     Attributes:
-        node: its index.
-        is_decode_node: whether that is its role.
+        node: index of the node.
+        is_decode_node: whether its role is decode.
         cached_tokens: tokens of the prompt in its prefix cache, which it does not compute.
         queue_s: predicted wait for the prompts ahead, seconds.
         execution_s: predicted execution next to the decodes there, seconds.
-        slack_s: time that a step next to decodes is promised to last at most, minus the longest step of this prefill:
-            PLAN_BETA of the TBT SLO if the router plans the chunks, `slo_share` of it if the engine chooses them. The
-            request's TBT SLO if no request decodes there. Below 0 even the smallest chunk breaks the promise.
+        slack_s: limit on a step with decodes minus the longest step of this prefill, seconds. The limit is PLAN_BETA of
+            the TBT SLO if the router plans the chunks, `slo_share` of it if the engine chooses them. The slack is the
+            request's TBT SLO if no request decodes there; it is below 0 if even the smallest chunk exceeds the limit.
         chunk_plan: the router's chunk plan; empty if the engine chooses the chunks.
-        steps: steps of the prefill.
-        tokens_ahead: prompt tokens ahead: by its report, and what was dispatched since.
+        steps: number of steps of the prefill.
+        tokens_ahead: prompt tokens ahead: those in its report, and those dispatched since.
         queued_prompts, queued_tokens: the router's count of prompts dispatched there and not yet prefilled, and of
             their tokens.
-        deflected_requests: the router's count of queued prompts that are to decode there too.
+        deflected_requests: the router's count of queued prompts that decode there too.
         decode_batch: requests decoding there (report).
         decode_requests: the router's count of unfinished requests that decode there.
         kv_share: share of its KV capacity in use (report).
         kv_leaving_bytes: KV prefilled there that has not reached its decode node (router's count).
 
     Args:
-        node: its index.
+        node: index of the node.
         request: the request.
         view: the cluster.
         report: the node's report.
@@ -134,31 +133,31 @@ class PrefillOutlook:
 
 @mypyc_attr(acyclic=True, free_list_len=1)
 class DecodeOutlook:
-    """A node as the place where a request decodes.
+    """A node as the decode node of a request.
 
     Attributes:
-        node: its index.
-        is_decode_node: whether that is its role.
+        node: index of the node.
+        is_decode_node: whether its role is decode.
         cached_tokens: tokens of the prompt in its prefix cache, which are not transferred.
         room_s: predicted wait until it has room for the request's KV and decode, seconds.
-        slots_left: requests that may still decode there, of `max_seqs`, this one taken off; below 0: too many.
-        kv_left: share of its KV capacity that is left, counted likewise.
+        slots_left: `max_seqs` minus the requests that decode or will decode there, this one included; may be below 0.
+        kv_left: share of its KV capacity that these requests leave; may be below 0.
         join_s: predicted wait for its next step boundary, seconds.
         step_s: predicted decode step once the request has joined, seconds, without prompt tokens in it.
-        shared_step_s: the same with prompt tokens in it if prompts are ahead there, as far as the step budget or the
-            router's chunk plans let a step grow.
-        unplanned: whether, under `step_budget="fixed"`, prompts without a chunk plan are queued there: their steps may
-            take any share of the token budget.
+        shared_step_s: the same with prompt tokens in the step, if prompts are ahead there; the step budget or the
+            router's chunk plans limit it.
+        unplanned: whether, under `step_budget="fixed"`, prompts without a chunk plan are queued there, whose steps may
+            use the whole token budget.
         queued_tokens: the router's count of prompt tokens dispatched there and not yet prefilled.
         decode_batch: requests decoding there (report).
         decode_requests: the router's count of unfinished requests that decode there.
-        requests_behind_least: how many more these are than on the least loaded node.
-        generated_tokens: tokens given so far, per request that decodes there (the router relays them).
+        requests_behind_least: `decode_requests` minus that of the least loaded node.
+        generated_tokens: tokens generated so far per request that decodes there (the router relays them).
         kv_share: share of its KV capacity in use (report).
         kv_coming_bytes: KV on its way there, or waiting to be sent (router's count).
 
     Args:
-        node: its index.
+        node: index of the node.
         request: the request.
         view: the cluster.
         report: the node's report.

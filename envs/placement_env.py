@@ -33,10 +33,10 @@ from envs.workload import TBT_SLO_S, TTFT_SLO_S
 from hardware_profiles import InputError, Profile, load_profile
 
 HORIZON_REQUESTS = 512
-"""Decisions of an episode unless a horizon is asked for."""
+"""Default number of decisions of an episode."""
 
 START_WARM_UP_S = (10.0, 40.0)
-"""Warm-up of a running start unless another is asked for, seconds: longer than most requests take."""
+"""Default warm-up of a running start, seconds: longer than most requests take."""
 
 _TABLES = {
     "{request features}": table(REQUEST_FEATURES),
@@ -50,7 +50,7 @@ C = TypeVar("C", bound=type)
 
 
 def _with_tables(documented: C) -> C:
-    """Put the tables of features into a class's docstring."""
+    """Insert the tables of features into a class's docstring."""
     text = documented.__doc__ or ""
     for mark, made in _TABLES.items():
         text = text.replace(mark, made.replace("\n", "\n    "))
@@ -60,46 +60,52 @@ def _with_tables(documented: C) -> C:
 
 @_with_tables
 class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
-    """Place each arriving request on a disaggregated LLM serving cluster: where it is prefilled, and where it decodes.
+    """Place each arriving request on a disaggregated LLM serving cluster: choose its prefill node and its decode node.
+
+    Create it with `gymnasium.make("envs:PrefillPlacement-v1")`; the prefix `envs:` imports the package that registers
+    it.
 
     ## Description
     Prefill and decode of a large language model run on separate nodes. A request's prompt is prefilled on a prefill
-    node, after which its KV cache moves to a decode node over a contended link; or it is *deflected*: prefilled where
-    it decodes, in chunks that share steps with the requests decoding there, so that its KV is born where it is needed.
-    Every engine can do both jobs, so any node may do either. Bursts of long prompts saturate prefill nodes while decode
-    nodes have compute to spare; chunks that are too large break the time between tokens (TBT) of running requests. The
-    agent decides at each arrival; the cluster between two arrivals is simulated on measured kernel times
+    node, after which its KV cache moves to a decode node over a shared link. Or the request is *deflected*: its prompt
+    is prefilled on the node that decodes it, in chunks that share steps with the requests decoding there, and no KV
+    moves. Every engine can do both jobs. Bursts of long prompts saturate prefill nodes while decode nodes have compute
+    to spare; but chunks that are too large increase the time between tokens (TBT) of running requests. The agent
+    decides at each arrival; between arrivals the cluster is simulated with measured kernel times
     (`hardware_profiles`).
 
     ## Action space
-    `Discrete(C)`: the index of a choice. A choice is a candidate placement, a row of the observation. Which choices
-    there are is a named set (`envs.choices`):
+    `Discrete(C)`: the index of a choice. A choice is a candidate placement and has one row in the observation. The
+    argument `choices` names the set of choices (`envs.choices`):
 
     | choices | rows |
     |---|---|
-    | `"pairs"` | every pair of a node that prefills and a node that decodes, equal ones included |
-    | `"deflection"` | the paper's: prefill nodes, with the least loaded decode node; decode nodes, which do both |
+    | `"pairs"` | every pair of a prefilling and a decoding node, which may be the same node |
+    | `"deflection"` | each prefill node with the least loaded decode node, and each decode node, which then does both |
 
-    Of each role, at most four nodes are candidates for each job (`envs.choices.SHORTLIST`), so that a decision costs no
-    more on 16P16D than on 4P4D. `env.unwrapped.placements()` names the placement of each row. Rows keep no identity
-    from one decision to the next, and those beyond the choices at hand (a node is lost, or `rows` asks for more) are
-    all zeros.
+    At most four nodes of each role are candidates for each job (`envs.choices.SHORTLIST`), so that a decision takes no
+    longer on 16P16D than on 4P4D. `env.unwrapped.placements()` lists the placement of each row. Row i may stand for
+    another placement at the next decision. Rows beyond the current choices (because a node is lost, or `rows` is
+    larger) are all zeros.
 
-    A row may be chosen if `action_mask` is 1: unless the prefill is predicted to break what is promised to the requests
-    that decode on its node. If no row may be, those that keep the roles may. `action_masks()` returns the same as bool.
-    Under `step_budget="slo"` the engine chooses each chunk so that its step keeps within `slo_share` of the
-    strictest TBT SLO among the requests decoding there; under "fixed" the router plans the chunks, by its old report,
-    within 0.9 (`envs.chunk_plan.PLAN_BETA`) of it, on decode nodes and wherever requests decode.
+    A row may be chosen if its `action_mask` is 1. It is 0 if the prefill is predicted to exceed the TBT limit of the
+    requests that decode on its node. If that is so for all rows, the rows that prefill on a prefill node and decode on
+    a decode node may be chosen.
+    `env.unwrapped.action_masks()` returns the mask as bool. Under `step_budget="slo"` the engine chooses each chunk so
+    that its step lasts at most `slo_share` of the strictest TBT SLO among the requests decoding there. Under "fixed"
+    the router plans the chunks from its old report, within 0.9 (`envs.chunk_plan.PLAN_BETA`) of that SLO, on decode
+    nodes and on any node where requests decode.
 
-    A request too long for the KV of the smallest node is rejected, whatever is chosen. Choosing a masked row places the
-    request on the prefill node with the fewest queued tokens and the decode node with the fewest unfinished requests,
-    and sets `info["invalid_action"]`; with `strict_actions` it raises ValueError.
+    A request too long for the KV of the smallest node is rejected, whatever the action. Choosing a masked row places
+    the request on the prefill node with the fewest queued tokens and the decode node with the fewest unfinished
+    requests, and sets `info["invalid_action"]`; with `strict_actions` it raises ValueError.
 
     ## Observation space
     `Dict`, float32 in [0, 1] except the mask. A value x >= 0 is squashed to log(1 + x / reference) / (1 + log(1 + x /
-    reference)). "signed": its absolute value is squashed, to below 0.5 for a negative one and to above it for a
-    positive one. "flag": 0 or 1. Node reports are `report_age_s` old; the router's own counts are fresh. The output
-    length and the future are not in it. Times are in seconds, lengths in tokens, sizes in bytes.
+    reference)). "signed": the absolute value is squashed to a distance from 0.5, below it for negative values and above
+    it for positive ones. "flag": 0 or 1. Node reports are `report_age_s` old; the router's own counts are fresh. The
+    observation does not contain output lengths or future arrivals. Times are in seconds, lengths in tokens, sizes in
+    bytes.
 
     `request`, shape (4,):
 
@@ -109,87 +115,90 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
 
     {global features}
 
-    `choices`, shape (C, 36), of the node that prefills:
+    `choices`, shape (C, 36), features of the prefilling node:
 
     {prefill features}
 
-    of the node that decodes:
+    features of the decoding node:
 
     {decode features}
 
-    of both:
+    features of the pair:
 
     {pair features}
 
     `action_mask`, shape (C,), int8: 1 if the row may be chosen.
 
     ## Reward
-    The cost that accrued since the last decision, negated (`envs.objective`): the integral of (requests waiting for
-    their first token, each weighted by 1 / its TTFT SLO), plus `tbt_weight` times the time by which gaps between tokens
-    exceeded their TBT SLO, in units of that SLO. Undiscounted it telescopes: over requests that finish within the
-    episode the rewards sum to -(TTFT / TTFT SLO + tbt_weight * sum over gaps of max(0, gap / TBT SLO - 1)). With
-    `tail_weight` each request adds tail_weight * (TTFT / TTFT SLO)^2, accrued as it waits. With `miss_weight` each
-    request that misses one of its SLOs adds it once, when that happens. Decisions are unevenly spaced; `info["dt_s"]`
-    is the simulated time since the last one, and `info` has the parts of the cost.
+    The reward is the negative of the cost that accrued since the last decision (`envs.objective`): the integral over
+    time of the number of requests waiting for their first token, each weighted by 1 / its TTFT SLO, plus `tbt_weight`
+    times the time by which gaps between tokens exceeded their TBT SLO, in units of that SLO. For requests that finish
+    within the episode, the undiscounted rewards sum to -(TTFT / TTFT SLO + tbt_weight * sum over gaps of
+    max(0, gap / TBT SLO - 1)). With `tail_weight`, each request costs tail_weight * (TTFT / TTFT SLO)^2 more, accrued
+    while it waits. With `miss_weight`, each request that misses one of its SLOs costs this much more, once, when it
+    misses. The simulated time between decisions varies: `info["dt_s"]` is the time since the last one in seconds.
+    `info["waiting_cost"]`, `info["tbt_cost"]`, `info["tail_cost"]` and `info["miss_cost"]` are the unweighted parts.
 
     ## Starting state
     `start="empty"`: an empty cluster at the first arrival of a fresh workload, drawn from the environment's generator.
-    `start="running"`: a copy of a cluster through which `warm_up` has placed the requests of a time drawn from
-    `warm_up_s`; its requests in flight finish during the episode and count in the reward.
+    `start="running"`: a cluster on which `warm_up` has placed requests for a time drawn from `warm_up_s`; the requests
+    still in flight finish during the episode and count in the reward.
 
     ## Episode end
-    Never terminated. Truncated at the arrival of request `horizon_requests` (counted from 0), or with `horizon_s` at
-    the first arrival after so many seconds; that request is observed but not placed. The last step's
-    `info["episode_summary"]` has the mean, P50, P95 and P99 of TTFT, the SLO attainment and the deflected share
-    (`envs.episode_summary`).
+    Episodes are never terminated. They are truncated at the arrival of request `horizon_requests` (counted from 0) or,
+    with `horizon_s`, at the first arrival after that many seconds; this request is observed but not placed. In the last
+    step, `info["episode_summary"]` is a dict with "decisions", "finished", "rejected", "ttft_mean_s", "ttft_p50_s",
+    "ttft_p95_s", "ttft_p99_s", "slo_attainment" and "deflected_share" (`envs.episode_summary`).
 
     ## Records
-    `env.unwrapped.records` is the list of records (`envs.cluster.RequestRecord`) of the requests that this episode
-    placed and that have finished, in order of completion. A request that no node can hold is rejected when it is
-    placed and has a record too, whose nodes are -1.
+    `env.unwrapped.records` lists the records (`envs.cluster.RequestRecord`) of the requests that were placed in this
+    episode and have finished, in order of completion: times in seconds, nodes, tokens. TTFT is `first_token_s -
+    arrival_s`. A request that no node can hold is rejected when it is placed; the nodes in its record are -1.
 
     ## Arguments
     Args:
         profile: hardware profile, or the name or path of one.
         cluster: shape "NPMD".
         choices: "pairs" or "deflection".
-        workload: name of a generated family (`envs.generators.families()`); a Workload, of which each episode takes a
+        workload: name of a generated family (`envs.generators.families()`); a Workload, of which each episode uses a
             random stretch; or a function (requests, rate_rps, seed) -> Workload.
-        rate_rps: mean arrival rate of a generated workload, requests/s; a pair (low, high) draws it anew, uniformly,
-            for each episode. None: the rate at which the busier of the two pools works half of the time
-            (`envs.default_rate`); a workload function then gets 1.
+        rate_rps: mean arrival rate of a generated workload, requests/s; for a pair (low, high), each episode draws it
+            uniformly. None: the highest rate found at which neither the prefill nor the decode pool is busy for more
+            than half of the time and 95 % of the prompts would meet their TTFT SLO in one shared queue. It depends on
+            the family, the cluster and the TBT SLO, and is computed without simulation (`envs.default_rate`); for a
+            workload function it is 1.
         ttft_slo_s: TTFT SLO of generated requests, seconds. The default is not from a paper.
-        tbt_slo_s: TBT SLO of generated requests, seconds; a pair (low, high) draws it anew, log-uniformly, for each
-            episode. The default is not from a paper.
-        ttft_slo_per_1k_tokens_s: what the TTFT SLO grows by with each 1,000 prompt tokens, seconds; None: the family's
-            default, which is 0 but for mooncake-conv.
-        slo_classes: (share, TTFT SLO, TBT SLO[, growth per 1,000 tokens]) of each class of requests, instead of one SLO
-            for all.
+        tbt_slo_s: TBT SLO of generated requests, seconds; for a pair (low, high), each episode draws it
+            log-uniformly. The default is not from a paper.
+        ttft_slo_per_1k_tokens_s: increase of the TTFT SLO per 1,000 prompt tokens, seconds; None: the family's
+            default, which is 0 except for mooncake-conv.
+        slo_classes: (share, TTFT SLO, TBT SLO[, increase per 1,000 tokens]) of each class of requests, instead of the
+            same SLOs for all.
         step_budget: "slo" or "fixed"; see the action space.
         report_age_s: age of node reports, seconds.
         start: "empty" or "running".
-        warm_up: who places requests before a running start: "static", "shortest-ttft", "random" (`envs.warm_up`), or
-            several, of which each episode draws one.
-        warm_up_s: shortest and longest time that the cluster has run before a running start, seconds.
-        horizon_requests: decisions of an episode; 512 if neither this nor `horizon_s` is given.
-        horizon_s: seconds of an episode.
+        warm_up: policy that places requests before a running start: "static", "shortest-ttft", "random"
+            (`envs.warm_up`), or several, of which each episode draws one.
+        warm_up_s: range (low, high) of the time that the cluster has run before a running start, seconds.
+        horizon_requests: number of decisions of an episode; 512 if neither this nor `horizon_s` is given.
+        horizon_s: simulated seconds of an episode.
         tbt_weight: weight of the TBT part of the cost.
-        tail_weight: weight of the squared part of the cost, which counts long waits for more.
+        tail_weight: weight of the squared waits, which penalises long waits more.
         miss_weight: cost of each request that misses an SLO.
         hosts: host of each node; nodes of one host are joined by NVLink.
         cluster_options: further fields of `envs.cluster.ClusterConfig` by name, such as {"kv_streaming": True}.
-        rows: rows of the observation, at least as many as the cluster has choices, so that environments of several
-            shapes share their spaces; None: as many.
-        strict_actions: raise on a masked action instead of falling back.
-        render_mode: "ansi" (a text table) or "rgb_array" (a picture of the queues).
+        rows: number of rows of the observation, at least the number of choices of the cluster; environments of several
+            shapes with the same `rows` have the same spaces. None: the number of choices.
+        strict_actions: raise ValueError for a masked action instead of replacing it.
+        render_mode: "ansi" (a text table) or "rgb_array" (an image of the queues).
 
     Raises:
-        InputError: an argument out of range, or a name that does not exist.
+        InputError: an argument is out of range, or a name does not exist.
 
     ## Version history
-    - v1: an action is the index of a choice; any node may do any job; starts in a running cluster and horizons in
-      seconds; a cost per missed SLO. v0, whose actions were nodes, is gone. Results may change until 1.0 of the
-      project.
+    - v1: an action is the index of a choice; any node may do any job; episodes may start in a running cluster and have
+      a horizon in seconds; a cost per missed SLO. v0, whose actions were nodes, has been removed. Results may change
+      until version 1.0 of the project.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012 - Gymnasium's
@@ -223,11 +232,11 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
     ) -> None:
         check_choice_set(choices)
         if isinstance(workload, str) and workload not in families():
-            raise InputError(f"workload {workload!r} is none of the families {', '.join(families())}")
+            raise InputError(f"workload {workload!r} is not one of the families {', '.join(families())}")
         if start not in ("empty", "running"):
-            raise InputError(f"start {start!r} is none of empty, running")
+            raise InputError(f"start {start!r} is not one of empty, running")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise InputError(f"render_mode {render_mode!r} is none of {', '.join(self.metadata['render_modes'])}")
+            raise InputError(f"render_mode {render_mode!r} is not one of {', '.join(self.metadata['render_modes'])}")
         self.config = _cluster_config(profile, cluster, hosts, report_age_s, step_budget, cluster_options)
         warm_ups = [warm_up] if isinstance(warm_up, str) else list(warm_up)
         for name in warm_ups:
@@ -272,7 +281,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
 
     @property
     def records(self) -> list[RequestRecord]:
-        """See the class."""
+        """Records of this episode's finished and rejected requests; see the class."""
         return self.process.records
 
     # ---- Gymnasium ----------------------------------------------------------------------------------------------
@@ -290,16 +299,16 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         self.process.reset(self.np_random)
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Place the request at hand and run to the next arrival; see the class."""
+        """Place the current request and advance to the next arrival; see the class."""
         process = self.process
         process.act(int(action))
         return self._observe(), process.reward, False, process.truncated, process.info()
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which rows may be chosen now, shape (C,); the name that sb3-contrib's MaskablePPO looks for.
+        """The action mask as bool, shape (C,), under the name that sb3-contrib's MaskablePPO expects.
 
         Raises:
-            ValueError: before the first reset.
+            ValueError: there was no reset yet.
         """
         choices = self.process.choices
         mask = np.zeros(self.rows, dtype=np.bool_)
@@ -307,16 +316,16 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
         return mask
 
     def placements(self) -> list[Placement]:
-        """The placement of each choice at hand.
+        """The placement of each current choice.
 
         Raises:
-            ValueError: before the first reset.
+            ValueError: there was no reset yet.
         """
         choices = self.process.choices
         return [choices.placement(row) for row in range(len(choices))]
 
     def render(self) -> str | NDArray[np.uint8] | None:
-        """The nodes as a text table ("ansi") or as a picture, uint8 (height, width, 3) ("rgb_array")."""
+        """The nodes as a text table ("ansi") or an image, uint8 (height, width, 3) ("rgb_array")."""
         if self.render_mode == "ansi":
             return node_table(self.process.cluster.view())
         if self.render_mode == "rgb_array":
@@ -328,7 +337,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
 
 
 def _range(name: str, given: float | Sequence[float]) -> tuple[float, float]:
-    """A number, or a pair (low, high), as a pair. A pair comes back from an EnvSpec's JSON as a list."""
+    """Convert a number or a pair (low, high) to a pair; an EnvSpec's JSON has a list for a pair."""
     pair = tuple(given) if isinstance(given, tuple | list) else (given, given)
     if len(pair) != 2 or not 0.0 < pair[0] <= pair[1] < inf:
         raise InputError(f"{name} must be a finite number above 0, or a pair (low, high) of them, not {given}")
@@ -337,7 +346,7 @@ def _range(name: str, given: float | Sequence[float]) -> tuple[float, float]:
 
 def _slo_class(given: Sequence[float]) -> SloClass:
     if not 3 <= len(given) <= 4:
-        raise InputError(f"slo_classes: {tuple(given)} is not (share, TTFT SLO, TBT SLO[, growth per 1,000 tokens])")
+        raise InputError(f"slo_classes: {tuple(given)} is not (share, TTFT SLO, TBT SLO[, increase per 1,000 tokens])")
     share, ttft_s, tbt_s, *growth_s = given
     return SloClass(ttft_s, tbt_s, growth_s[0] if growth_s else None, share)
 
@@ -354,14 +363,14 @@ def _cluster_config(
     known -= {"profile", "shape", "hosts", "report_age_s", "step_budget"}
     if unknown := set(options or ()) - known:
         raise InputError(f"cluster_options has no {min(unknown)!r}; it knows {', '.join(sorted(known))}")
-    # An EnvSpec's JSON has lists for tuples.
+    # An EnvSpec's JSON has lists instead of tuples.
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in (options or {}).items()
     }
     return ClusterConfig(
         profile if isinstance(profile, Profile) else load_profile(profile),
         shape=shape,
-        hosts=None if hosts is None else tuple(hosts),  # a list from an EnvSpec's JSON
+        hosts=None if hosts is None else tuple(hosts),  # may be a list from an EnvSpec's JSON
         report_age_s=report_age_s,
         step_budget=step_budget,  # type: ignore[arg-type]  # ClusterConfig checks it
         **given,

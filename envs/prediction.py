@@ -1,16 +1,16 @@
-"""What a router can compute of a request before it is placed: step times, queue waits and TTFT, from its old reports.
+"""The router's predictions for a request before it is placed: step times, queue waits and TTFT, from old reports.
 
-Every step time is the step law's (`hardware_profiles.StepLaw`). Sums over the steps of a prompt are closed: chunk i of
-c tokens has i * c tokens of its prompt before it, and attention is linear in those, so that all full chunks together
-take as many times the step at their mean context.
+Step times come from the step law (`hardware_profiles.StepLaw`). Sums over the steps of a prompt have a closed form:
+chunk i of c tokens has i * c tokens of its prompt before it, and attention is linear in them, so N full chunks together
+take N times the step at their mean context.
 
-Under `step_budget="fixed"` prompts prefilled next to decodes have a chunk plan (`envs.chunk_plan`). Under "slo"
-the engine chooses each chunk, so that the step keeps within `slo_share` of the strictest TBT SLO in its batch; the same
-law is applied here to the router's report.
+Under `step_budget="fixed"`, prompts prefilled next to decodes have a chunk plan (`envs.chunk_plan`). Under "slo", the
+engine chooses each chunk so that the step lasts at most `slo_share` of the strictest TBT SLO in its batch; the same
+rule is applied here to the router's report.
 
-With prefix caches a prefill starts after the tokens of the prompt that the router knows to be cached on its node
-(`done_tokens`), and a transfer leaves out those cached on the decode node. Reports and the router's counts of queued
-prompts leave out what the router knew to be cached when it sent them.
+With prefix caches, a prefill skips the prompt tokens that the router knows to be cached on its node (`done_tokens`),
+and a transfer skips those cached on the decode node. Reports and the router's counts of queued prompts do not include
+tokens that the router knew to be cached when it sent the prompt.
 """
 
 from collections.abc import Sequence
@@ -34,15 +34,15 @@ def prefill_s(
     decode_batch: int = 0,
     decode_s: float = 0.0,
 ) -> float:
-    """Seconds to prefill `tokens` tokens, `chunk_tokens` a step, the last chunk shortened.
+    """Seconds to prefill `tokens` tokens in chunks of `chunk_tokens`; the last chunk may be shorter.
 
     Args:
         law: the node's step law.
         tokens: tokens to prefill.
-        chunk_tokens: of them in a step.
-        done_tokens: tokens of the same prompt that were computed before.
+        chunk_tokens: tokens per step.
+        done_tokens: tokens of the same prompt that are already computed.
         decode_batch: sequences that decode in each step.
-        decode_s: D of these sequences, seconds; it is taken to stay the same.
+        decode_s: D of these sequences, seconds; assumed to be constant.
     """
     full, rest = divmod(tokens, chunk_tokens)
     total_s = 0.0
@@ -62,10 +62,10 @@ def queue_wait_s(
     decode_batch: int = 0,
     decode_s: float = 0.0,
 ) -> float:
-    """Seconds until the prompt tokens ahead are computed, where prompts fill steps together.
+    """Seconds until the prompt tokens ahead are computed, if prompts share steps.
 
-    L / c * T(c, k) with L tokens ahead, a fractional number of steps, each with a chunk of c tokens that has k tokens
-    of context.
+    The wait is L / c * T(c, k): L tokens ahead take a fractional number L / c of steps, each with a chunk of c tokens
+    that has k tokens of context.
     """
     if tokens_ahead <= 0:
         return 0.0
@@ -74,22 +74,22 @@ def queue_wait_s(
 
 @mypyc_attr(acyclic=True, free_list_len=1)
 class NodeSteps:
-    """A node's steps, as far as its report tells; prompts share them with the sequences that decode there.
+    """The steps of a node according to its report; prompts share them with the sequences that decode there.
 
     Attributes:
         law: the node's step law.
         batch: sequences decoding there; 0 on an ordinary prefill node.
         kv_tokens: their summed context.
         decode_s: D of these sequences, seconds; 0 without any.
-        growth_s: what D grows by with each step, seconds.
-        room: prompt tokens that the token budget leaves a step.
-        limit_s: how long the engine lets a step with prompt tokens last, seconds; inf: the token budget alone decides.
-        grain: tokens that a chunk cut short by `limit_s` is a multiple of, and at least.
+        growth_s: growth of D per step, seconds.
+        room: prompt tokens that the token budget leaves for a step.
+        limit_s: the engine's limit on a step with prompt tokens, seconds; inf: only the token budget limits it.
+        grain: a chunk cut short by `limit_s` is a multiple of this many tokens, and at least one such multiple.
 
     Args:
-        topology: of the cluster.
+        topology: the cluster's topology.
         node: the node.
-        report: the node's.
+        report: the node's report.
     """
 
     __slots__ = ("batch", "decode_s", "grain", "growth_s", "kv_tokens", "law", "limit_s", "room")
@@ -124,21 +124,22 @@ class NodeSteps:
         return self.law.chunk_step_s(chunk_tokens, context_tokens, self.batch, self.decode_s)
 
     def prefill_s(self, tokens: int, chunk_tokens: int, done_tokens: int = 0) -> float:
-        """`prefill_s` next to the decodes."""
+        """`prefill_s` in steps that the prompt shares with the decodes."""
         return prefill_s(self.law, tokens, chunk_tokens, done_tokens, self.batch, self.decode_s)
 
     def safe_chunk(
         self, tokens: int, step_s: float, sizes: Sequence[int] = CHUNK_CANDIDATES, done_tokens: int = 0
     ) -> int:
-        """The largest chunk with which no step of a prefill lasts longer than `step_s` seconds; 0 if there is none.
+        """The largest chunk size with which every step of a prefill lasts at most `step_s` seconds; 0 if there is none.
 
-        Full steps only grow longer, as the context and the decodes' KV do: the last of them and the rest decide.
+        Full steps only grow longer, with the context and the decodes' KV, so it is enough to check the last full step
+        and the rest.
 
         Args:
             tokens: tokens to prefill.
-            step_s: how long a step may last, seconds.
-            sizes: chunk sizes, falling.
-            done_tokens: tokens of the same prompt that were computed before.
+            step_s: longest step allowed, seconds.
+            sizes: chunk sizes in decreasing order.
+            done_tokens: tokens of the same prompt that are already computed.
         """
         for size in sizes:
             chunk = size if size < tokens else tokens
@@ -154,11 +155,11 @@ class NodeSteps:
     # ---- chunks that the engine chooses ---------------------------------------------------------------------------
 
     def engine_chunk(self, most_tokens: int, context_tokens: float) -> tuple[int, bool]:
-        """The chunk that the engine gives a prompt, and whether its step keeps within the limit.
+        """The chunk that the engine chooses for a prompt, and whether its step keeps within the limit.
 
         Args:
-            most_tokens: tokens that are left of the prompt.
-            context_tokens: its tokens computed before.
+            most_tokens: tokens of the prompt left to compute.
+            context_tokens: its tokens that are already computed.
         """
         most = most_tokens if most_tokens < self.room else self.room
         if self.limit_s == inf:
@@ -169,10 +170,10 @@ class NodeSteps:
         return (chunk, True) if chunk else (min(self.grain, most), False)
 
     def engine_prefill(self, tokens: int, done_tokens: int = 0) -> LocalPrefill:
-        """A prompt's last `tokens` tokens, after `done_tokens` others, in chunks that the engine chooses.
+        """Predict the prefill of a prompt's last `tokens` tokens, after `done_tokens` others, in the engine's chunks.
 
-        Chunks shrink as the context grows; all are taken to be as the one at half the prompt. The promise is kept if
-        the smallest chunk keeps it at the prompt's end.
+        Chunks shrink as the context grows; all are assumed to be as large as the chunk at the middle of the prompt. The
+        limit is kept if the smallest chunk keeps it at the prompt's end.
         """
         first, keeps = self.engine_chunk(tokens, done_tokens)
         if self.limit_s == inf:
@@ -214,21 +215,21 @@ def local_prefill(
     smallest_if_none: bool = False,
     done_tokens: int = 0,
 ) -> LocalPrefill | None:
-    """A prompt prefilled on a node next to its decodes, under either step budget.
+    """Predict a prefill on a node next to its decodes, under either step budget.
 
     Args:
-        topology: of the cluster.
+        topology: the cluster's topology.
         node: the node.
-        report: the node's.
+        report: the node's report.
         prompt_tokens: tokens of the whole prompt.
-        tbt_slo_s: under "fixed", the TBT SLO that the plan keeps if nothing decodes there.
+        tbt_slo_s: under "fixed", the TBT SLO that the plan keeps if no request decodes there.
         share: under "fixed", share of the TBT SLO that a step of the plan may last; under "slo" it is `slo_share`.
-        sizes: under "fixed", chunk sizes of the plan, falling.
-        smallest_if_none: prefill in the smallest chunks even if they break the promise.
-        done_tokens: the prompt's first tokens that are not computed, since they are cached; fewer than all of them.
+        sizes: under "fixed", chunk sizes of the plan in decreasing order.
+        smallest_if_none: prefill in the smallest chunks even if they exceed the limit.
+        done_tokens: the prompt's first tokens that are cached and not computed; fewer than all of them.
 
     Returns:
-        None if some step would break the promise.
+        The prefill, or None if some step would exceed the limit.
     """
     if topology.step_budget == "fixed":
         slo_s = report.tbt_slo_s if report.tbt_slo_s < inf else tbt_slo_s
@@ -255,9 +256,9 @@ def mean_queued_tokens(view: RouterView, node: int) -> int:
 
 
 def shared_queue_s(view: RouterView, node: int, steps: NodeSteps, tokens_ahead: int) -> float:
-    """Seconds until the prompt tokens ahead on a node are computed where prompts fill steps together.
+    """Seconds until the prompt tokens ahead on a node are computed, if prompts share steps.
 
-    The chunk is the engine's, its context half the mean length of the prompts queued there.
+    The engine chooses the chunk; its context is half the mean length of the prompts queued there.
     """
     if tokens_ahead <= 0:
         return 0.0
@@ -267,9 +268,10 @@ def shared_queue_s(view: RouterView, node: int, steps: NodeSteps, tokens_ahead: 
 
 
 def planned_queue_s(view: RouterView, node: int, steps: NodeSteps, tokens_ahead: int, chunk_tokens: int) -> float:
-    """Seconds until the prompt tokens ahead on a node are computed where each prompt has a plan, `chunk_tokens` a step.
+    """Seconds until the prompt tokens ahead on a node are computed, if each prompt has a chunk plan.
 
-    Prompts with a plan do not share steps: as many prompts of their mean length, one after the other.
+    Prompts with a plan do not share steps: prompts of the mean length are computed one after the other, with
+    `chunk_tokens` tokens per step.
     """
     if tokens_ahead <= 0:
         return 0.0
@@ -282,8 +284,9 @@ def local_queue_s(
 ) -> float:
     """Seconds until the prompts ahead on a node are computed, for a prompt that is prefilled next to its decodes.
 
-    With plans they go one after the other, at about this prompt's pace; else they share steps. The few tokens that a
-    cache leaves to compute have no pace: if `done_tokens` of the prompt are cached, the others go in its plan's chunks.
+    Prompts with plans are computed one after the other, at about this prompt's tokens per second; others share steps.
+    If `done_tokens` of this prompt are cached, too few are left for such a rate, and the chunks of its plan are used
+    instead.
     """
     ahead = report.prefill_tokens_ahead
     if ahead <= 0:
@@ -300,7 +303,7 @@ def local_queue_s(
 
 
 def tokens_to_send(request: RequestView, view: RouterView, decode_node: int) -> int:
-    """Tokens of a prompt's KV that a transfer to `decode_node` moves: all but the whole blocks cached there."""
+    """Tokens of a prompt's KV that a transfer to `decode_node` moves: all except whole blocks cached there."""
     prompt_tokens = request.prompt_tokens
     if not view.has_prefix_caches:
         return prompt_tokens
@@ -308,12 +311,12 @@ def tokens_to_send(request: RequestView, view: RouterView, decode_node: int) -> 
 
 
 def decode_step_s(law: StepLaw, batch: int, kv_tokens: int) -> float:
-    """Seconds for a plain decode step of `batch` >= 1 sequences."""
+    """Seconds for a decode step of `batch` >= 1 sequences without prompt tokens."""
     return law.token_time_s[batch] + law.decode_s(batch, kv_tokens)
 
 
 def first_token_s(view: RouterView, node: int, report: NodeReport, prompt_tokens: int) -> float:
-    """Predicted time from the end of a transfer to the first token, seconds: join at a boundary, take one step."""
+    """Predicted seconds from the end of a transfer to the first token: wait for a step boundary, and one step."""
     topology = view.topology
     steps = NodeSteps(topology, node, report)
     return steps.join_s() + steps.joined_step_s(prompt_tokens, topology.max_seqs)
@@ -322,22 +325,23 @@ def first_token_s(view: RouterView, node: int, report: NodeReport, prompt_tokens
 def room_s(
     view: RouterView, node: int, prompt_tokens: int, step_s: float, generated_tokens: float
 ) -> tuple[float, int, float]:
-    """What a node has left for one more request to decode there, and the predicted wait until it has enough.
+    """Predict the room of a node for one more decoding request, and the wait until there is enough.
 
-    Requests that decode there take a slot each and KV for prompt and output so far; those that are still to come are
-    counted too, as they come first. A full node frees the share of one request with each one that finishes, which
-    happens every (mean output length x decode step / requests decoding) seconds; the mean is that of the requests that
-    finished lately, and with none the wait is 0.
+    Each request that decodes there takes a slot, and KV for its prompt and output so far; requests on their way are
+    counted too, because they come first. A full node frees the share of one request each time that one finishes, which
+    is every (mean output length x decode step / requests decoding) seconds. The mean is that of recently finished
+    requests; without any, the wait is 0.
 
     Args:
         view: the cluster.
         node: the node.
-        prompt_tokens: of the request.
-        step_s: a decode step there, seconds.
+        prompt_tokens: prompt tokens of the request.
+        step_s: duration of a decode step there, seconds.
         generated_tokens: `RouterView.mean_generated_tokens` of the node.
 
     Returns:
-        The wait, seconds; slots left (below 0: requests too many); share of the KV capacity left (likewise).
+        The wait in seconds; slots left; share of the KV capacity left. The last two are below 0 if the node is too
+        full.
     """
     topology = view.topology
     counters = view.counters
@@ -356,12 +360,12 @@ def room_s(
 
 
 class Remote(NamedTuple):
-    """A prefill node as the place for a whole prompt that decodes elsewhere.
+    """A prefill node as the prefill node of a request that decodes on another node.
 
     Attributes:
         node: the prefill node.
-        steps: its steps.
-        queue_s: predicted wait for its queue, seconds.
+        steps: the node's steps.
+        queue_s: predicted wait in its queue, seconds.
         ttft_s: predicted TTFT: queue, execution, KV transfer, and the first decode step.
     """
 
@@ -377,8 +381,8 @@ def best_remote(request: RequestView, view: RouterView, decode_node: int, *, pre
     Args:
         request: the request.
         view: the cluster.
-        decode_node: where it decodes.
-        prefix: count what is cached of its prompt.
+        decode_node: the node that decodes it.
+        prefix: use the contents of prefix caches.
     """
     topology = view.topology
     prompt_tokens = request.prompt_tokens

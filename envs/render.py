@@ -1,4 +1,4 @@
-"""The cluster as a person sees it: a text table or a picture of the queues."""
+"""Renderings of the cluster: a text table, or an image of the queues."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ def _role(view: RouterView, node: int) -> str:
 
 
 def node_table(view: RouterView) -> str:
-    """One line a node: queue and batch as the router knows them."""
+    """A table with one line per node: queue and batch, as known to the router."""
     counters = view.counters
     lines = [
         f"t = {view.now_s:.3f} s",
@@ -31,8 +31,8 @@ def node_table(view: RouterView) -> str:
 
 
 def draw_nodes(view: RouterView) -> NDArray[np.uint8]:
-    """Bars of queued prompt tokens and of unfinished decodes per node; uint8, shape (320, 640, 3)."""
-    # matplotlib takes half a second to import, and training never draws.
+    """Bar charts of queued prompt tokens and unfinished decodes per node; uint8, shape (320, 640, 3)."""
+    # Importing matplotlib takes half a second, and training never draws.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,6 +1,6 @@
-"""SLOs as services state them: classes of requests, each with a share, a TTFT SLO and a TBT SLO.
+"""SLOs: classes of requests, each with a share of the requests, a TTFT SLO and a TBT SLO.
 
-A TTFT SLO may grow with the prompt, as no node computes 30,000 tokens as fast as 300: it is
+A TTFT SLO may grow with the prompt, because no node computes 30,000 tokens as fast as 300: it is
 `ttft_s + ttft_per_1k_tokens_s * prompt_tokens / 1000`.
 """
 
@@ -15,25 +15,25 @@ from envs.workload import TBT_SLO_S, TTFT_SLO_S, Workload
 from hardware_profiles.errors import InputError
 
 MOONCAKE_TTFT_PER_1K_TOKENS_S = 0.25
-"""The default for Mooncake's prompts, whose mean is above 8,000 tokens. Not from a paper: our default."""
+"""Default for Mooncake's prompts, whose mean is above 8,000 tokens. Not from a paper."""
 
-_CLASS_STREAM = 102  # apart from the keys of the readers and the generators
-_SHARES_OFF = 1e-3  # shares are typed by hand: 0.33 0.33 0.34
+_CLASS_STREAM = 102  # differs from the keys of the readers and the generators
+_SHARES_OFF = 1e-3  # tolerance, because shares are typed by hand: 0.33 0.33 0.34
 
 
 @dataclass(frozen=True)
 class SloClass:
-    """What the requests of one class are promised.
+    """The SLOs of one class of requests.
 
     Attributes:
         ttft_s: TTFT SLO, seconds; > 0.
         tbt_s: TBT SLO, seconds; > 0.
         ttft_per_1k_tokens_s: seconds that each 1,000 prompt tokens add to the TTFT SLO; >= 0. None: the default of the
-            family or of the trace format, which is 0 unless it says otherwise.
+            family or of the trace format, which is usually 0.
         share: the share of the requests in this class; above 0, at most 1.
 
     Raises:
-        InputError: a value out of range.
+        InputError: a value is out of range.
     """
 
     ttft_s: float = TTFT_SLO_S
@@ -64,10 +64,10 @@ class Slos:
     """The SLOs of a workload.
 
     Attributes:
-        classes: whose shares add up to 1 (to within 0.001).
+        classes: the classes; their shares add up to 1 (within 0.001).
 
     Raises:
-        InputError: no class, or shares that do not add up.
+        InputError: there is no class, or the shares do not add up to 1.
     """
 
     classes: tuple[SloClass, ...] = (SloClass(),)
@@ -93,14 +93,14 @@ class Slos:
 
     @property
     def flat_ttft_s(self) -> float | None:
-        """The TTFT SLO, seconds, where all requests have the same one; else None."""
+        """The TTFT SLO in seconds if all requests have the same one; otherwise None."""
         if any(one.ttft_per_1k_tokens_s for one in self.classes):
             return None
         found = {one.ttft_s for one in self.classes}
         return found.pop() if len(found) == 1 else None
 
     def with_default(self, ttft_per_1k_tokens_s: float) -> Self:
-        """Return them with this where a class leaves `ttft_per_1k_tokens_s` open."""
+        """Return these SLOs with a value for every class whose `ttft_per_1k_tokens_s` is None."""
         return replace(
             self,
             classes=tuple(
@@ -112,8 +112,8 @@ class Slos:
     def apply(self, workload: Workload, seed: int) -> Workload:
         """Return the workload with these SLOs.
 
-        The class of request i depends on (seed, i) alone, so a longer workload begins with the shorter one, and the
-        rate changes no class.
+        The class of request i depends only on (seed, i), so a longer workload begins with the shorter one, and classes
+        do not depend on the rate.
         """
         of_each = np.zeros(len(workload), dtype=np.int64)
         if len(self.classes) > 1:

@@ -1,4 +1,4 @@
-"""From a file to the fields of its rows, each with its line number, for CSV and JSON lines, plain or gzip."""
+"""Read the rows of CSV and JSON-lines files, plain or gzip, with their line numbers."""
 
 import csv
 import gzip
@@ -22,8 +22,8 @@ class Rows(NamedTuple):
     """The rows of a file.
 
     Attributes:
-        columns: the required columns, then those of the optional ones that the file has.
-        rows: read as they are asked for; a row that cannot be split into fields raises InputError then.
+        columns: the required columns, then the optional ones that the file has.
+        rows: an iterator that reads lazily; it raises InputError for a row that cannot be split into fields.
     """
 
     columns: tuple[str, ...]
@@ -31,7 +31,7 @@ class Rows(NamedTuple):
 
 
 def text_of(path: Path) -> str:
-    """Return the text of a plain or gzip file, told apart by content; InputError if it is neither."""
+    """Return the text of a plain or gzip file (recognised by its content); InputError if it is neither."""
     raw = path.read_bytes()
     try:
         if raw.startswith(_GZIP_MAGIC):
@@ -49,7 +49,7 @@ def row_error(path: Path, line: int, reason: str) -> InputError:
 
 
 def shown(value: object) -> str:
-    """Return what a file holds as it can stand in one line of an error message."""
+    """Format a value from a file for a one-line error message."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:36]}..."
 
@@ -77,16 +77,16 @@ def csv_rows(path: Path, text: str, required: Sequence[str], optional: Sequence[
                 yield reader.line_num, pick(fields)
             elif fields:
                 raise row_error(
-                    path, reader.line_num, f"has {len(fields)} fields; needs {len(header)}, as the header has"
+                    path, reader.line_num, f"has {len(fields)} fields; needs {len(header)}, like the header"
                 )
 
     return Rows(columns, rows())
 
 
 def json_rows(path: Path, text: str, required: Sequence[str], optional: Sequence[str] = ()) -> Rows:
-    """Return the rows of a file of one JSON object a line; other keys and blank lines are ignored.
+    """Return the rows of a file with one JSON object per line; other keys and blank lines are ignored.
 
-    Every optional key is a column; where a row has none, its field is None.
+    Every optional key is a column; its field is None for rows without the key.
     """
 
     def rows() -> Iterator[Row]:
@@ -98,7 +98,7 @@ def json_rows(path: Path, text: str, required: Sequence[str], optional: Sequence
             except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
-                raise row_error(path, line, f"{shown(content)} is not a JSON object; needs one a line")
+                raise row_error(path, line, f"{shown(content)} is not a JSON object; needs one per line")
             missing = [name for name in required if name not in row]
             if missing:
                 raise row_error(path, line, f"no {', '.join(missing)}; needs the keys {', '.join(required)}")

@@ -1,26 +1,26 @@
-"""Readers of recorded workloads, and the project's own file.
+"""Readers for recorded workloads, and reader and writer for the native format.
 
 | format   | file       | columns                                           | clock                          |
 |----------|------------|---------------------------------------------------|--------------------------------|
-| azure    | CSV        | TIMESTAMP, ContextTokens, GeneratedTokens         | dates; 0 is the first of them  |
+| azure    | CSV        | TIMESTAMP, ContextTokens, GeneratedTokens         | dates; 0 is the first one      |
 | vidur    | CSV        | arrived_at, num_prefill_tokens, num_decode_tokens | seconds                        |
 | mooncake | JSON lines | timestamp, input_length, output_length            | milliseconds                   |
-|          |            | and, where a row has them, hash_ids               |                                |
+|          |            | and, optionally per row, hash_ids                 |                                |
 |          | or CSV     | (timestamp_ms in the CSV, no hash_ids)            |                                |
 | burstgpt | CSV        | Timestamp, Request tokens, Response tokens        | seconds                        |
 | native   | CSV        | arrival_s, prompt_tokens, output_tokens           | seconds                        |
-|          |            | and, where wanted, ttft_slo_s, tbt_slo_s,         |                                |
-|          |            | hash_ids (with spaces between)                    |                                |
+|          |            | and, optionally, ttft_slo_s, tbt_slo_s,           |                                |
+|          |            | hash_ids (separated by spaces)                    |                                |
 
-hash_ids are the block hashes of `Workload`; those beyond the prompt's length are dropped. Other columns are ignored.
-Files are plain or gzip. A row that makes no sense stops the reading with `file:line: reason`. A request generates at
-least one token, so zero tokens are such a row, but for BurstGPT, which records failed requests that way: they are
-dropped, and counted in the label. Rows out of order are sorted, equal stamps staying in file order, and the label says
-so.
+hash_ids are the block hashes of `Workload`; hashes beyond the prompt's length are dropped. Other columns are ignored.
+Files are plain or gzip. An invalid row is an error of the form `file:line: reason`. A request generates at least one
+token, so a row with zero tokens is invalid, except in BurstGPT, which records failed requests that way: they are
+dropped, and the label states their number. Rows out of order are sorted (rows with equal times stay in file order), and
+the label says so.
 
-All requests are promised the same SLOs unless others are asked for (envs.slos). The TTFT SLO of a mooncake trace grows
-by 0.25 s per 1,000 prompt tokens: its longest prompts of more than 100,000 tokens cannot meet 2 s. Not from a paper:
-our default.
+By default all requests have the same SLOs (envs.slos). The TTFT SLO of a mooncake trace grows by 0.25 s per 1,000
+prompt tokens, because its longest prompts of more than 100,000 tokens cannot meet 2 s; this default is not from a
+paper.
 """
 
 import gzip
@@ -42,17 +42,17 @@ from hardware_profiles.errors import InputError
 from hardware_profiles.files import replacing
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MAX_TOKENS = 10**9  # of one request; a number above it is a slip, not a length
+_MAX_TOKENS = 10**9  # of one request; a larger number is an error in the file
 _SLO_COLUMNS = ("ttft_slo_s", "tbt_slo_s")
 _HASH_COLUMN = "hash_ids"
 _TICK_STREAM = 101
 
-# What parsing a field that is no good raises; OverflowError is a whole number too big for a float.
+# Exceptions of parsing an invalid field; OverflowError is a whole number too large for a float.
 _NOT_ONE = (TypeError, ValueError, OverflowError)
 
 
 class _Kind(NamedTuple):
-    """A kind of value: how to read it (one of _NOT_ONE if it is not one), and what is right."""
+    """A kind of value: its parser, which raises one of _NOT_ONE, and a description for error messages."""
 
     parse: Callable[[Any], Any]
     right: str
@@ -63,11 +63,11 @@ class _Format(NamedTuple):
     clock: _Kind
     ticks_per_s: float
     tokens: _Kind
-    ttft_per_1k_tokens_s: float = 0.0  # the default of its SLOs
+    ttft_per_1k_tokens_s: float = 0.0  # default of the format's SLOs
 
 
 def _date_us(value: Any) -> float:
-    # Whole microseconds since 1970 are exact in a float, seconds are not. A date without a zone is in UTC.
+    # A float holds whole microseconds since 1970 exactly, but not seconds. A date without a zone is in UTC.
     date = datetime.fromisoformat(value)
     return float(((date if date.tzinfo else date.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1))
 
@@ -75,7 +75,7 @@ def _date_us(value: Any) -> float:
 def _number(low: float, high: float, *, whole: bool) -> Callable[[Any], float]:
     def parse(value: Any) -> float:
         number = float(value)
-        # JSON's true is a number to Python. NaN fails the comparison.
+        # JSON's true is a number in Python. NaN fails the comparison.
         if not low <= number <= high or number == inf or value is True or value is False:
             raise ValueError
         if whole and not number.is_integer():
@@ -122,7 +122,7 @@ def formats() -> tuple[str, ...]:
 
 
 def slos_of_format(format: str, slos: Slos = DEFAULT_SLOS) -> Slos:  # noqa: A002 - as in `read_trace`
-    """Return `slos` with the format's own default where they leave one open.
+    """Return `slos` with the format's default for values that they leave open.
 
     Raises:
         InputError: the format is unknown.
@@ -148,27 +148,26 @@ def read_trace(
     seed: int = 0,
     slos: Slos = DEFAULT_SLOS,
 ) -> Workload:
-    """Read a trace; what else is asked for is done in the order slice, subsample, rate scale, limit.
+    """Read a trace, and then slice, subsample, rescale and limit it, in this order.
 
-    Mooncake's conversation trace has a clock that ticks every three seconds: where most rows share their
-    stamp with another, arrivals are drawn uniformly inside their tick, in file order (so that the
-    inter-arrival CV comes out near 1, as in the traces with a finer clock; even spacing would make it 0.3).
-    The label says so.
+    The clock of Mooncake's conversation trace ticks every three seconds. If most rows share their time with another
+    row, arrivals are drawn uniformly within their tick, in file order, and the label says so. The coefficient of
+    variation of the inter-arrival times is then near 1, as in traces with a finer clock; even spacing would give 0.3.
 
     Args:
         path: the file, plain or gzip.
         format: one of `formats()`.
-        rate_scale: by how much to compress time; 2 doubles the rate.
-        limit: keep only the first so many requests.
-        start_s: slice the trace from here, in seconds of its own clock (before compression), which becomes 0.
-        end_s: to here, exclusive; None is the end.
-        subsample: the share of requests to keep, at random.
-        seed: of the subsample, of the arrivals inside a tick and of the SLO classes.
-        slos: what requests are promised, see `slos_of_format`; a native file's own columns come first. A request's
-            class depends on its place in the whole file.
+        rate_scale: factor by which to compress time; 2 doubles the rate.
+        limit: number of requests to keep, from the first.
+        start_s: start of the slice, in seconds of the trace's clock (before compression); it becomes time 0.
+        end_s: end of the slice, exclusive; None: the end of the trace.
+        subsample: share of requests to keep, chosen at random.
+        seed: seed of the subsample, of the arrivals within a tick and of the SLO classes.
+        slos: SLOs of the requests, see `slos_of_format`; SLO columns of a native file take precedence. A request's
+            class depends on its position in the whole file.
 
     Raises:
-        InputError: the format is unknown, the file or a row is bad, or an argument is out of range.
+        InputError: the format is unknown, the file or a row is invalid, or an argument is out of range.
         OSError: the file cannot be opened.
     """
     workload = _read(Path(path), format, seed, slos_of_format(format, slos))
@@ -181,7 +180,7 @@ def read_trace(
 
 
 def write_native(workload: Workload, path: str | os.PathLike[str]) -> None:
-    """Write a workload, all but its label, as the native CSV (gzip if the name ends in .gz), or nothing.
+    """Write a workload without its label as native CSV (gzip if the name ends in .gz), atomically.
 
     Reading it back gives the same numbers, bit for bit.
     """
@@ -195,7 +194,7 @@ def write_native(workload: Workload, path: str | os.PathLike[str]) -> None:
             lines[i] += f",{' '.join(map(str, hashes))}"
     raw = "\n".join([*lines, ""]).encode()
     with replacing(target) as temporary:
-        # No time of writing in the gzip header: the same workload gives the same bytes.
+        # The gzip header has no time stamp, so that the same workload gives the same bytes.
         temporary.write_bytes(gzip.compress(raw, mtime=0) if target.suffix == ".gz" else raw)
 
 
@@ -243,14 +242,15 @@ def _rows(path: Path, name: str) -> Rows:
         return csv_rows(path, text, columns, tuple(_OPTIONAL))
     if name != "mooncake":
         return csv_rows(path, text, columns)
-    # Its conversation trace also goes round as a CSV.
+    # Mooncake's conversation trace is also distributed as CSV.
     if text.startswith("timestamp_ms,"):
         return csv_rows(path, text, ("timestamp_ms", *columns[1:]))
     return json_rows(path, text, columns, (_HASH_COLUMN,))
 
 
 def _numbers(path: Path, found: Rows, kinds: Sequence[_Kind]) -> tuple[FloatArray, list[tuple[int, ...]]]:
-    # Returns (rows, columns of numbers) and each row's hashes, which come last, if there are any.
+    # Returns the numbers, shape (rows, columns), and each row's hashes, which are in the last column if the file has
+    # any.
     parsers = [kind.parse for kind in kinds]
     table = []
     for line, fields in found.rows:
@@ -275,7 +275,7 @@ def _bad_field(
 
 
 def _coarse_tick_s(arrival_s: FloatArray) -> float | None:
-    """Return the usual step between stamps if most requests share theirs with the one before, else None."""
+    """Return the median step between times if most requests have the same time as the one before; otherwise None."""
     steps_s = np.diff(arrival_s)
     shared = steps_s == 0
     return None if shared.all() or shared.mean() <= 0.5 else float(np.median(steps_s[~shared]))
@@ -284,5 +284,5 @@ def _coarse_tick_s(arrival_s: FloatArray) -> float | None:
 def _spread_in_ticks(arrival_s: FloatArray, tick_s: float, seed: int) -> FloatArray:
     stamps_s, index = np.unique(arrival_s, return_inverse=True)
     width_s = np.minimum(np.diff(stamps_s, append=inf), tick_s)[index]
-    # No draw leaves its tick, so sorting moves draws within a tick only, and requests keep their order.
+    # Each draw stays within its tick, so sorting only reorders draws within a tick, and requests keep their order.
     return np.sort(arrival_s + width_s * stream(seed, _TICK_STREAM).random(len(arrival_s)))

@@ -1,4 +1,4 @@
-"""Gymnasium's vector environment: K clusters in one process, observed by one pass over one array."""
+"""The Gymnasium vector environment: K clusters in one process, whose observations are encoded together."""
 
 from typing import Any
 
@@ -15,20 +15,20 @@ Infos = dict[str, Any]
 
 
 class PlacementVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
-    """K environments `envs:PrefillPlacement-v1` that step together; `gymnasium.make_vec` makes it.
+    """K environments `envs:PrefillPlacement-v1` that step together; create it with `gymnasium.make_vec`.
 
-    Each environment plays as it would alone, to the byte. What K of them share is the cost of observing: values are
-    squashed, and put into the arrays of all observations, once per step.
+    Each environment behaves exactly as it would alone. They share the cost of encoding observations: the values of all
+    observations are squashed and copied into place in one pass per step.
 
     Attributes:
         envs: the environments.
 
     Args:
         num_envs: K.
-        autoreset_mode: what a step does once an episode has ended, as in `gymnasium.vector.SyncVectorEnv`. "NextStep":
-            the step after the last one ignores its action and returns the first observation of the next episode.
-            "SameStep": the last step itself returns that, and the episode's last observation and info are in
-            `infos["final_obs"]` and `infos["final_info"]`. "Disabled": `reset(options={"reset_mask": mask})` does it.
+        autoreset_mode: when the next episode starts, as in `gymnasium.vector.SyncVectorEnv`. "NextStep": the step after
+            the last one ignores its action and returns the first observation of the next episode. "SameStep": the last
+            step returns that observation, and the last observation and info of the old episode are in
+            `infos["final_obs"]` and `infos["final_info"]`. "Disabled": call `reset(options={"reset_mask": mask})`.
         kwargs: arguments of PrefillPlacementEnv.
 
     Raises:
@@ -57,11 +57,11 @@ class PlacementVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]
         """Start an episode in each environment, or in those of `options["reset_mask"]`, a boolean array of shape (K,).
 
         Args:
-            seed: of the first environment, the next one's being one higher; or one for each.
+            seed: seed of the first environment, increased by one for each further environment; or a list of seeds.
             options: see above.
 
         Raises:
-            ValueError: as many seeds as environments are needed; a mask of another shape or kind, or of nothing.
+            ValueError: the number of seeds is not K, or the mask has the wrong shape or type or is all False.
         """
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed or [None] * self.num_envs
         if len(seeds) != self.num_envs:
@@ -78,15 +78,15 @@ class PlacementVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]
         return self._observe(), infos
 
     def step(self, actions: NDArray[np.int64]) -> tuple[Observation, NDArray[np.float64], BoolArray, BoolArray, Infos]:
-        """Place the request at hand in every environment; see the class for what happens where an episode has ended.
+        """Place the current request in every environment; the class describes steps after the end of an episode.
 
         Returns:
             Observations, each with a leading axis of K; rewards (K,); terminations (K,), all False; truncations (K,);
-            infos as Gymnasium's vector environments give them: each key of an environment's info with an array (K,),
-            and its name behind an underscore with a mask of those that have it.
+            infos in the format of Gymnasium's vector environments: an array (K,) for each key of an environment's info,
+            and under the key with a leading underscore a mask of the environments that have it.
 
         Raises:
-            ValueError: an action that is no row, or with "Disabled" one for an episode that has ended.
+            ValueError: an action is not a row, or in mode "Disabled" an episode has ended.
         """
         rewards = [0.0] * self.num_envs
         truncations = [False] * self.num_envs
@@ -118,14 +118,14 @@ class PlacementVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]
         return np.array([env.action_masks() for env in self.envs])
 
     def render(self) -> tuple[Any, ...] | None:
-        """What each environment renders."""
+        """The rendering of each environment."""
         return tuple([env.render() for env in self.envs]) if self.render_mode is not None else None
 
     def _observe(self) -> Observation:
         return encode_batch([process.choices for process in self._processes], self.envs[0].rows)
 
     def _infos(self) -> Infos:
-        """The infos of all environments; all have the same keys but for the summaries of episodes that have ended."""
+        """The infos of all environments, which have the same keys except for summaries of ended episodes."""
         processes = self._processes
         accrued = [process.accrued for process in processes]
         infos: Infos = {

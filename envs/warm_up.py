@@ -1,4 +1,4 @@
-"""Warm-up policies: who places the requests that come before an episode that starts in a running cluster.
+"""Warm-up policies, which place the requests before an episode that starts in a running cluster.
 
 | name | placement |
 |---|---|
@@ -23,21 +23,21 @@ WARM_UPS: tuple[str, ...] = get_args(WarmUp)
 def check_warm_up(name: str) -> None:
     """Raise InputError if there is no such warm-up policy."""
     if name not in WARM_UPS:
-        raise InputError(f"warm_up {name!r} is none of {', '.join(WARM_UPS)}")
+        raise InputError(f"warm_up {name!r} is not one of {', '.join(WARM_UPS)}")
 
 
 def warm(
     cluster: Cluster, requests: list[Row], last: int, policy: WarmUp, choice_set: ChoiceSet, rng: np.random.Generator
 ) -> None:
-    """Play the first requests through a cluster, up to the arrival of request `last`, which is not placed.
+    """Place the first requests on a cluster, up to the arrival of request `last`, which is not placed.
 
     Args:
         cluster: an empty one.
         requests: in order of arrival.
-        last: index of the request at which it ends.
-        policy: who places them.
+        last: index of the request at which the warm-up ends.
+        policy: the warm-up policy.
         choice_set: the choices of "shortest-ttft" and "random".
-        rng: what "random" draws from.
+        rng: generator of "random".
     """
     view = cluster.view()
     for number in range(last):

@@ -1,7 +1,7 @@
-"""The workload: which requests arrive when, how long they are, and what they are promised.
+"""The workload: the arrival times, lengths and SLOs of requests.
 
-A workload is drawn or read before anything is simulated and nothing in it depends on a placement, so every
-policy meets the same requests (common random numbers).
+A workload is generated or read before the simulation, and does not depend on any placement, so that every policy gets
+the same requests (common random numbers).
 """
 
 from dataclasses import dataclass, replace
@@ -15,40 +15,40 @@ from envs.streams import stream
 from hardware_profiles.errors import InputError
 
 Row = tuple[float, int, int, float, float, tuple[int, ...]]
-"""One request: arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, block_hashes (empty where unknown)."""
+"""One request: arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, block_hashes (empty if unknown)."""
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 _Selection = slice | IntArray  # `Workload.slice` hides the type's own name inside the class
 
-# The project's default promises (domain: evaluation), stated as ours.
+# Default SLOs. Not from a paper.
 TTFT_SLO_S = 2.0
 TBT_SLO_S = 0.1
 
-# Tokens of a block that a hash stands for, as in the Mooncake traces (FAST'25).
+# Tokens of a hashed block, as in the Mooncake traces (FAST'25).
 HASH_BLOCK_TOKENS = 512
 
-# The key of the stream that thins a workload; the readers and the generators have keys of their own.
+# Key of the random stream that thins a workload; it differs from the keys of the readers and the generators.
 _THINNING_STREAM = 100
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Workload:
-    """Requests in order of arrival; request i is row i of every array. Arrays are copied in and read-only.
+    """Requests in order of arrival; request i is row i of every array. The arrays are read-only copies.
 
     Attributes:
         arrival_s: (n,) seconds since the start of the workload; finite, >= 0, sorted.
         prompt_tokens: (n,) tokens to prefill, >= 1.
-        output_tokens: (n,) tokens to generate, >= 1; no router sees them.
-        ttft_slo_s: (n,) promised time to first token, seconds, > 0.
-        tbt_slo_s: (n,) promised time between tokens, seconds, > 0.
-        label: how it came to be, a fragment of a sentence: source, arrival process, what was done since.
-        block_hashes: a tuple for each request, or () where nothing is known. Number i of a request's names block i of
-            its prompt (512 tokens, the last one fewer) and all before it: prompts with the same number begin alike up
-            to there. At most as many as the prompt has blocks; what is beyond them is like no other prompt.
+        output_tokens: (n,) tokens to generate, >= 1; routers do not see them.
+        ttft_slo_s: (n,) SLO for the time to first token, seconds, > 0.
+        tbt_slo_s: (n,) SLO for the time between tokens, seconds, > 0.
+        label: the workload's origin in words: source, arrival process, and later changes.
+        block_hashes: one tuple per request, or () if unknown. Hash i of a request identifies blocks 0 to i of its
+            prompt (512 tokens each, the last one may be shorter): two prompts with the same hash i share these blocks.
+            A request has at most as many hashes as its prompt has blocks; blocks without a hash are unique.
 
     Raises:
-        InputError: an array breaks what is said of it above, lengths differ, or there is no request.
+        InputError: an array violates its description above, lengths differ, or there is no request.
     """
 
     arrival_s: FloatArray
@@ -105,7 +105,7 @@ class Workload:
         tbt_slo_s: ArrayLike = TBT_SLO_S,
         block_hashes: tuple[tuple[int, ...], ...] = (),
     ) -> Self:
-        """Make a workload of anything array-like; an SLO may be one number for all requests."""
+        """Make a workload from array-likes; an SLO may be one number for all requests."""
         arrivals = np.asarray(arrival_s, dtype=np.float64)
         return cls(
             arrivals,
@@ -125,7 +125,7 @@ class Workload:
 
     @property
     def rate_rps(self) -> float:
-        """Requests a second from first to last arrival; 0 for one request, inf if all arrive at once."""
+        """Requests per second from first to last arrival; 0 for one request, inf if all arrive at once."""
         if len(self) == 1:
             return 0.0
         span_s = float(self.arrival_s[-1] - self.arrival_s[0])
@@ -149,8 +149,8 @@ class Workload:
 
         Args:
             first: the first request.
-            last: the one after the last; None: all that follow.
-            since_s: time 0 of the arrivals.
+            last: the request after the last one; None: all that follow.
+            since_s: seconds to subtract from the arrival times.
         """
         part = slice(first, last)
         count = len(self.arrival_s[part])
@@ -182,7 +182,7 @@ class Workload:
         return replace(part, arrival_s=part.arrival_s - start_s)
 
     def rate_scale(self, factor: float) -> Self:
-        """Return it with `factor` times the rate by compressing time: bursts get shorter, not only denser."""
+        """Return the workload with `factor` times the rate by compressing time, which also shortens bursts."""
         if not (0 < factor < float("inf")):
             raise InputError(f"rate scale {factor:g}: must be a finite number above 0")
         if factor == 1:
@@ -193,10 +193,10 @@ class Workload:
         return replace(self, arrival_s=self.arrival_s / factor, label=f"{self.label}, {did}")
 
     def subsample(self, fraction: float, seed: int = 0) -> Self:
-        """Return it with each request kept with probability `fraction` (thinning).
+        """Return the workload with each request kept with probability `fraction` (thinning).
 
-        Thinning pulls arrivals towards Poisson. One seed keeps nested sets: what a smaller fraction keeps, a
-        larger one keeps too.
+        Thinning makes arrivals more like a Poisson process. For one seed the sets are nested: a larger fraction keeps
+        every request that a smaller one keeps.
         """
         if not (0 < fraction <= 1):
             raise InputError(f"subsample {fraction:g}: must be above 0 and at most 1")
@@ -208,12 +208,20 @@ class Workload:
         return self._rows(keep, f"thinned to {fraction:.3g} of the requests at random (seed {seed})")
 
     def with_slos(self, ttft_s: ArrayLike, tbt_s: ArrayLike) -> Self:
-        """Return it with other promises, in seconds; one number or one for each request."""
+        """Return the workload with other SLOs, in seconds: one number, or one per request."""
         return replace(
             self,
             ttft_slo_s=_for_each("ttft_slo_s", ttft_s, self.arrival_s),
             tbt_slo_s=_for_each("tbt_slo_s", tbt_s, self.arrival_s),
         )
+
+    def beyond_context(self, max_context_tokens: int) -> int:
+        """Count the requests whose prompt and output are together longer than a model's context.
+
+        Args:
+            max_context_tokens: the model's limit (`hardware_profiles.Profile.max_context_tokens`).
+        """
+        return int(np.count_nonzero(self.prompt_tokens + self.output_tokens > max_context_tokens))
 
     def _keep(self, name: str, values: FloatArray | IntArray) -> None:
         values.flags.writeable = False
@@ -246,7 +254,7 @@ def _whole(name: str, values: ArrayLike) -> IntArray:
     given = np.asarray(values)
     if given.dtype.kind not in "iuf":
         raise InputError(f"{name}: must be numbers of tokens, not {given.dtype}")
-    # Compared before the cast: a float beyond int64 would wrap round and warn.
+    # Checked before the cast, because a float beyond int64 would overflow with a warning.
     _demand(name, (np.floor(given) == given) & (np.abs(given) < 2**53), "must be a whole number of tokens")
     return np.array(given, dtype=np.int64)
 

@@ -1,4 +1,4 @@
-"""A calibrated cluster of disaggregated LLM serving, simulated on SimPy."""
+"""A calibrated simulation of a disaggregated LLM serving cluster, based on SimPy."""
 
 from hardware_profiles.compiled import activate
 
@@ -12,10 +12,10 @@ from envs.cluster.placement import Placement, prefill_then_decode
 from envs.cluster.request import Phase, Request, RequestRecord, RequestView, request_of, view_of
 from envs.cluster.router_counters import RouterCounters
 from envs.cluster.router_view import RouterView
+from envs.cluster.sampler import Samples, Watch
 from envs.cluster.simulate import ClairvoyantPolicy, Policy, RunCounters, RunResult, simulate
 from envs.cluster.telemetry import NodeReport
 from envs.cluster.topology import Topology
-from envs.cluster.watch import Samples, Watch
 
 __all__ = [
     "ClairvoyantPolicy",

@@ -1,4 +1,4 @@
-"""The kind of event that the model schedules."""
+"""The event type that the simulation schedules."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,9 +7,9 @@ from simpy.events import Event
 
 
 class Call(Event):
-    """An event that is triggered from birth and may be scheduled any number of times.
+    """An event that counts as triggered when created and may be scheduled any number of times.
 
-    `Event.__init__` would mark it as pending.
+    It does not call `Event.__init__`, which would mark it as pending.
     """
 
     _ok = True

@@ -1,6 +1,6 @@
 """Simulated time: a SimPy environment that calls functions at absolute times.
 
-The model schedules callbacks and keeps no live generators, so that a cluster can be copied and played forward.
+The simulation schedules callbacks and has no running generators, so that a cluster can be copied and simulated further.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,19 +17,19 @@ from envs.cluster.timeline import Timeline
 class Clock(simpy.Environment):
     """A SimPy environment with absolute-time callbacks.
 
-    `Environment.schedule` takes a delay, and `now + (t - now)` is not `t` in floating point; the model compares times
-    exactly, so `call_at` pushes the absolute time itself.
+    `Environment.schedule` takes a delay, and `now + (t - now)` may differ from `t` in floating point. The simulation
+    compares times exactly, so `call_at` pushes the absolute time.
 
     Attributes:
-        timeline: the time and the queue; the parts of a cluster use it directly, as it may be compiled.
-        call_at, advance_to: its methods.
+        timeline: the time and the event queue; the parts of a cluster use it directly, because it may be compiled.
+        call_at, advance_to: methods of `timeline`.
     """
 
     def __init__(self) -> None:
         self.timeline = timeline = Timeline(super().step)
         super().__init__()
         self._queue = timeline.queue
-        self._eid: Any = iter(timeline.next_number, None)  # an iterator: SimPy numbers by it what it schedules
+        self._eid: Any = iter(timeline.next_number, None)  # SimPy takes the numbers of its events from this iterator
         self.call_at = timeline.call_at
         self.advance_to = timeline.advance_to
 
@@ -40,11 +40,11 @@ class Clock(simpy.Environment):
 
     @property
     def now(self) -> float:
-        """Simulated time, seconds, under SimPy's own name."""
+        """Simulated time, seconds, under SimPy's name."""
         return self.timeline.now_s
 
     @property
-    def _now(self) -> float:  # SimPy's methods keep the time here
+    def _now(self) -> float:  # SimPy's methods store the time under this name
         return self.timeline.now_s
 
     @_now.setter
@@ -52,17 +52,17 @@ class Clock(simpy.Environment):
         self.timeline.now_s = time_s
 
     def call_first_at(self, time_s: float, callback: Callable[[Any], None], value: object) -> None:
-        """Call `callback(event)` at `time_s`, before the other calls of that instant; `event.value` is `value`."""
+        """Call `callback(event)` at `time_s`, before all other calls at that time; `event.value` is `value`."""
         event = Call(callback)
         event._value = value
         heappush(self._queue, (time_s, URGENT, self.timeline.next_number(), event))
 
     def copy_calls(self, other: "Clock", owners: Mapping[Any, object]) -> None:
-        """Take over another clock's time and pending calls.
+        """Copy another clock's time and pending calls.
 
         Args:
             other: the clock to copy; every pending call must be a bound method.
-            owners: for the owner of each such method, the object to call it on instead.
+            owners: maps the object of each such method to the object to call it on instead.
         """
 
         def copied(event: Any) -> Call:
@@ -74,7 +74,7 @@ class Clock(simpy.Environment):
         self.timeline.copy_state(other.timeline, copied)
 
     def step(self) -> None:
-        """Process the next event; a call without what only failing events and waiting processes need."""
+        """Process the next event; a `Call` skips the work for failed events and waiting processes."""
         if self._queue:
             event = self._queue[0][3]
             if event.__class__ is Call:
@@ -84,9 +84,9 @@ class Clock(simpy.Environment):
         super().step()
 
     def drain(self, until_s: float) -> int:
-        """Process every event up to and including `until_s`; returns how many there were.
+        """Process every event up to and including `until_s`; returns the number of events.
 
-        Stands at the last event, or at `until_s` where later ones remain.
+        The time is then that of the last event, or `until_s` if later events remain.
         """
         events = 0
         while self._queue and self._queue[0][0] <= until_s:

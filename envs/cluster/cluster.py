@@ -1,4 +1,4 @@
-"""The cluster: engines, links, clock and router wired together."""
+"""The cluster: engines, links, clock and router."""
 
 from collections.abc import Callable
 
@@ -20,25 +20,25 @@ from hardware_profiles import InputError
 class Cluster:
     """Engines, links and clock of a disaggregated serving cluster.
 
-    `submit` queues a request's prompt on its prefill node. When that is computed, the decode node's scheduler makes
-    room for its KV, the KV is sent, and the request joins the decode batch. A deflected prompt (decode node = prefill
-    node) is computed in steps shared with the decodes of its node; its first token comes out of its last chunk's step.
-    A split prompt's first part is computed and sent like any prompt, and the decode node computes the rest.
-    docs/engine.md describes the rules.
+    `submit` queues a request's prompt on its prefill node. When the prompt is computed, the decode node's scheduler
+    reserves room for its KV, the KV is sent, and the request joins the decode batch. A deflected prompt (decode node =
+    prefill node) is computed in steps shared with the decodes of its node; its first token comes out of its last
+    chunk's step. A split prompt's first part is computed and sent like any prompt, and the decode node computes the
+    rest. docs/engine.md describes the rules.
 
     Attributes:
         clock: simulated time.
         topology: nodes, links and limits; only the loss of a node changes it.
         gaps: the gaps between tokens.
-        lifecycle: the requests in flight, and what is counted of them.
-        engines: one for each node.
-        transfers: KV on its way.
+        lifecycle: the requests in flight, and counts of requests.
+        engines: one engine per node.
+        transfers: the transfers of KV.
 
     Args:
         config: the cluster.
         on_record: called with the record of each request that finishes or is rejected, in order of these events.
         on_displaced: places a request whose node was lost; None: shortest prefill queue, fewest decode requests.
-        topology: of `config`, if one is at hand.
+        topology: the topology of `config`, if it exists already.
     """
 
     __slots__ = (
@@ -98,9 +98,9 @@ class Cluster:
             clock.call_first_at(disturbance.at_s, self._failures.disturb, disturbance)
 
     def copy(self, on_record: Callable[[RequestRecord], object]) -> "Cluster":
-        """A cluster in the same state that plays on independently; its log of gaps starts empty.
+        """An independent copy in the same state; its log of gaps starts empty.
 
-        Costs what is in flight, whatever has gone before.
+        The cost depends only on the number of requests in flight.
 
         Args:
             on_record: called with the records of the requests that finish in the copy.
@@ -129,16 +129,16 @@ class Cluster:
     def submit(self, request: Request, placement: Placement) -> None:
         """Place a request that has arrived now.
 
-        One whose prompt and output do not fit the KV capacity of every node is rejected instead: a deployment has one
-        longest request (vLLM's max_model_len), which its smallest node can hold, and refuses what is longer.
+        A request whose prompt and output exceed the KV capacity of the smallest node is rejected instead: a deployment
+        has one limit on the length of requests (vLLM's max_model_len), which every node can hold.
 
         Raises:
-            InputError: a node that does not exist or is lost; a chunk plan that the step budget does not allow or that
-                has an empty chunk; a split that leaves a node nothing.
+            InputError: a node does not exist or is lost, the step budget does not allow a chunk plan, a chunk is empty,
+                or a split leaves one node without tokens.
         """
         prefill_node, decode_node, chunk_plan, split_tokens = placement
         nodes = self._nodes
-        if (  # not plainly valid, which nearly all placements are (-1 % of a run's bytecodes)
+        if (  # skips _check for simple placements, which saves 1 % of a run's bytecodes
             not (0 <= prefill_node < nodes and 0 <= decode_node < nodes)
             or (chunk_plan and (self._plans_refused or min(chunk_plan) < 1))
             or split_tokens
@@ -146,7 +146,7 @@ class Cluster:
             or self.topology.lost
         ):
             self._check(request, placement)
-            # One token of slack: a decode step needs room for its token.
+            # One token of slack, because a decode step needs room for its token.
             if request.prompt_tokens + request.output_tokens >= self._least_capacity_tokens:
                 self.reject(request)
                 return
@@ -158,7 +158,7 @@ class Cluster:
         self.engines[prefill_node].add_prompt(request)
 
     def reject(self, request: Request) -> None:
-        """Turn away a request that has arrived now: it has a record and leaves no other trace."""
+        """Reject a request that has arrived now; its record is the only trace."""
         self.lifecycle.rejected(request)
 
     def _place_again(self, request: Request) -> None:
@@ -172,13 +172,13 @@ class Cluster:
         self.engines[request.prefill_node].add_prompt(request)
 
     def _note_hit(self, request: Request, placement: Placement) -> None:
-        """The router sends a request to its prefill node and knows what is cached of it there."""
+        """Record the tokens of a request that the router knows to be cached on its prefill node."""
         cached = self._view.prefix_hit_tokens(request, placement.prefill_node)
         tokens = placement.split_tokens or request.target_tokens
         request.known_hit_tokens = min(cached, tokens - 1)
 
     def _count_rest(self, request: Request) -> None:
-        """The rest of a split prompt counts on its decode node from now on."""
+        """Count the rest of a split prompt on its decode node."""
         self.engines[request.decode_node].scheduler.enqueued_tokens += request.rest_tokens
 
     def _check(self, request: Request, placement: Placement) -> None:
@@ -186,7 +186,10 @@ class Cluster:
         topology = self.topology
         nodes = self._nodes
         if not 0 <= prefill_node < nodes > decode_node >= 0:
-            raise InputError(f"{Placement(prefill_node, decode_node)} names a node outside 0 to {nodes - 1}")
+            raise InputError(
+                f"{Placement(prefill_node, decode_node)} of request {request.index} names a node"
+                f" outside 0 to {nodes - 1}"
+            )
         if topology.lost and (prefill_node in topology.lost or decode_node in topology.lost):
             lost = prefill_node if prefill_node in topology.lost else decode_node
             raise InputError(
@@ -196,15 +199,15 @@ class Cluster:
         if chunk_plan:
             if topology.step_budget != "fixed":
                 raise InputError(
-                    f"{placement} of request {request.index} has a chunk plan, which takes step_budget='fixed':"
+                    f"{placement} of request {request.index} has a chunk plan, which needs step_budget='fixed':"
                     f" under '{topology.step_budget}' engines choose the chunks"
                 )
             if min(chunk_plan) < 1:
-                raise InputError(f"{placement} has a chunk of less than one token")
+                raise InputError(f"{placement} of request {request.index} has a chunk of less than one token")
         if split_tokens and not (prefill_node != decode_node and 0 < split_tokens < request.target_tokens):
             raise InputError(
-                f"{placement} splits a prompt of {request.target_tokens} tokens: it takes two nodes, and a token for"
-                " each"
+                f"{placement} of request {request.index} splits a prompt of {request.target_tokens} tokens: a split"
+                " needs two nodes, and a token for each"
             )
 
     def _default_placement(self, _: Request) -> Placement:
@@ -215,13 +218,13 @@ class Cluster:
     def waiting_cost(self) -> float:
         """Time waited for first tokens so far, in units of each request's TTFT SLO, summed over requests.
 
-        Each request adds (now - arrival) / SLO until its first token is out, TTFT / SLO from then on.
+        Each request adds (now - arrival) / SLO until its first token is out, and TTFT / SLO afterwards.
         """
         self.settle()
         return self.lifecycle.first_token_wait.linear(self._timeline.now_s)
 
     def tail_cost(self) -> float:
-        """The same with each request's wait squared: (now - arrival)^2 / SLO^2, in the end (TTFT / SLO)^2."""
+        """The same with squared waits: (now - arrival)^2 / SLO^2, and finally (TTFT / SLO)^2."""
         self.settle()
         return self.lifecycle.first_token_wait.squared(self._timeline.now_s)
 
@@ -234,17 +237,17 @@ class Cluster:
         return excess
 
     def misses(self) -> int:
-        """Requests that have missed an SLO so far, rejected ones included; it never falls.
+        """Number of requests that have missed an SLO so far, including rejected ones; it never decreases.
 
-        A request misses when its TTFT SLO has passed since its arrival without a first token, or when a gap between two
-        of its tokens ends that was longer than its TBT SLO. Costs what is in flight.
+        A request misses when its TTFT SLO has passed without a first token, or when a gap between two of its tokens
+        ends that was longer than its TBT SLO. The cost of this method is linear in the number of requests in flight.
         """
         self.settle()
         now_s = self._timeline.now_s
         return self.lifecycle.misses_by(now_s) + sum([unstamped_misses(engine, now_s) for engine in self.engines])
 
     def settle(self) -> None:
-        """Stamp the first tokens that are out by now although their spans still run."""
+        """Stamp the first tokens that are out by now, although their spans are still in progress."""
         now_s = self._timeline.now_s
         for engine in self.engines:
             settle(engine, now_s)

@@ -1,4 +1,4 @@
-"""The configuration of a cluster: its shape, its nodes, its links, the limits and options of its engines."""
+"""The configuration of a cluster: its shape, nodes and links, and the limits and options of its engines."""
 
 import re
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ def parse_shape(shape: str) -> tuple[int, int]:
     """Numbers of prefill and decode nodes of a shape such as "2P2D".
 
     Raises:
-        InputError: not of the form NPMD with N and M from 1 to 999.
+        InputError: the shape is not of the form NPMD with N and M from 1 to 999.
     """
     match = _SHAPE.fullmatch(shape)
     if match is None:
@@ -27,44 +27,44 @@ def parse_shape(shape: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """A cluster and what its router sees.
+    """A cluster and its router.
 
     Attributes:
-        profile: the machines and the model on them.
-        shape: "NPMD": N prefill nodes (indices 0 to N-1), then M decode nodes. Only rules use these labels: every
-            engine can do both.
-        hosts: host of each node; nodes of one host are joined by NVLink. None: each node has its own host, as in the
-            cluster of arXiv 2607.02043, whose KV moves between hosts.
+        profile: the machine of every node, and its model.
+        shape: "NPMD": N prefill nodes (indices 0 to N-1), then M decode nodes. Only policies use these roles: every
+            engine can do both jobs.
+        hosts: host of each node; nodes of one host are connected by NVLink. None: one host per node, as in the
+            cluster of arXiv 2607.02043, where KV moves between hosts.
         report_age_s: age of the node reports that a router sees, seconds.
-        token_budget: tokens of an engine's step (vLLM's max_num_batched_tokens).
-        step_budget: "slo": an engine also bounds each step's prompt tokens, so that the step lasts at most `slo_share`
-            of the strictest TBT SLO among its decodes; placements carry no chunk plan. "fixed": `token_budget` alone,
-            and a deflected prompt follows the router's chunk plan (arXiv 2607.02043).
-        slo_share: see `step_budget`; above 0, at most 1. Not from a paper: the rest is for what a step gains between
-            planning and running on a real engine.
-        chunk_grain_tokens: under "slo" a chunk that is cut short is a multiple of this, and at least this for the
-            first prompt of a step: a prompt always progresses.
-        max_seqs: requests that run on an engine (vLLM's max_num_seqs).
+        token_budget: tokens per step of an engine (vLLM's max_num_batched_tokens).
+        step_budget: "slo": an engine also limits each step's prompt tokens so that the step lasts at most `slo_share`
+            of the strictest TBT SLO among its decodes; placements have no chunk plan. "fixed": only `token_budget`
+            limits a step, and a deflected prompt follows the router's chunk plan (arXiv 2607.02043).
+        slo_share: see `step_budget`; above 0, at most 1. Not from a paper: on a real engine a step may take longer than
+            planned.
+        chunk_grain_tokens: under "slo", a chunk that is cut short is a multiple of this many tokens. The first prompt
+            of a step gets at least this many, so that prompts always progress.
+        max_seqs: largest number of requests that run on an engine (vLLM's max_num_seqs).
         max_prompts: prompts that may share a step; 1 prefills one prompt at a time.
         kv_block_tokens: KV is transferred in whole blocks of this many tokens (vLLM's default block is 16).
         kv_watermark: share of the KV capacity that new prompts and transfers leave free for requests that decode.
-        kv_hold_s: how long a prefill node holds a computed prompt's KV while its decode node has no room, seconds; then
-            the KV is dropped and the decode node computes the prompt itself (vLLM's NIXL connector: 480 s).
-        host_overhead_s: host time that a step adds to the kernels', seconds (0 to 4 ms have been measured).
+        kv_hold_s: seconds that a prefill node holds a computed prompt's KV while its decode node has no room; then the
+            KV is dropped and the decode node computes the prompt itself (vLLM's NIXL connector: 480 s).
+        host_overhead_s: host time per step in addition to the kernels, seconds (0 to 4 ms have been measured).
         host_overhead_per_seq_s: the same for each decoding request.
         node_profiles: profile of each node, of one model; None: `profile` everywhere. Routers know it.
         node_speeds: speed of each node relative to its profile; None: 1 everywhere. Routers know it.
-        nics: NIC of each node; nodes that name the same one share it. None: one NIC per node.
-        prefix_cache: nodes keep the KV of the prompts they had: what a prompt shares with an earlier one (block hashes
-            of the workload tell) is not computed again, and not sent to a decode node that has it.
+        nics: NIC of each node; nodes with the same number share a NIC. None: one NIC per node.
+        prefix_cache: nodes keep the KV of earlier prompts. A prefix that a prompt shares with an earlier one (by the
+            workload's block hashes) is not computed again, and is not sent to a decode node that has it.
         prefix_cache_share: share of each node's KV capacity that is reserved for its prefix cache.
-        prefix_cache_host_tokens: further KV of each node's prefix cache in host memory; loading it is free.
+        prefix_cache_host_tokens: additional tokens of each node's prefix cache in host memory; loading them is free.
         kv_streaming: the KV of each chunk is sent when its step ends, while later chunks are computed; the decode node
-            reserves room for the whole prompt at the first. False: all of it once the prompt is computed.
+            reserves room for the whole prompt at the first chunk. False: all KV is sent once the prompt is computed.
         disturbances: events of a stress test.
 
     Raises:
-        InputError: a value out of range.
+        InputError: a value is out of range.
     """
 
     profile: Profile
@@ -118,7 +118,7 @@ class ClusterConfig:
         if not 0.0 <= self.report_age_s < inf:
             raise InputError(f"report age {self.report_age_s} is not a number of seconds from 0 on")
         if self.step_budget not in get_args(StepBudget):
-            raise InputError(f"step_budget {self.step_budget!r} is none of {', '.join(get_args(StepBudget))}")
+            raise InputError(f"step_budget {self.step_budget!r} is not one of {', '.join(get_args(StepBudget))}")
         if not 0.0 < self.slo_share <= 1.0:
             raise InputError(f"slo_share must be above 0 and at most 1, not {self.slo_share}")
         if not 0.0 < self.kv_hold_s <= inf:

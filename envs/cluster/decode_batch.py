@@ -1,6 +1,6 @@
-"""The decode batch of an engine: its members, when each finishes, and the gaps between their tokens.
+"""The decode batch of an engine: its members, the step at which each finishes, and the gaps between their tokens.
 
-Members are kept by the step they finish at, in the engine's own count of decode steps, so that nothing is done per
+Members are ordered by the step at which they finish, in the engine's count of decode steps, so that no work is done per
 member and step.
 """
 
@@ -16,8 +16,8 @@ from envs.cluster.lifecycle import Lifecycle
 from envs.cluster.request import Request
 from envs.cluster.span import steps_up_to
 
-_order = itemgetter(1)  # of joining, of an entry of `members`
-_FORGET_EVERY = 256  # entries of the maximum's stack between two prunings
+_order = itemgetter(1)  # sorts entries of `members` by order of joining
+_FORGET_EVERY = 256  # entries of the stack of maxima before it is pruned
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -25,16 +25,16 @@ class DecodeBatch:
     """Requests that decode together.
 
     Attributes:
-        members: heap of (step it finishes at, order of joining, request).
-        step: decode steps so far.
+        members: heap of (step at which it finishes, order of joining, request).
+        step: number of decode steps so far.
         kv_tokens: summed context of the members.
-        prompt_tokens: of that, their prompts.
-        fresh: members whose KV was transferred here and whose first token comes out of the coming step.
-        tbt_slo_s: the strictest TBT SLO among the members; inf without any.
+        prompt_tokens: prompt tokens in `kv_tokens`.
+        fresh: members whose KV was transferred here and whose first token comes out of the next step.
+        tbt_slo_s: the strictest TBT SLO among the members; inf if there are none.
 
     Args:
         gaps: log of the gaps between tokens.
-        lifecycle: told of members that join and of first tokens.
+        lifecycle: is notified of joining members and first tokens.
     """
 
     __slots__ = (
@@ -61,9 +61,11 @@ class DecodeBatch:
         self.prompt_tokens = 0
         self.fresh: list[Request] = []
         self.tbt_slo_s = inf
-        self._classes: dict[float, int] = {}  # members by TBT SLO
+        self._classes: dict[float, int] = {}  # number of members by TBT SLO
         self._joined = 0
-        self._stamped = False  # the fresh ones' first tokens are, ahead of the commit
+        self._stamped = (
+            False  # whether the first tokens of `fresh` are stamped, which may be before the span is committed
+        )
         self._tbt_excess = 0.0
         self._longest = SuffixMax()
         self._log_gaps = gaps.append
@@ -71,7 +73,7 @@ class DecodeBatch:
         self._first_token_wait = lifecycle.first_token_wait
 
     def copy_state(self, other: "DecodeBatch", twins: Mapping[Request, Request]) -> None:
-        """Take over another batch's state, with the requests that `twins` gives for its own."""
+        """Copy another batch's state; `twins` maps its requests to their copies."""
         self.step = other.step
         self.kv_tokens = other.kv_tokens
         self.prompt_tokens = other.prompt_tokens
@@ -89,7 +91,8 @@ class DecodeBatch:
     def join(self, request: Request, *, fresh: bool) -> None:
         """Add a request that holds `request.kv_tokens`.
 
-        A fresh one has been transferred: the coming step gives its first token, or after the loss of a node the next.
+        The KV of a fresh request was transferred: the next step gives its first token (its next token, after the loss
+        of a node).
         """
         self._lifecycle.joined(request)
         step = self.step
@@ -113,14 +116,14 @@ class DecodeBatch:
                 self.tbt_slo_s = slo
 
     def take_youngest(self, now_s: float) -> tuple[Request, int]:
-        """Take out the member that joined last; returns it with the KV it held."""
+        """Remove the member that joined last; returns it and the tokens of its KV."""
         entry = max(self.members, key=_order)
         self.members.remove(entry)
         heapify(self.members)
         return self._taken(entry[2], now_s)
 
     def take_all(self, now_s: float) -> None:
-        """Take out every member."""
+        """Remove every member."""
         members = sorted(self.members)
         self.members = []
         for _, _, request in members:
@@ -129,7 +132,7 @@ class DecodeBatch:
         self._stamped = False
 
     def _taken(self, request: Request, now_s: float) -> tuple[Request, int]:
-        """A member that leaves before its end keeps the tokens it has given."""
+        """Record the tokens that a member has generated when it leaves before its end."""
         kv_tokens = self.leave(request)
         if request in self.fresh:
             self.fresh.remove(request)
@@ -139,7 +142,7 @@ class DecodeBatch:
         return request, kv_tokens
 
     def leave(self, request: Request) -> int:
-        """Take what a member that is no longer one held out of the sums and note its longest gap; returns its KV."""
+        """Subtract a removed member from the sums and record its longest gap; returns the tokens of its KV."""
         step = self.step
         kv_tokens = request.kv_tokens + request.output_tokens - request.generated_tokens - (request.finish_step - step)
         self.kv_tokens -= kv_tokens
@@ -167,7 +170,7 @@ class DecodeBatch:
     # ---- steps and tokens ---------------------------------------------------------------------------------------
 
     def advance(self, start_s: float, steps: int, first_s: float, growth_s: float) -> int:
-        """Let `steps` steps pass; each gives every member a token. Returns how many tokens."""
+        """Advance by `steps` steps, each of which gives every member a token; returns the number of tokens."""
         batch = len(self.members)
         fresh = self.fresh
         last_s = first_s + (steps - 1) * growth_s
@@ -185,7 +188,7 @@ class DecodeBatch:
         if fresh:
             self.fresh = []
             self._stamped = False
-        # Steps never grow shorter within a span, and no member leaves it early: its last one speaks for it.
+        # Steps never grow shorter within a span, and no member leaves early: the last step is the longest.
         self.step = step = self.step + steps
         self._longest.push(step, last_s)
         tokens = steps * batch
@@ -193,17 +196,17 @@ class DecodeBatch:
         return tokens
 
     def stamp_first_tokens(self, now_s: float) -> None:
-        """The fresh members' first tokens are out at `now_s`; once for each."""
+        """Stamp the first tokens of the fresh members with `now_s`, unless they are stamped already."""
         if not self._stamped:
             self._stamped = True
             for request in self.fresh:
-                if request.first_token_s != request.first_token_s:  # nan: `token`, inlined, as it mostly is
+                if request.first_token_s != request.first_token_s:  # nan, the usual case: `token`, inlined
                     self._first_token_wait.end(request, now_s)
                 else:
                     self.token(request, now_s)
 
     def token(self, request: Request, now_s: float) -> None:
-        """A request's first token, or its next one after a pause (a preemption, the loss of a node)."""
+        """Record a request's first token, or its next one after a pause (a preemption, the loss of a node)."""
         if request.first_token_s != request.first_token_s:  # nan
             self._first_token_wait.end(request, now_s)
             return
@@ -213,7 +216,7 @@ class DecodeBatch:
         self._tbt_excess += max(0.0, pause_s / request.tbt_slo_s - 1.0)
 
     def _excess(self, steps: int, first_s: float, growth_s: float) -> float:
-        """Sum over the gaps of the next `steps` steps of (gap - SLO) / SLO where positive."""
+        """Sum of max(0, gap / SLO - 1) over the gaps of the next `steps` steps."""
         excess = 0.0
         for slo, count in self._classes.items():
             below = steps_up_to(slo, steps, first_s, growth_s)
@@ -225,12 +228,14 @@ class DecodeBatch:
         return excess
 
     def unstamped_misses(self, steps_over: int, first_s: float, growth_s: float) -> int:
-        """Members that have missed an SLO by a gap since they joined alone, which no stamp tells before they leave.
+        """Number of members that have missed an SLO only by a gap since they joined.
+
+        Such a gap is not in a request's stamps before it leaves the batch.
 
         Args:
-            steps_over: steps of the span in progress that are over.
-            first_s: the span's first step.
-            growth_s: what its steps grow by.
+            steps_over: finished steps of the span in progress.
+            first_s: duration of the span's first step.
+            growth_s: growth of its steps.
         """
         longest = self._longest
         latest_s = first_s + (steps_over - 1) * growth_s if steps_over else 0.0
@@ -244,17 +249,17 @@ class DecodeBatch:
             late = latest_s > slo_s and step + steps_over > first_gap_step
             if not late and step > first_gap_step:
                 late = longest.since(first_gap_step) > slo_s
-            if late and not request.misses(request.first_token_s):  # its first token is out, or no gap could be
+            if late and not request.misses(request.first_token_s):  # it has a first token, because it has a gap
                 misses += 1
         return misses
 
     def tbt_excess(self, steps_over: int, first_s: float, growth_s: float) -> float:
-        """Sum over all gaps so far of (gap - SLO) / SLO where positive.
+        """Sum of max(0, gap / SLO - 1) over all gaps so far.
 
         Args:
-            steps_over: steps of the span in progress that are over.
-            first_s: the span's first step.
-            growth_s: what its steps grow by.
+            steps_over: finished steps of the span in progress.
+            first_s: duration of the span's first step.
+            growth_s: growth of its steps.
         """
         if steps_over == 0 or first_s + (steps_over - 1) * growth_s <= self.tbt_slo_s:
             return self._tbt_excess

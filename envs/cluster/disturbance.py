@@ -1,4 +1,4 @@
-"""An event of a stress test: a node slows down, its links degrade, or it is lost."""
+"""Events of a stress test: a node slows down, its links degrade, or it is lost."""
 
 from dataclasses import dataclass
 from math import inf
@@ -11,18 +11,18 @@ Kind = Literal["speed", "link", "loss"]
 
 @dataclass(frozen=True)
 class Disturbance:
-    """One event of a stress test. The router is not told: what it believes of speeds and links stays as it was.
+    """One event of a stress test. The router is not notified: it assumes unchanged speeds and links.
 
     Attributes:
-        at_s: when, seconds.
-        kind: "speed": the node's steps take 1 / factor times as long from its next step on; "link": its links carry
-            factor times their bandwidth; "loss": the node is gone, and with it the KV on it. Requests that were
-            there are placed again, keep the tokens they have given, and are counted.
-        node: which node.
-        factor: of "speed" and "link", relative to the undisturbed node; 1 restores it.
+        at_s: time of the event, seconds.
+        kind: "speed": the node's steps take 1 / factor times as long from its next step on; "link": its links have
+            factor times their bandwidth; "loss": the node and the KV on it are lost. The requests on it are placed
+            again, keep the tokens generated so far, and are counted.
+        node: index of the node.
+        factor: for "speed" and "link", relative to the undisturbed node; 1 restores it.
 
     Raises:
-        InputError: a value out of range.
+        InputError: a value is out of range.
     """
 
     at_s: float
@@ -32,7 +32,7 @@ class Disturbance:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
-            raise InputError(f"disturbance kind {self.kind!r} is none of {', '.join(get_args(Kind))}")
+            raise InputError(f"disturbance kind {self.kind!r} is not one of {', '.join(get_args(Kind))}")
         if not 0.0 <= self.at_s < inf:
             raise InputError(f"disturbance at {self.at_s} s: must be a finite time from 0 on")
         if not 0.0 < self.factor < inf:

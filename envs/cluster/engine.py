@@ -1,10 +1,10 @@
-"""One continuous-batching engine: prompt chunks and a decode batch share each step, by the step law.
+"""A continuous-batching engine: prompt chunks and a decode batch share each step, whose time the step law gives.
 
-Prefill node, decode node and colocated node are the same engine; the requests that reach it make the difference. Its
-scheduler (`envs.cluster.scheduler`) runs at every step boundary, after everything else that happens at that instant.
+Prefill nodes, decode nodes and colocated nodes have the same engine and differ only in the requests that they get. The
+scheduler (`envs.cluster.scheduler`) runs at every step boundary, after all other events of that instant.
 
-Steps whose composition cannot change are ONE event, a `Span`. An arrival in mid-span cuts it at the end of the step in
-progress, and the scheduler runs there.
+A run of steps whose composition cannot change is ONE event, a `Span`. An arrival during a span cuts it at the end of
+the step in progress, and the scheduler runs there.
 """
 
 from collections.abc import Mapping
@@ -30,17 +30,17 @@ from hardware_profiles import StepLaw
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Engine:
-    """A node's engine.
+    """The engine of a node.
 
     Attributes:
         index: the node's index.
-        scheduler: its queues and their plan.
+        scheduler: the queues and the plan of the next steps.
         batch: the requests that decode.
         span: the steps in progress.
-        telemetry: what it tells of itself.
+        telemetry: the snapshots for its reports.
         busy_s: time spent in finished spans, seconds.
-        halted: the node is lost; the engine holds nothing and is sent nothing.
-        slo_count: steps with prompt tokens next to decodes, and those over the TBT SLO.
+        halted: the node is lost; the engine has no requests and gets none.
+        slo_count: counts of steps with prompt tokens next to decodes, and of those over the TBT SLO.
 
     Args:
         index: the node's index.
@@ -49,7 +49,7 @@ class Engine:
         kv_capacity_tokens: KV that fits.
         config: limits and options.
         gaps: log of the gaps between tokens.
-        lifecycle: told of every change of a request's phase.
+        lifecycle: is notified of every change of a request's phase.
         hand_over: takes over computed prompts.
     """
 
@@ -103,12 +103,12 @@ class Engine:
         self.busy_s = 0.0
         self.halted = False
         self.span = Span()
-        self._wakes: list[float] = []  # times of the pending calls of `_wake`, the next one last
+        self._wakes: list[float] = []  # times of the pending calls of `_wake`, in decreasing order
         self._wake_call = Call(self._wake)
         self._at_boundary = False
 
     def copy_work(self, other: "Engine", twins: Mapping[Request, Request]) -> None:
-        """Take over another engine's state, with the requests that `twins` gives for its own."""
+        """Copy another engine's state; `twins` maps its requests to their copies."""
         self._law = other._law
         self._next_law = other._next_law
         self.scheduler.copy_state(other.scheduler, twins)
@@ -126,25 +126,25 @@ class Engine:
         """Queue a prompt for prefill."""
         scheduler = self.scheduler
         scheduler.add_prompt(request)
-        # A span of chunks is not changed by a later prompt: the one it computes is cut short by its step's budget.
+        # A later prompt does not change a span of chunks: the step's budget already cuts the current chunk short.
         if not scheduler.step.chunks or self._timeline.now_s <= self.span.start_s:
             self.attend()
 
     def add_expired(self, request: Request, sent_tokens: int) -> None:
-        """Queue a prompt whose KV was dropped on its prefill node; `sent_tokens` of it were sent here before."""
+        """Queue a prompt whose KV was dropped on its prefill node; a router sent `sent_tokens` of it here before."""
         self.scheduler.add_expired(request, sent_tokens)
         self.attend()
 
     def ask_for_kv(self, request: Request) -> None:
-        """Let a request that is computed elsewhere wait for room here; `KvSource.send` is called when there is."""
+        """Queue a request that another node computed until there is room for its KV; then call `KvSource.send`."""
         self.scheduler.add_awaiting(request)
         self.attend()
 
     def reserve_ahead(self, request: Request) -> float:
-        """Reserve KV for a request if the next run of the scheduler surely would; returns when that is, seconds.
+        """Reserve KV now for a transfer that starts at the next step boundary; returns that time, seconds.
 
-        -1.0, and nothing is reserved, unless there is room whatever happens until then. Saves the scheduler a run: a
-        tenth of all events.
+        This succeeds only if there is room for it whatever happens until then; otherwise it reserves nothing and
+        returns -1.0. A success saves one run of the scheduler; this avoids a tenth of all events.
         """
         scheduler = self.scheduler
         if scheduler.prefilling or scheduler.prompts or scheduler.awaiting:
@@ -164,7 +164,7 @@ class Engine:
         return span.boundary(now_s)[1] if steps else now_s
 
     def take_arrived(self, request: Request) -> None:
-        """Take over a request all of whose KV has arrived."""
+        """Accept a request whose KV has arrived completely."""
         self.scheduler.add_arrived(request)
         self.attend()
 
@@ -175,31 +175,31 @@ class Engine:
         if scheduler.prompts or scheduler.awaiting:
             self.attend()
         elif self.span.steps == 0 and not self._at_boundary:
-            # An idle engine has nothing to plan with the room (-1 % of a run's bytecodes).
+            # An idle engine has nothing to schedule (this saves 1 % of a run's bytecodes).
             self.telemetry.idle(self._timeline.now_s, scheduler.computed_tokens, self._kv.used_tokens)
 
     def forget(self, request: Request) -> None:
-        """A request does not come here after all."""
+        """Drop a request that was to come to this node."""
         if not self.halted:
             self.scheduler.forget(request)
             self.attend()
 
     def change_law(self, law: StepLaw) -> None:
-        """Run by another law from the next step on."""
+        """Use another step law from the next step on."""
         self._next_law = law
         self.attend()
 
     def pause(self) -> None:
-        """Do not run the scheduler until `resume`: more happens at this instant."""
+        """Do not run the scheduler until `resume`, because more happens at this instant."""
         self._at_boundary = True
 
     def resume(self) -> None:
-        """Run the scheduler when it is due."""
+        """End a `pause`: run the scheduler when it is due."""
         self._at_boundary = False
         self.attend()
 
     def halt(self) -> None:
-        """Stop for good and hold nothing; steps that are over count, the one in progress does not."""
+        """Stop forever and drop all requests; finished steps count, the step in progress does not."""
         now_s = self._timeline.now_s
         span = self.span
         done = span.steps_over(now_s)
@@ -218,7 +218,7 @@ class Engine:
     def attend(self) -> None:
         """Run the scheduler at the next step boundary, or at once if no step is in progress."""
         if self._at_boundary:
-            return  # it is about to run
+            return  # the scheduler is about to run
         now_s = self._timeline.now_s
         span = self.span
         planned = span.steps
@@ -229,13 +229,13 @@ class Engine:
             if steps < planned:
                 span.steps = steps
                 span.end_s = end_s
-                wakes = self._wakes  # _wake_by, inlined; a span's end is always waited for
+                wakes = self._wakes  # _wake_by, inlined; there is always a call at the span's end
                 if end_s < wakes[-1]:
                     wakes.append(end_s)
                     self._timeline.call_at(end_s, self._wake_call)
 
     def _compose(self, now_s: float) -> None:
-        """Run the scheduler and begin the span it plans."""
+        """Run the scheduler and begin the span that it plans."""
         scheduler = self.scheduler
         span = self.span
         law = self._law = self._next_law
@@ -251,7 +251,7 @@ class Engine:
             self._timeline.call_at(end_s, self._wake_call)
         snapshots = self._snapshots
         if snapshots[-1][0] >= now_s:
-            snapshots.pop()  # planned again for the same instant
+            snapshots.pop()  # this instant was planned before
         batch = self.batch
         snapshots.append(
             (
@@ -271,7 +271,7 @@ class Engine:
             self.telemetry.prune(now_s)
 
     def _wake_by(self, time_s: float) -> None:
-        """See that `_wake` is called at `time_s`, or before and again."""
+        """Make sure that `_wake` is called at `time_s`; an earlier call schedules the later one."""
         wakes = self._wakes
         if not wakes or time_s < wakes[-1]:
             wakes.append(time_s)
@@ -282,7 +282,7 @@ class Engine:
         span = self.span
         if span.steps == 0:
             return
-        if now_s < span.end_s:  # the span that was to end now was cut, and the present one is longer
+        if now_s < span.end_s:  # the span that ended now was cut, and the current one ends later
             self._wake_by(span.end_s)
             return
         self._at_boundary = True
@@ -291,7 +291,7 @@ class Engine:
         self._compose(now_s)
 
     def _finish_span(self, now_s: float) -> None:
-        """Make the whole span history and let go of what it finished."""
+        """Commit the span: advance its requests and pass on those that it finished."""
         span = self.span
         start_s = span.start_s
         steps = span.steps
@@ -322,12 +322,12 @@ class Engine:
                 request = heappop(members)[2]
                 kv_tokens -= batch.leave(request)
                 self._lifecycle.finished(request, now_s)
-            self._kv.used_tokens += kv_tokens  # grown by the tokens of its decodes, minus the KV of the finished
+            self._kv.used_tokens += kv_tokens  # the new tokens of the decodes minus the KV of finished requests
         span.steps = 0
         if chunks:
             step.clear()
             prefilling = scheduler.prefilling
-            # Prompts are given chunks in order, so those that are complete come first.
+            # Prompts get chunks in order, so complete ones come first.
             while prefilling:
                 request = prefilling[0]
                 if request.computed_tokens != request.target_tokens:
@@ -342,7 +342,7 @@ class Engine:
                     self._hand_over.prefilled(request)
 
     def _decode_here(self, request: Request, now_s: float) -> None:
-        """A prompt is computed on the node that decodes it: give its next token."""
+        """Let a prompt that was computed on its decode node generate its next token and join the batch."""
         self._lifecycle.computed_here(request, now_s)
         self._hand_over.prefilled_here(request)
         request.generated_tokens += 1
@@ -355,9 +355,9 @@ class Engine:
             batch.join(request, fresh=False)
 
     def report(self, at_s: float) -> NodeReport:
-        """The node's report as of `at_s`, which may lie `ClusterConfig.report_age_s` back."""
+        """The node's report as of `at_s`, which is at most `ClusterConfig.report_age_s` ago."""
         return self.telemetry.report(at_s, self.scheduler.enqueued_tokens)
 
     def mean_generated_tokens(self) -> float:
-        """Tokens that decode steps have given the requests decoding now, per request; 0 without any."""
+        """Tokens from decode steps per request that decodes now; 0 if there is none."""
         return self.telemetry.mean_generated_tokens(self._timeline.now_s, self.batch.prompt_tokens)

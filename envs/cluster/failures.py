@@ -1,4 +1,4 @@
-"""Disturbances as they happen: a node slows down, its links degrade, or it is lost."""
+"""The effects of disturbances: a node slows down, its links degrade, or it is lost."""
 
 from collections.abc import Callable
 
@@ -16,13 +16,13 @@ from hardware_profiles import InputError
 
 
 class Failures:
-    """Carries out disturbances.
+    """Applies disturbances to a cluster.
 
     Args:
         clock: simulated time.
-        topology: of the cluster.
-        engines: of all nodes.
-        transfers: KV on its way.
+        topology: the cluster's topology.
+        engines: the engines of all nodes.
+        transfers: the transfers of KV.
         lifecycle: the requests.
         place_again: places a request that was on a lost node.
     """
@@ -44,7 +44,7 @@ class Failures:
         self._place_again = place_again
 
     def disturb(self, event: Event) -> None:
-        """Carry out the disturbance that is the event's value."""
+        """Apply the disturbance that is the event's value."""
         disturbance: Disturbance | None = event.value
         assert disturbance is not None
         node = disturbance.node
@@ -56,10 +56,10 @@ class Failures:
             self._lose(node)
 
     def _lose(self, node: int) -> None:
-        """Take a node out for good, and place again the requests that were on it.
+        """Remove a node forever, and place the requests on it again.
 
         Raises:
-            InputError: it was the last of its kind.
+            InputError: it was the last node of its role.
         """
         topology = self._topology
         topology.lose(node)
@@ -93,13 +93,13 @@ class Failures:
             engine.resume()
 
     def _other_decode_node(self, request: Request) -> int:
-        """Where a request whose decode node is lost decodes instead: the least loaded node.
+        """The node that decodes a request whose decode node is lost: the least loaded one.
 
-        Decode nodes come first; the prefill node is not among them, as the KV is to move.
+        Decode nodes are preferred; the request's prefill node is excluded, because the KV must move.
         """
         topology = self._topology
         for nodes in (topology.decode_nodes, topology.prefill_nodes):
             others = [node for node in nodes if node != request.prefill_node]
             if others:
                 return first_least(others, self._lifecycle.counters.decode_requests)
-        raise AssertionError("a node of each kind is left, and one of them is not the prefill node")
+        raise AssertionError("a node of each role is left, and one of them is not the prefill node")

@@ -1,4 +1,4 @@
-"""The cost of waiting for first tokens so far."""
+"""The accrued cost of waiting for first tokens."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ class FirstTokenWait:
     """Waits for first tokens in units of each request's TTFT SLO, and their squares.
 
     Attributes:
-        requests: those that wait for their first token, in order of arrival; add one that has arrived.
+        requests: the requests that wait for their first token, in order of arrival; callers add new ones.
     """
 
     __slots__ = ("_waited", "_waited_square", "requests")
@@ -23,13 +23,13 @@ class FirstTokenWait:
         self._waited_square = 0.0
 
     def copy_state(self, other: "FirstTokenWait", twins: Mapping[Request, Request]) -> None:
-        """Take over another cluster's waits, of the requests that `twins` gives for its own."""
+        """Copy another cluster's waits; `twins` maps its requests to their copies."""
         self.requests = dict.fromkeys([twins[request] for request in other.requests])
         self._waited = other._waited
         self._waited_square = other._waited_square
 
     def end(self, request: Request, now_s: float) -> None:
-        """A request's first token is out at `now_s` (now, or at a step boundary about to come)."""
+        """End a request's wait: its first token is out at `now_s` (now, or at the next step boundary)."""
         request.first_token_s = now_s
         del self.requests[request]
         waited = (now_s - request.arrival_s) / request.ttft_slo_s
@@ -37,14 +37,14 @@ class FirstTokenWait:
         self._waited_square += waited * waited
 
     def linear(self, now_s: float) -> float:
-        """Sum over requests of wait / SLO; TTFT / SLO once the first token is out."""
+        """Sum over requests of wait / SLO, which is TTFT / SLO once the first token is out."""
         waited = 0.0
         for one in self.requests:
             waited += (now_s - one.arrival_s) / one.ttft_slo_s
         return self._waited + waited
 
     def squared(self, now_s: float) -> float:
-        """The same of the squares."""
+        """Sum over requests of (wait / SLO)^2."""
         squared = 0.0
         for one in self.requests:
             squared += ((now_s - one.arrival_s) / one.ttft_slo_s) ** 2

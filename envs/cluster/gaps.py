@@ -1,4 +1,4 @@
-"""Gaps between tokens, kept as segments so that every TBT statistic stays exact."""
+"""Gaps between tokens, stored as segments so that every TBT statistic is exact."""
 
 from array import array
 from bisect import bisect_right
@@ -9,22 +9,22 @@ from mypy_extensions import mypyc_attr
 from numpy.typing import NDArray
 
 segment = Struct("5d").pack
-"""(start_s, steps, first_s, growth_s, weight) as `GapLog.append` takes them."""
+"""Packs (start_s, steps, first_s, growth_s, weight) for `GapLog.append`."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class GapLog:
-    """Inter-token gaps of all sequences, one segment for each run of decode steps.
+    """Inter-token gaps of all requests, one segment per run of decode steps.
 
-    A segment is `steps` consecutive steps from `start_s`; step i lasts `first_s + i * growth_s` and gives one gap to
-    each of `weight` sequences. A sequence's first token closes no gap.
+    A segment is `steps` consecutive steps from `start_s` on; step i lasts `first_s + i * growth_s` and is one gap for
+    each of `weight` requests. A request's first token ends no gap.
     """
 
     COLUMNS = 5
 
     def __init__(self) -> None:
         self._rows = array("d")
-        self.append = self._rows.frombytes  # takes a packed `segment`; packing is twice as fast as five floats
+        self.append = self._rows.frombytes  # takes a packed `segment`, which is twice as fast as appending five floats
 
     def columns(self) -> NDArray[np.float64]:
         """All segments, shape (segments, 5): start_s, steps, first_s, growth_s, weight."""
@@ -32,7 +32,7 @@ class GapLog:
 
     @property
     def start_s(self) -> NDArray[np.float64]:
-        """When each segment begins, seconds."""
+        """Start of each segment, seconds."""
         return self.columns()[:, 0]
 
     @property
@@ -47,25 +47,25 @@ class GapLog:
 
     @property
     def growth_s(self) -> NDArray[np.float64]:
-        """What each step lasts longer than the one before, seconds."""
+        """Growth of the duration from each step to the next, seconds."""
         return self.columns()[:, 3]
 
     @property
     def weight(self) -> NDArray[np.int64]:
-        """Sequences that each step of a segment gives a gap to."""
+        """Number of requests that have a gap in each step of a segment."""
         return self.columns()[:, 4].astype(np.int64)
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class SuffixMax:
-    """The longest step since a given step, for the maximum gap of a sequence that finishes now.
+    """The longest step since a given step, for the longest gap of a request that finishes now.
 
-    Only values that no later value exceeds are kept (a monotone stack), so a push is O(1) amortised and a query one
-    bisection, however many steps a sequence lived through.
+    Only values that no later value exceeds are kept (a monotone stack): a push takes O(1) amortised time and a query
+    one bisection, whatever the number of steps.
 
     Attributes:
-        ends: for each value kept, before which step its run of steps ends.
-        values: those values.
+        ends: for each kept value, the first step after its run of steps.
+        values: the kept values.
     """
 
     __slots__ = ("ends", "values")
@@ -95,7 +95,7 @@ class SuffixMax:
         return self.values[bisect_right(self.ends, step)]
 
     def forget_before(self, step: int) -> None:
-        """Drop what no sequence that lives since `step` can ask for."""
+        """Drop the values that no request which joined at `step` or later needs."""
         gone = bisect_right(self.ends, step)
         del self.ends[:gone]
         del self.values[:gone]

@@ -6,26 +6,26 @@ from envs.cluster.request import Request
 
 
 class KvSource(Protocol):
-    """Where KV comes from that a node need not compute: other nodes, and its prefix cache."""
+    """A source of KV that a node need not compute: other nodes, and its prefix cache."""
 
     def send(self, request: Request) -> None:
-        """The KV of a request may be sent now: its decode node has made room."""
+        """Send the KV of a request: its decode node has reserved room."""
 
     def wait(self, node: int) -> None:
-        """Requests wait for room on a node; called whenever its scheduler has left some waiting."""
+        """Called whenever a node's scheduler leaves requests waiting for room."""
 
     def cached_tokens(self, request: Request, node: int) -> int:
-        """Tokens that the node's prefix cache spares a prompt with block hashes."""
+        """Tokens of a prompt with block hashes that the node's prefix cache holds."""
 
 
 class HandOver(KvSource, Protocol):
     """A source of KV that also takes over computed prompts."""
 
     def prefilled(self, request: Request) -> None:
-        """A prompt that decodes elsewhere is computed; its KV stays here until `Engine.release`."""
+        """Called when a prompt that decodes on another node is computed; its KV stays until `Engine.release`."""
 
     def prefilled_here(self, request: Request) -> None:
-        """A prompt is computed on the node that decodes it."""
+        """Called when a prompt is computed on its decode node."""
 
     def chunk_computed(self, request: Request) -> None:
-        """A chunk of a prompt that decodes elsewhere is computed; only with KV streaming."""
+        """Called, with KV streaming, when a chunk of a prompt that decodes on another node is computed."""

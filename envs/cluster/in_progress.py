@@ -1,11 +1,11 @@
-"""An engine in the middle of a span: what has happened by now although the span counts only when it ends."""
+"""The state of an engine within a span: events that have happened although the span is committed only at its end."""
 
 from envs.cluster.engine import Engine
 from envs.cluster.span import whole_steps_within
 
 
 def settle(engine: Engine, now_s: float) -> None:
-    """Stamp the first chunks that have begun and the first tokens that are out by now."""
+    """Stamp the prefills that have begun and the first tokens that are out by now."""
     span = engine.span
     for request, _ in engine.scheduler.step.chunks:
         if request.prefill_start_s != request.prefill_start_s:  # nan
@@ -17,7 +17,7 @@ def settle(engine: Engine, now_s: float) -> None:
 
 
 def tbt_excess(engine: Engine, now_s: float) -> float:
-    """Sum over all gaps of an engine that have closed by now of (gap - SLO) / SLO where positive."""
+    """Sum of max(0, gap / SLO - 1) over all gaps of an engine that have ended by now."""
     span = engine.span
     batch = engine.batch
     over = span.steps_over(now_s) if batch.members else 0
@@ -25,7 +25,7 @@ def tbt_excess(engine: Engine, now_s: float) -> float:
 
 
 def unstamped_misses(engine: Engine, now_s: float) -> int:
-    """Members of an engine's decode batch that have missed an SLO by now, which no stamp tells yet."""
+    """Number of members of an engine's decode batch whose miss of an SLO is not in their stamps yet."""
     span = engine.span
     batch = engine.batch
     over = span.steps_over(now_s) if batch.members else 0
@@ -33,7 +33,7 @@ def unstamped_misses(engine: Engine, now_s: float) -> int:
 
 
 def busy_s(engine: Engine, now_s: float) -> tuple[float, float]:
-    """Time an engine has spent in steps by now, and how long its step under way lasts (0 if there is none), seconds."""
+    """Time that an engine has spent in steps, and the duration of its current step (0 if it is idle), seconds."""
     span = engine.span
     if span.steps == 0:
         return engine.busy_s, 0.0

@@ -1,19 +1,19 @@
-"""The KV memory of one node: the one place that counts it."""
+"""The accounting of one node's KV memory."""
 
 from mypy_extensions import mypyc_attr
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class KvPool:
-    """Tokens of KV that a node holds or has reserved.
+    """Counts the tokens of KV that a node holds or has reserved.
 
     Attributes:
         capacity_tokens: KV that fits.
-        used_tokens: KV held or reserved; 0 to `capacity_tokens`. An engine adds its decodes' tokens here.
+        used_tokens: KV held or reserved, 0 to `capacity_tokens`. The engine adds the tokens of its decodes.
 
     Args:
         capacity_tokens: KV that fits.
-        watermark_share: share of it that new prompts and transfers leave free for the sequences that decode.
+        watermark_share: share of it that new prompts and transfers leave free for decoding requests.
     """
 
     __slots__ = ("_admitting_tokens", "capacity_tokens", "used_tokens")
@@ -25,13 +25,13 @@ class KvPool:
 
     @property
     def free_tokens(self) -> int:
-        """KV that nothing holds."""
+        """Tokens of free KV."""
         return self.capacity_tokens - self.used_tokens
 
     def take(self, tokens: int, spare_tokens: int) -> bool:
-        """Reserve `tokens` tokens for a newcomer if they and `spare_tokens` more fit; False if they do not.
+        """Reserve `tokens` tokens for a new request if they and `spare_tokens` more fit; returns whether they do.
 
-        The watermark stays free unless nothing else is here.
+        The watermark stays free unless the pool is empty.
         """
         used = self.used_tokens
         if used + tokens + spare_tokens > (self._admitting_tokens if used else self.capacity_tokens):
@@ -40,7 +40,7 @@ class KvPool:
         return True
 
     def take_surely(self, tokens: int, spare_tokens: int) -> bool:
-        """The same, but the watermark always stays free: something else may be here by the time that it counts."""
+        """`take` for a later time: the watermark always stays free, because the pool may not be empty then."""
         used = self.used_tokens + tokens
         if used + spare_tokens > self._admitting_tokens:
             return False
@@ -48,5 +48,5 @@ class KvPool:
         return True
 
     def release(self, tokens: int) -> None:
-        """Give `tokens` tokens back."""
+        """Free `tokens` tokens."""
         self.used_tokens -= tokens

@@ -1,9 +1,9 @@
-"""KV on its way from the node that computed it to the node that decodes.
+"""Transfers of KV from the node that computed it to the node that decodes.
 
-A computed prompt asks its decode node for room; when that node's scheduler has made some, the KV is sent, without what
-the node's prefix cache holds already. With streaming a prompt asks when its first chunk is computed, and its KV is sent
-part by part. KV that finds no room for `ClusterConfig.kv_hold_s` is dropped, and the decode node computes the prompt
-itself.
+A computed prompt asks its decode node for room. When that node's scheduler has reserved it, the KV is sent, except the
+part in the node's prefix cache. With streaming, a prompt asks for room when its first chunk is computed, and its KV is
+sent in parts. If there is no room for `ClusterConfig.kv_hold_s`, the KV is dropped and the decode node computes the
+prompt itself.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class KvTransfers:
     """Hands computed prompts over to the nodes that decode them.
 
     Attributes:
-        engines: of all nodes; set by the cluster.
+        engines: the engines of all nodes; set by the cluster.
         network: the links.
         caches: the prefix cache of each node; empty without prefix caching.
         bytes_moved: KV sent so far.
@@ -40,7 +40,7 @@ class KvTransfers:
         timeline: simulated time.
         config: options.
         topology: links and sizes.
-        lifecycle: told of every change of a request's phase.
+        lifecycle: is notified of every change of a request's phase.
     """
 
     __slots__ = (
@@ -80,14 +80,14 @@ class KvTransfers:
             self._part_arrived if self._by_parts else self._arrived,
         )
         self.bytes_moved = 0
-        # By parts: of requests with room on their decode node, the first tokens that are there or on their way.
+        # Requests with room on their decode node, and how many of their first tokens are there or on their way.
         self._sent_tokens: dict[Request, int] = {}
-        self._hold_numbers: dict[int, int] = {}  # by decode node: the pending call that ends a hold
+        self._hold_numbers: dict[int, int] = {}  # by decode node: number of the pending call of `_end_hold`
 
     def copy_state(self, other: "KvTransfers", twins: Mapping[Request, Request]) -> None:
-        """Take over another cluster's transfers, with the requests that `twins` gives for its own."""
+        """Copy another cluster's transfers; `twins` maps its requests to their copies."""
         self.network.copy_transfers(other.network, twins)
-        self.caches[:] = [cache.copy() for cache in other.caches]  # the router's view holds on to the list
+        self.caches[:] = [cache.copy() for cache in other.caches]  # in place: the router's view refers to the list
         self.bytes_moved = other.bytes_moved
         self._sent_tokens = {twins[request]: tokens for request, tokens in other._sent_tokens.items()}
         self._hold_numbers = other._hold_numbers.copy()
@@ -95,7 +95,7 @@ class KvTransfers:
     # ---- what engines tell ------------------------------------------------------------------------------------------
 
     def prefilled(self, request: Request) -> None:
-        """A prompt is computed on a node that does not decode it."""
+        """Handle a prompt that is computed on a node which does not decode it."""
         now_s = self._timeline.now_s
         request.hold_until_s = now_s + self._hold_s
         if not self._by_parts:
@@ -113,16 +113,16 @@ class KvTransfers:
             self._ask(request)
 
     def prefilled_here(self, request: Request) -> None:
-        """A prompt is computed on the node that decodes it."""
+        """Handle a prompt that is computed on its decode node."""
         if self.caches:
             self.caches[request.decode_node].use(request.block_hashes, self._timeline.now_s)
 
     def chunk_computed(self, request: Request) -> None:
-        """Streaming: there is more KV to send."""
+        """With streaming: send the KV of a computed chunk."""
         if request.reserved_tokens:
             self._send_part(request)
         elif request in self.engines[request.decode_node].scheduler.awaiting:
-            self.wait(request.decode_node)  # computed as a whole it may now wait too long
+            self.wait(request.decode_node)  # a completely computed prompt has a time-out
         else:
             self._ask(request)
 
@@ -134,7 +134,7 @@ class KvTransfers:
             self.wait(node)
 
     def send(self, request: Request) -> None:
-        """The decode node has made room for a request now."""
+        """Start sending a request's KV: its decode node has reserved room."""
         node = request.decode_node
         self._stop_waiting(node)
         if not self._by_parts:
@@ -144,7 +144,7 @@ class KvTransfers:
         self._send_part(request)
 
     def cached_tokens(self, request: Request, node: int) -> int:
-        """Tokens of a request that a node's prefix cache has; never all of them, as the last one gives the next."""
+        """Tokens of a request in a node's prefix cache; never all, as computing the last one gives the next token."""
         if not self.caches:
             return 0
         cached = self.caches[node].prefix_tokens(request.block_hashes)
@@ -158,7 +158,7 @@ class KvTransfers:
         self.network.start(request, request.prefill_node, request.decode_node, kv_bytes, at_s)
 
     def _send_part(self, request: Request) -> None:
-        """Send the whole blocks that are computed and not sent yet, unless others are under way."""
+        """Send the whole blocks that are computed and not sent yet, unless a transfer of the request is in progress."""
         sent = self._sent_tokens[request]
         computed = request.computed_tokens
         if computed < request.target_tokens:
@@ -170,7 +170,7 @@ class KvTransfers:
             self.network.start(request, request.prefill_node, request.decode_node, kv_bytes, self._timeline.now_s)
 
     def _part_arrived(self, request: Request) -> None:
-        """Send what has been computed since; without any, all has arrived."""
+        """Send the KV computed since, or finish the transfer if all KV has arrived."""
         if self._sent_tokens[request] < request.target_tokens:
             self._send_part(request)
             return
@@ -188,7 +188,7 @@ class KvTransfers:
     # ---- KV that finds no room --------------------------------------------------------------------------------------
 
     def wait(self, node: int) -> None:
-        """Requests wait for room on a node: see that none waits longer than the hold time-out."""
+        """Schedule the time-out of the requests that wait for room on a node."""
         if node in self._hold_numbers:
             return
         until_s = min([request.hold_until_s for request in self.engines[node].scheduler.awaiting])
@@ -198,12 +198,12 @@ class KvTransfers:
             self._hold_numbers[node] = self._timeline.call_unless_cancelled(until_s, call)
 
     def _stop_waiting(self, node: int) -> None:
-        """Cancel the time-out of a node's holds if nobody waits there any more: it would prolong the run."""
+        """Cancel a node's time-out if no request waits there any more; it would prolong the run."""
         if node in self._hold_numbers and not self.engines[node].scheduler.awaiting:
             self._timeline.cancel(self._hold_numbers.pop(node))
 
     def _end_hold(self, event: Event) -> None:
-        """Drop the KV of requests that have waited too long for room, on this node and on others at this instant."""
+        """Drop the KV of requests that have waited too long for room, on this node and all others at this instant."""
         now_s = self._timeline.now_s
         for engine in self.engines:
             engine.pause()
@@ -228,7 +228,7 @@ class KvTransfers:
     # ---- a lost node ------------------------------------------------------------------------------------------------
 
     def forget(self, request: Request) -> None:
-        """A request does not go to its decode node after all."""
+        """Cancel everything between a request and its decode node."""
         if self.network.cancel(request):
             self.bytes_moved -= self._topology.kv_bytes(request.target_tokens)
         self._sent_tokens.pop(request, None)
@@ -238,13 +238,13 @@ class KvTransfers:
         self._stop_waiting(request.decode_node)
 
     def ask_again(self, request: Request) -> None:
-        """A request that had asked for KV asks its new decode node."""
+        """Let a request that had asked for room ask its new decode node."""
         if request.phase != PREFILLING:
             request.hold_until_s = self._timeline.now_s + self._hold_s
         self._ask(request)
 
 
 def _computed_blocks(request: Request) -> tuple[int, ...]:
-    """Hashes of a computed prompt's blocks; of a split prompt's first part the whole ones."""
+    """Hashes of a computed prompt's blocks; for a split prompt's first part, those of whole blocks."""
     hashes = request.block_hashes
     return hashes[: request.target_tokens // HASH_BLOCK_TOKENS] if request.rest_tokens else hashes

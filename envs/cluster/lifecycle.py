@@ -1,6 +1,7 @@
-"""The life of a request: every change of its phase, and the counts that follow from it.
+"""The life cycle of requests: every change of phase, and the counts that depend on it.
 
-Engines and KV transfers decide when; they tell it here. `envs.cluster.request.TRANSITIONS` lists what may follow what.
+Engines and KV transfers decide when a phase changes and call the methods here. `envs.cluster.request.TRANSITIONS` lists
+the allowed changes.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from envs.cluster.placement import Placement
 from envs.cluster.request import Phase, Request, RequestRecord
 from envs.cluster.router_counters import RouterCounters
 
-# A module's global is found faster than an enum's member.
+# Looking up a module's global is faster than looking up an enum's member.
 QUEUED = Phase.QUEUED
 PREFILLING = Phase.PREFILLING
 WAITING_FOR_KV = Phase.WAITING_FOR_KV
@@ -27,15 +28,15 @@ REJECTED = Phase.REJECTED
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Lifecycle:
-    """The requests of a cluster and what is counted of them.
+    """The requests of a cluster and their counts.
 
     Attributes:
         in_flight: submitted and unfinished requests by index.
-        counters: what the router counts.
-        first_token_wait: who waits for a first token, and what waiting has cost.
-        displaced: placements made again because a node was lost.
-        kv_expired: requests whose computed KV was dropped because their decode node made no room in time.
-        misses: requests that missed an SLO, of those that finished or were rejected.
+        counters: the router's counts.
+        first_token_wait: the requests that wait for their first token, and the cost of waiting.
+        displaced: number of placements repeated because a node was lost.
+        kv_expired: number of requests whose computed KV was dropped because their decode node had no room in time.
+        misses: number of finished and rejected requests that missed an SLO.
 
     Args:
         nodes: number of nodes.
@@ -54,7 +55,7 @@ class Lifecycle:
         self._on_record = on_record
 
     def copy_state(self, other: "Lifecycle", twins: Mapping[Request, Request]) -> None:
-        """Take over another cluster's counts, with the requests that `twins` gives for its own."""
+        """Copy another cluster's counts; `twins` maps its requests to their copies."""
         self.in_flight = {request.index: request for request in twins.values()}
         self.counters.copy_state(other.counters)
         self.first_token_wait.copy_state(other.first_token_wait, twins)
@@ -63,26 +64,26 @@ class Lifecycle:
         self.misses = other.misses
 
     def misses_by(self, now_s: float) -> int:
-        """Requests that have missed an SLO, as far as stamps tell (`Request.misses`)."""
+        """Number of requests that have missed an SLO according to their stamps (`Request.misses`)."""
         return self.misses + sum([1 for request in self.in_flight.values() if request.misses(now_s)])
 
     # ---- placing --------------------------------------------------------------------------------------------------
 
     def submitted(self, request: Request, placement: Placement) -> None:
-        """A request arrives and is placed."""
+        """Handle a request that arrives and is placed."""
         self.counters.arrived(request)
         self.first_token_wait.requests[request] = None
         self.in_flight[request.index] = request
         self.placed(request, placement)
 
     def rejected(self, request: Request) -> None:
-        """A request arrives and is turned away."""
+        """Handle a request that arrives and is rejected."""
         request.phase = REJECTED
         self.misses += 1
         self._on_record(request.record())
 
     def placed(self, request: Request, placement: Placement) -> None:
-        """A request is sent to its prefill node."""
+        """Send a request to its prefill node."""
         prefill_node, decode_node, chunk_plan, split_tokens = placement
         request.phase = QUEUED
         request.prefill_node = request.at_node = prefill_node
@@ -97,7 +98,7 @@ class Lifecycle:
         self.counters.placed(request)
 
     def displace(self, request: Request) -> None:
-        """A request has lost its KV or its queue with a node; it must be placed again and keeps the tokens it gave."""
+        """Reset a request that was on a lost node; it must be placed again and keeps the tokens generated so far."""
         self.counters.taken_back(request)
         self._anew(request)
         request.rest_tokens = request.kv_tokens = request.reserved_tokens = 0
@@ -109,11 +110,11 @@ class Lifecycle:
     # ---- prefill --------------------------------------------------------------------------------------------------
 
     def began(self, request: Request) -> None:
-        """A prompt's first chunk is about to be computed, or that of a split prompt's rest."""
+        """Mark a prompt (or the rest of a split prompt) whose first chunk is about to be computed."""
         request.phase = PREFILLING
 
     def computed(self, request: Request, now_s: float) -> None:
-        """A prompt is computed on a node that does not decode it."""
+        """Handle a prompt that is computed on a node which does not decode it."""
         if request.prefill_end_s != request.prefill_end_s:  # nan; three times as fast as isnan
             request.prefill_end_s = now_s
         request.phase = TRANSFERRING if request.reserved_tokens else WAITING_FOR_KV
@@ -121,7 +122,7 @@ class Lifecycle:
         self.counters.kv_leaves(request)
 
     def computed_here(self, request: Request, now_s: float) -> None:
-        """A prompt is computed on the node that decodes it."""
+        """Handle a prompt that is computed on its decode node."""
         if isnan(request.prefill_end_s):
             request.prefill_end_s = now_s
         if isnan(request.kv_ready_s):
@@ -134,19 +135,19 @@ class Lifecycle:
     # ---- KV transfer ----------------------------------------------------------------------------------------------
 
     def reserved(self, request: Request, tokens: int) -> None:
-        """The decode node has made room; the KV may be on its way while later chunks are computed."""
+        """Record that the decode node has reserved room; with streaming, later chunks may still be computed."""
         request.reserved_tokens = tokens
         if request.phase is WAITING_FOR_KV:
             request.phase = TRANSFERRING
 
     def unreserved(self, request: Request) -> None:
-        """The decode node is lost: the request asks another one."""
+        """Drop the reservation on a lost decode node; the request asks another node."""
         request.reserved_tokens = 0
         if request.phase is TRANSFERRING:
             request.phase = WAITING_FOR_KV
 
     def arrived(self, request: Request, now_s: float) -> None:
-        """All KV is on the decode node; of a split prompt, that of the first part, and the rest is prefilled there."""
+        """Handle the arrival of all KV on the decode node, which then prefills the rest of a split prompt."""
         if request.kv_ready_s != request.kv_ready_s:
             request.kv_ready_s = now_s
         self.counters.kv_moved(request)
@@ -162,7 +163,7 @@ class Lifecycle:
         request.kv_tokens = request.target_tokens
 
     def expired(self, request: Request) -> None:
-        """The decode node made no room in time: the KV is dropped, the decode node computes the prompt itself."""
+        """Drop the KV of a request whose decode node had no room in time; that node computes the prompt itself."""
         request.phase = QUEUED
         self.counters.kv_moved(request)
         request.at_node = request.decode_node
@@ -174,7 +175,7 @@ class Lifecycle:
         self.kv_expired += 1
 
     def _anew(self, request: Request) -> None:
-        """Prompt and output so far are to be computed again, without a plan."""
+        """Let the prompt and the output so far be computed again, without a chunk plan."""
         request.target_tokens = request.prompt_tokens + request.generated_tokens
         request.computed_tokens = 0
         request.chunk_plan = ()
@@ -182,17 +183,17 @@ class Lifecycle:
     # ---- decode ---------------------------------------------------------------------------------------------------
 
     def joined(self, request: Request) -> None:
-        """A request enters the decode batch."""
+        """Mark a request that enters the decode batch."""
         request.phase = DECODING
 
     def preempted(self, request: Request) -> None:
-        """A request is thrown out of the decode batch; its KV is freed."""
+        """Handle a request that is preempted: removed from the decode batch with its KV freed."""
         request.phase = PREEMPTED
         request.preemptions += 1
         self._anew(request)
 
     def finished(self, request: Request, now_s: float) -> None:
-        """A request's last token is out."""
+        """Handle a request whose last token is out."""
         request.phase = FINISHED
         request.generated_tokens = request.output_tokens
         request.last_token_s = now_s
@@ -205,6 +206,6 @@ class Lifecycle:
     # ---- a lost decode node ---------------------------------------------------------------------------------------
 
     def moves(self, request: Request, decode_node: int) -> None:
-        """A request is to decode on another node than it was placed for."""
+        """Change the decode node of a request."""
         self.counters.moved(request, decode_node)
         request.decode_node = decode_node

@@ -1,9 +1,9 @@
-"""KV transfers between nodes: NVLink inside a host, NICs between hosts, every end shared by its transfers.
+"""KV transfers between nodes: NVLink within a host, NICs between hosts; transfers share the ends of these links.
 
-Each NIC has a sending and a receiving end (nodes may share one), and so has each node's NVLink. A
-transfer runs at the smaller of its two ends' equal shares; shares are planned anew whenever a transfer that uses the
-end starts or finishes. A transfer's set-up latency occupies its ends like the bytes they could carry in that time, so
-that a lone transfer takes exactly latency + bytes / bandwidth.
+Each NIC (which nodes may share) and each node's NVLink has a sending and a receiving end. The transfers at an end get
+equal shares of its bandwidth, and a transfer runs at the smaller share of its two ends. Shares are recomputed whenever
+a transfer at the end starts or finishes. The set-up latency of a transfer counts as the bytes that its link could carry
+in that time, so that a lone transfer takes exactly latency + bytes / bandwidth.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,12 +17,12 @@ from envs.cluster.timeline import Timeline
 from hardware_profiles import Link
 
 Route = tuple[int, int, float, float]
-"""From one node to another: sending end, receiving end, bandwidth, and the set-up latency in bytes."""
+"""A route between two nodes: sending end, receiving end, bandwidth, and set-up latency in bytes."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Transfer:
-    """One KV transfer in flight, or about to begin: then `updated_s` is when it does."""
+    """A KV transfer that is in progress, or will begin at `updated_s`."""
 
     __slots__ = ("bandwidth", "done_s", "rate", "receiver", "remaining_bytes", "request", "sender", "updated_s")
 
@@ -47,8 +47,8 @@ class Network:
         timeline: simulated time.
         hosts: the host of each node; nodes of one host are joined by NVLink.
         nics: the NIC of each node.
-        inter_node: a NIC.
-        intra_node: one node's NVLink.
+        inter_node: link of a NIC.
+        intra_node: link of a node's NVLink.
         on_done: called with a request whose transfer is complete.
     """
 
@@ -84,20 +84,20 @@ class Network:
         self._inter_node = inter_node
         self._intra_node = intra_node
         self._on_done = on_done
-        # Those that hold their ends, and those that are to begin later and will then share theirs.
+        # Transfers that use their ends, and transfers that start later and will share their ends then.
         self.active: list[Transfer] = []
         self._later: list[Transfer] = []
         # Ends: send and receive of each NIC, then send and receive of each node's NVLink.
         self._nvlinks = 2 * (max(nics) + 1)
         ends = self._nvlinks + 2 * len(hosts)
         self._sharing = [0] * ends
-        self._factors = [1.0] * ends  # of the undisturbed bandwidth
-        self._routes: dict[tuple[int, int], Route] = {}  # those taken so far, by source and target
+        self._factors = [1.0] * ends  # relative to the undisturbed bandwidth
+        self._routes: dict[tuple[int, int], Route] = {}  # routes used so far, by source and target
         self._wake_s = inf
         self._wake_call = Call(self._wake)
 
     def copy_transfers(self, other: "Network", twins: Mapping[Request, Request]) -> None:
-        """Take over another network's transfers, of the requests that `twins` gives for its own."""
+        """Copy another network's transfers; `twins` maps its requests to their copies."""
         self._sharing = other._sharing.copy()
         self._factors = other._factors.copy()
         self._wake_s = other._wake_s
@@ -116,14 +116,16 @@ class Network:
                 mine.append(twin)
 
     def start(self, request: Request, source: int, target: int, kv_bytes: float, at_s: float) -> None:
-        """Send `kv_bytes` of a request's KV from one node to another, from `at_s` (now or later) on."""
+        """Send `kv_bytes` of a request's KV from one node to another, starting at `at_s` (now or later)."""
         route = self._routes.get((source, target))
         if route is None:
             route = self._routes[source, target] = self._route(source, target)
         sender, receiver, bandwidth, latency_bytes = route
         transfer = Transfer(request, sender, receiver, kv_bytes + latency_bytes, bandwidth, at_s)
         sharing = self._sharing
-        if not (sharing[sender] or sharing[receiver] or self._later):  # nobody to share with, which is the rule
+        if not (
+            sharing[sender] or sharing[receiver] or self._later
+        ):  # no transfer to share with, which is the usual case
             self.active.append(transfer)
             sharing[sender] = sharing[receiver] = 1
             factors = self._factors
@@ -156,7 +158,7 @@ class Network:
         return sender, receiver, bandwidth, link.latency_s * bandwidth
 
     def _give_way(self, sender: int, receiver: int, now: float) -> None:
-        """Let those that hold an end and have yet to begin share it when they do: they were counted on to be alone."""
+        """Re-plan scheduled transfers that were to be the only user of an end: they share it when they start."""
         for transfer in self.active[:]:
             if transfer.updated_s > now and (transfer.sender == sender or transfer.receiver == receiver):
                 self._drop(transfer)
@@ -174,7 +176,7 @@ class Network:
         self._sharing[transfer.receiver] -= 1
 
     def degrade(self, node: int, factor: float) -> None:
-        """Let a node's ends carry `factor` times their undisturbed bandwidth from now on; a shared NIC for all."""
+        """Set a node's ends to `factor` times their undisturbed bandwidth; a shared NIC changes for all its nodes."""
         now = self._timeline.now_s
         for sender in (2 * self._nics[node], self._nvlinks + 2 * node):
             self._give_way(sender, sender + 1, now)
@@ -183,11 +185,11 @@ class Network:
         self._arm()
 
     def sends(self, request: Request) -> bool:
-        """Whether a transfer of a request is under way."""
+        """Whether a transfer of a request is in progress or scheduled."""
         return any(transfer.request is request for transfer in (*self.active, *self._later))
 
     def cancel(self, request: Request) -> bool:
-        """Stop a request's transfer, if it has one; returns whether it had yet to begin."""
+        """Stop a request's transfer, if it has one; returns whether the transfer had not started yet."""
         now = self._timeline.now_s
         for transfer in self._later:
             if transfer.request is request:
@@ -202,7 +204,7 @@ class Network:
         return False
 
     def _share(self, sender: int, receiver: int, now: float) -> None:
-        """Plan anew every transfer that uses one of two ends."""
+        """Recompute the rate of every transfer that uses one of two ends."""
         sharing = self._sharing
         factors = self._factors
         for transfer in self.active:
@@ -236,7 +238,7 @@ class Network:
             return  # superseded by an earlier wake
         self._wake_s = inf
         active = self.active
-        if len(active) == 1 and not self._later and active[0].done_s <= now:  # which is the rule
+        if len(active) == 1 and not self._later and active[0].done_s <= now:  # the usual case
             transfer = active.pop()
             self._sharing[transfer.sender] = self._sharing[transfer.receiver] = 0
             self._on_done(transfer.request)
@@ -259,15 +261,15 @@ class Network:
             self._on_done(transfer.request)
 
     def backlog_bytes(self) -> tuple[list[float], list[float]]:
-        """Bytes that transfers under way have still to send through each node's sending and receiving ends.
+        """Bytes that running transfers still have to move through each node's sending and receiving ends.
 
-        NIC and NVLink together; a NIC that nodes share shows on each of them. Set-up latency counts as the bytes the
-        link could carry in it.
+        NIC and NVLink are added up; a shared NIC counts for each of its nodes. Set-up latency counts as the bytes that
+        the link could carry in that time.
         """
         now = self._timeline.now_s
         ends = [0.0] * len(self._sharing)
         for transfer in self.active:
-            if transfer.updated_s <= now:  # else it has yet to begin
+            if transfer.updated_s <= now:  # otherwise it has not started
                 left = max(0.0, transfer.remaining_bytes - transfer.rate * (now - transfer.updated_s))
                 ends[transfer.sender] += left
                 ends[transfer.receiver] += left

@@ -1,10 +1,10 @@
-"""The inner loop of a run: requests arrive, are placed and submitted; in a file that can be compiled."""
+"""The inner loop of a run: requests arrive, are placed and are submitted. This module can be compiled."""
 
 from collections.abc import Callable
 from time import perf_counter
 
 from envs.cluster.cluster import Cluster
-from envs.cluster.placement import Placement
+from envs.cluster.placement import checked_placement
 from envs.cluster.request import RequestView, request_of, view_of
 from envs.cluster.router_view import RouterView
 from envs.workload import Row
@@ -13,23 +13,29 @@ from envs.workload import Row
 def play(
     cluster: Cluster,
     requests: list[Row],
-    place: Callable[[RequestView, RouterView], Placement | None],
+    place: Callable[[RequestView, RouterView], object],
+    policy: str,
     advance_to: Callable[[float], int],
     decision_s: list[float] | None,
 ) -> int:
     """Submit requests as they arrive.
 
     Args:
-        cluster: an empty one.
-        requests: in order of arrival.
-        place: places a request, or rejects it with None.
-        advance_to: lets the cluster work until a time, and returns how many events that took.
-        decision_s: gets the wall time of each decision, seconds; None: none is taken.
+        cluster: an empty cluster.
+        requests: the requests in order of arrival.
+        place: the policy; returns a `Placement`, or None to reject the request.
+        policy: name of the policy, for error messages.
+        advance_to: advances the cluster to a time and returns the number of events.
+        decision_s: receives the wall time of each decision, seconds; None: decisions are not timed.
 
     Returns:
         Events processed.
+
+    Raises:
+        InputError: the policy returned something else, or a placement that the cluster does not allow.
     """
     view = cluster.view()
+    nodes = cluster.topology.nodes
     events = 0
     for index, row in enumerate(requests):
         events += advance_to(row[0])
@@ -44,5 +50,5 @@ def play(
         if placement is None:
             cluster.reject(arrived)
         else:
-            cluster.submit(arrived, placement)
+            cluster.submit(arrived, checked_placement(placement, policy, index, nodes))
     return events

@@ -1,9 +1,9 @@
-"""Prefix caching: the KV of prompts that a node has had, kept by block for prompts that begin alike.
+"""Prefix caching: nodes keep the KV of earlier prompts in blocks for prompts with the same prefix.
 
-A block is named by a hash of itself and all before it, so a prompt's longest cached prefix is a run of its first
-blocks. vLLM keeps such blocks in whatever KV its sequences leave free; here a node sets a fixed share of its KV
-capacity aside for them, and may hold more in host memory. Cache and sequences never share a block: a hit is copied at
-no cost, and a sequence holds KV for its whole length.
+A block is identified by a hash of itself and all blocks before it, so a prompt's longest cached prefix is a run of its
+first blocks. vLLM keeps such blocks in the KV memory that running requests leave free; here a node reserves a fixed
+share of its KV capacity for them, and may hold more in host memory. Cache and requests never share a block: a hit is
+copied at no cost, and a request holds KV for its whole length.
 """
 
 from collections import OrderedDict, deque
@@ -13,11 +13,11 @@ from envs.workload import HASH_BLOCK_TOKENS
 
 
 class PrefixCache:
-    """The prefix cache of a node: its blocks in order of their last use, the least recent given up first.
+    """The prefix cache of a node, with least-recently-used eviction of blocks.
 
     Args:
-        capacity_tokens: KV it may hold; whole blocks of it are used, and a prompt's last block counts as a whole one.
-        report_age_s: how long a change takes to be known to the router, seconds.
+        capacity_tokens: KV that it may hold, rounded down to whole blocks; a prompt's last block counts as a whole one.
+        report_age_s: seconds after which the router knows of a change.
     """
 
     __slots__ = ("_news", "_report_age_s", "_reported", "blocks", "capacity_blocks")
@@ -26,7 +26,7 @@ class PrefixCache:
         self.capacity_blocks = capacity_tokens // HASH_BLOCK_TOKENS
         self.blocks: OrderedDict[int, None] = OrderedDict()
         self._report_age_s = report_age_s
-        # What the router knows is the same cache with the latest uses still to come.
+        # The router knows the same cache without the uses of the last `report_age_s` seconds.
         self._reported: OrderedDict[int, None] = OrderedDict()
         self._news: deque[tuple[float, Sequence[int]]] = deque()
 
@@ -39,23 +39,23 @@ class PrefixCache:
         return twin
 
     def use(self, hashes: Sequence[int], now_s: float) -> None:
-        """Put the blocks of a prompt in, or mark them as just used."""
+        """Insert the blocks of a prompt, or mark them as just used."""
         if hashes:
             self._catch_up(now_s)
             self._news.append((now_s, hashes))
             self._use(self.blocks, hashes)
 
     def prefix_tokens(self, hashes: Sequence[int]) -> int:
-        """Tokens of the longest run of first blocks that is cached, in whole blocks."""
+        """Tokens of a prompt's longest cached prefix, in whole blocks."""
         return _prefix_blocks(self.blocks, hashes) * HASH_BLOCK_TOKENS
 
     def reported_prefix_tokens(self, hashes: Sequence[int], now_s: float) -> int:
-        """The same as of `report_age_s` ago, as a router knows it at `now_s`."""
+        """The same `report_age_s` ago, which is what a router knows at `now_s`."""
         self._catch_up(now_s)
         return _prefix_blocks(self._reported, hashes) * HASH_BLOCK_TOKENS
 
     def clear(self) -> None:
-        """Lose everything, which the router is told at once."""
+        """Drop all blocks; the router knows of it at once."""
         self.blocks.clear()
         self._reported.clear()
         self._news.clear()
@@ -66,7 +66,8 @@ class PrefixCache:
             self._use(self._reported, news.popleft()[1])
 
     def _use(self, blocks: OrderedDict[int, None], hashes: Sequence[int]) -> None:
-        # From the last block to the first: a block is of no use without those before it, so it goes before them.
+        # From the last block to the first: a block is useless without the earlier ones, so it must be evicted before
+        # them.
         for block in reversed(hashes):
             blocks[block] = None
             blocks.move_to_end(block)

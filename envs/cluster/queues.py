@@ -1,4 +1,4 @@
-"""The requests on one node, by what they wait for."""
+"""The queues of requests on one node."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -17,13 +17,14 @@ class NodeQueues:
     Attributes:
         batch: the requests that decode.
         kv: the node's KV memory.
-        prefilling: begun prompts; each holds KV for its whole target.
+        prefilling: prompts whose prefill has begun; each holds KV for its whole target.
         ready: requests whose KV has arrived, in order of arrival.
-        prompts: prompts that have not begun, preempted ones first.
-        awaiting: requests computed elsewhere that ask for KV here, in order.
-        inbound: requests whose KV is reserved here and has not all arrived.
-        enqueued_tokens: prompt tokens that routers ever sent here, without those that they knew to be cached here.
-        computed_tokens: of them, those computed; what must be computed again does not count.
+        prompts: prompts whose prefill has not begun, preempted ones first.
+        awaiting: requests that other nodes computed and that wait for room for their KV here, in order.
+        inbound: number of requests whose KV has room here and has not arrived completely.
+        enqueued_tokens: prompt tokens that routers have sent here so far, without those that they knew to be cached
+            here.
+        computed_tokens: tokens among `enqueued_tokens` that are computed and need not be computed again.
 
     Args:
         kv: the node's KV memory.
@@ -56,7 +57,7 @@ class NodeQueues:
         self._next_turn = 0
 
     def copy_queues(self, other: "NodeQueues", twins: Mapping[Request, Request]) -> None:
-        """Take over another node's queues, with the requests that `twins` gives for its own."""
+        """Copy another node's queues; `twins` maps its requests to their copies."""
         self.kv.used_tokens = other.kv.used_tokens
         self.batch.copy_state(other.batch, twins)
         self.prefilling = [twins[request] for request in other.prefilling]
@@ -69,29 +70,29 @@ class NodeQueues:
         self._next_turn = other._next_turn
 
     def add_prompt(self, request: Request) -> None:
-        """A prompt reaches the node, sent by a router."""
+        """Queue a prompt that a router sent."""
         self.enqueued_tokens += request.target_tokens - request.known_hit_tokens
         self._next_turn = request.turn = self._next_turn + 1
         self.prompts.append(request)
 
     def add_expired(self, request: Request, sent_tokens: int) -> None:
-        """A prompt whose KV was dropped elsewhere is to be computed here; a router sent `sent_tokens` tokens of it."""
+        """Queue a prompt whose KV was dropped on another node; a router sent `sent_tokens` of its tokens here."""
         self.computed_tokens -= request.target_tokens - sent_tokens
         self._next_turn = request.turn = self._next_turn + 1
         self.prompts.append(request)
 
     def add_awaiting(self, request: Request) -> None:
-        """A request computed elsewhere asks for KV."""
+        """Queue a request that another node computed, until there is room for its KV."""
         self._next_turn = request.turn = self._next_turn + 1
         self.awaiting.append(request)
 
     def add_arrived(self, request: Request) -> None:
-        """The KV of a request has arrived: it decodes next, or the rest of its prompt is prefilled."""
+        """Queue a request whose KV has arrived for decoding, or for the prefill of the rest of its prompt."""
         self.inbound -= 1
         (self.prefilling if request.rest_tokens else self.ready).append(request)
 
     def forget(self, request: Request) -> None:
-        """A request does not come here after all: it asks for KV no more, and what is reserved for it is free."""
+        """Drop a request that was to come here: remove it from the queue, or free the KV reserved for it."""
         if request.reserved_tokens:
             self.kv.release(request.reserved_tokens)
             self.inbound -= 1
@@ -99,7 +100,7 @@ class NodeQueues:
             self.awaiting.remove(request)
 
     def clear(self, now_s: float) -> None:
-        """Give up every request; those that decode keep the tokens they have given, the last of them at `now_s`."""
+        """Drop every request; decoding requests keep the tokens generated so far, the last of them at `now_s`."""
         self.batch.take_all(now_s)
         self.computed_tokens = self.enqueued_tokens
         self.prefilling = []

@@ -1,4 +1,4 @@
-"""A request: as a router sees it, as the cluster carries it, and as a record of what happened to it."""
+"""A request in three forms: the router's view, the cluster's object, and the record of what happened to it."""
 
 from enum import IntEnum
 from math import inf, nan
@@ -10,9 +10,9 @@ from envs.workload import Row
 
 
 class Phase(IntEnum):
-    """Where a request is in its life; `envs.cluster.lifecycle` makes every change.
+    """The phase of a request; only `envs.cluster.lifecycle` changes it.
 
-    vLLM's `RequestStatus`, with the phases before and after a KV transfer as separate ones.
+    It corresponds to vLLM's `RequestStatus`, with separate phases before and after a KV transfer.
     """
 
     NEW = 0
@@ -20,24 +20,24 @@ class Phase(IntEnum):
     QUEUED = 1
     """Waits on a node to be prefilled (or, after its KV was dropped, to be computed again)."""
     PREFILLING = 2
-    """Holds KV on a node that computes its prompt chunk by chunk."""
+    """Holds KV on a node that computes its prompt in chunks."""
     WAITING_FOR_KV = 3
-    """Computed on its prefill node; waits for room on its decode node."""
+    """Is computed on its prefill node; waits for room on its decode node."""
     TRANSFERRING = 4
     """Has room on its decode node; its KV is on the way."""
     READY = 5
-    """Its KV has arrived; joins the decode batch at the scheduler's next chance."""
+    """Its KV has arrived; it joins the decode batch when the scheduler runs next and has a slot."""
     DECODING = 6
-    """In the decode batch."""
+    """Is in the decode batch."""
     PREEMPTED = 7
-    """Thrown out of the decode batch for lack of KV; waits to be computed again."""
+    """Was removed from the decode batch for lack of KV; waits to be computed again."""
     FINISHED = 8
     """Its last token is out."""
     REJECTED = 9
-    """Turned away at its arrival."""
+    """Was rejected at its arrival."""
 
 
-NEW = Phase.NEW  # a module's global is found faster than an enum's member
+NEW = Phase.NEW  # looking up a module's global is faster than looking up an enum's member
 
 TRANSITIONS: dict[Phase, tuple[Phase, ...]] = {
     Phase.NEW: (Phase.QUEUED, Phase.REJECTED),
@@ -56,38 +56,37 @@ TRANSITIONS: dict[Phase, tuple[Phase, ...]] = {
     Phase.FINISHED: (),
     Phase.REJECTED: (),
 }
-"""The phases that may follow each phase. QUEUED follows nearly all of them: a lost node's requests are placed again."""
+"""The phases that may follow each phase. QUEUED follows nearly all: requests of a lost node are placed again."""
 
 
 class RequestView(NamedTuple):
-    """What a router knows of a request when it must place it. The output length is not in it."""
+    """A request as known to a router when it places it, without the output length."""
 
     number: int
     arrival_s: float
     prompt_tokens: int
     ttft_slo_s: float
     tbt_slo_s: float
-    block_hashes: tuple[int, ...] = ()  # of its prompt, if the workload has them; see `Workload`
+    block_hashes: tuple[int, ...] = ()  # of the prompt, if the workload has them; see `Workload`
 
 
 def view_of(number: int, row: Row) -> RequestView:
-    """A row of a workload as a router sees it."""
+    """The router's view of a row of a workload."""
     arrival_s, prompt_tokens, _, ttft_slo_s, tbt_slo_s, hashes = row
-    # Skips the named tuple's own constructor, a function in Python.
+    # Skips NamedTuple.__new__, a Python function.
     return tuple.__new__(RequestView, (number, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s, hashes))
 
 
 class RequestRecord(NamedTuple):
-    """What happened to one request; times in seconds, nan for what never happened.
+    """The record of one request; times are in seconds, nan if the event never happened.
 
     TTFT = first_token_s - arrival_s = queue (prefill_start - arrival) + execution (prefill_end - prefill_start)
-    + transfer (kv_ready - prefill_end, the wait for KV space on the decode node included) + decode wait
+    + transfer (kv_ready - prefill_end, including the wait for KV space on the decode node) + decode wait
     (first_token - kv_ready). A deflected request has prefill_end_s == kv_ready_s == first_token_s. If a prompt was
-    split, execution and transfer are those of its first part, and the decode node prefills the rest in its decode wait.
-    If its KV was dropped after `ClusterConfig.kv_hold_s`, the transfer lasts until it is computed again.
-    A rejected request has nodes of -1.
-    `tbt_max_s` is the longest gap between two of its tokens, 0 for a single-token output, and counts a preemption's
-    pause.
+    split, execution and transfer are those of its first part, and the decode node prefills the rest during the decode
+    wait. If its KV was dropped after `ClusterConfig.kv_hold_s`, the transfer lasts until it is computed again.
+    The nodes of a rejected request are -1. `tbt_max_s` is the longest gap between two of its tokens, including the
+    pause of a preemption; it is 0 for a single-token output.
     """
 
     request: int
@@ -145,23 +144,24 @@ _FIELDS = (
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Request:
-    """A request inside the cluster: what it asks for, where it is placed, its phase, and its stamps so far.
+    """A request in the cluster: its lengths and SLOs, its placement, its phase, and its stamps so far.
 
     Attributes:
         at_node: the node that has it or its KV: the prefill node until all KV has arrived, then the decode node.
-        target_tokens: tokens to prefill on `at_node`; after a preemption the output so far is among them.
-        computed_tokens: of them, those whose KV is computed.
-        rest_tokens: of a split prompt, what the decode node is to prefill once it has the KV of the first part.
-        chunk_plan: chunks that the router chose for the present prefill; `rest_plan`: for that rest.
-        known_hit_tokens: of a prompt that is not computed yet, the tokens that the router knew to be cached on its
-            prefill node when it sent it there.
-        counted_as_queued: the router counts it among the queued prompts of its prefill node.
-        moving_tokens: tokens that the router counts as KV on its way, or waiting, to the decode node.
-        turn: place in its engine's waiting queue; the lesser goes first.
-        hold_until_s: when its computed KV is dropped unless its decode node has made room.
-        kv_tokens: KV it holds on `at_node`, for a member of a decode batch as of its joining.
-        reserved_tokens: KV reserved for it on its decode node while it is not there yet.
-        finish_step, first_gap_step: indices into its decode batch's count of steps.
+        target_tokens: tokens to prefill on `at_node`; after a preemption they include the output so far.
+        computed_tokens: how many of these have their KV computed.
+        rest_tokens: tokens of a split prompt that the decode node prefills once it has the KV of the first part.
+        chunk_plan: chunks that the router chose for the current prefill.
+        rest_plan: chunks that the router chose for the rest of a split prompt.
+        known_hit_tokens: tokens of a prompt not computed yet that the router knew to be cached on the prefill node when
+            it sent the prompt there.
+        counted_as_queued: whether the router counts it as a queued prompt of its prefill node.
+        moving_tokens: tokens that the router counts as KV on the way to the decode node, or waiting to be sent.
+        turn: place in the engine's waiting queue; lower numbers go first.
+        hold_until_s: time at which its computed KV is dropped unless its decode node has reserved room.
+        kv_tokens: KV that it holds on `at_node`; for a member of a decode batch, at the time of joining.
+        reserved_tokens: KV reserved for it on its decode node before it is there.
+        finish_step, first_gap_step: steps in its decode batch's count: its last one, and the first with a gap.
     """
 
     __slots__ = _FIELDS
@@ -220,14 +220,14 @@ class Request:
         return twin
 
     def misses(self, now_s: float) -> bool:
-        """Whether it has missed an SLO by `now_s`, as far as its stamps tell; they do not tell of its present batch."""
+        """Whether it has missed an SLO by `now_s` according to its stamps, which lack gaps in its current batch."""
         first_token_s = self.first_token_s
         until_s = now_s if first_token_s != first_token_s else first_token_s  # nan
         return until_s - self.arrival_s > self.ttft_slo_s or self.tbt_max_s > self.tbt_slo_s
 
     def record(self) -> RequestRecord:
-        """The record of this request as it stands."""
-        return tuple.__new__(  # skips the named tuple's own constructor, a function in Python
+        """The record of this request so far."""
+        return tuple.__new__(  # skips NamedTuple.__new__, a Python function
             RequestRecord,
             (
                 self.index,
@@ -249,6 +249,6 @@ class Request:
 
 
 def request_of(number: int, row: Row) -> Request:
-    """A row of a workload as the cluster carries it."""
+    """The cluster's request for a row of a workload."""
     arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, hashes = row
     return Request(number, arrival_s, prompt_tokens, output_tokens, ttft_slo_s, tbt_slo_s, hashes)

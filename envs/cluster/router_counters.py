@@ -1,4 +1,4 @@
-"""The router's own counts of its dispatches and of the answers it relays; always fresh."""
+"""The router's counts of the requests that it dispatches and the tokens that it relays; always up to date."""
 
 from math import exp
 
@@ -9,9 +9,9 @@ from envs.cluster.request import Request
 _FAST_S, _SLOW_S = 1.0, 10.0
 
 RECENT_S = (_FAST_S, _SLOW_S)
-"""The times over which `RouterCounters.recent_requests` and `recent_prompt_tokens` fade, seconds."""
+"""Time constants of `RouterCounters.recent_requests` and `recent_prompt_tokens`, seconds."""
 
-_KEPT = 0.99  # what a finished request's output length counts after each later one
+_KEPT = 0.99  # factor on the weight of a finished request per later one
 
 FIELDS = (
     "decode_prompt_tokens",
@@ -34,21 +34,21 @@ FIELDS = (
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class RouterCounters:
-    """What the router counts by itself. It changes only through the methods named after events.
+    """The counts that a router keeps itself. Only the methods named after events change them.
 
     Attributes:
         queued_prompts: per node, prompts dispatched there whose prefill has not ended; the rest of a split prompt
             counts on its decode node.
         queued_prompt_tokens: their tokens, without those that the router knew to be cached on their node.
-        unplanned_prompt_tokens: of these, the tokens of prompts that were sent without a chunk plan.
-        decode_requests: per node, requests that decode there and are not finished, those still in prefill included.
+        unplanned_prompt_tokens: tokens among these of prompts that were sent without a chunk plan.
+        decode_requests: per node, unfinished requests that decode there, including those still in prefill.
         decode_prompt_tokens: their prompt tokens.
         deflected_requests: per node, prompts among `queued_prompts` that decode there too.
-        kv_leaving_tokens: per node, tokens prefilled there whose KV has not arrived on their decode node, another one.
-        kv_coming_tokens: the same per decode node.
-        finished_requests, finished_output_tokens: finished requests and their output tokens, each counting 1 % less
-            after each later one; their ratio is the mean output length of late.
-        last_arrival_s: when the latest request was placed.
+        kv_leaving_tokens: per node, tokens prefilled there whose KV has not arrived on another node, their decode node.
+        kv_coming_tokens: the same tokens per decode node.
+        finished_requests, finished_output_tokens: sums over finished requests of 1 and of the output tokens, weighted
+            by 0.99 per later finish; their ratio is the recent mean output length.
+        last_arrival_s: time at which the latest request was placed.
     """
 
     __slots__ = FIELDS
@@ -68,25 +68,25 @@ class RouterCounters:
         self.tokens_fast = self.tokens_slow = 0.0
 
     def copy_state(self, other: "RouterCounters") -> None:
-        """Take over another router's counts, in place: views hold on to this object."""
+        """Copy another router's counts in place, because views refer to this object."""
         for name in FIELDS:
             value = getattr(other, name)
             setattr(self, name, value.copy() if isinstance(value, list) else value)
 
     @property
     def recent_requests(self) -> tuple[float, float]:
-        """Requests placed, each fading by 1/e in each of `RECENT_S` seconds, as of `last_arrival_s`."""
+        """Requests placed, decayed with each of the time constants `RECENT_S`, at time `last_arrival_s`."""
         return self.requests_fast, self.requests_slow
 
     @property
     def recent_prompt_tokens(self) -> tuple[float, float]:
-        """Their prompt tokens, fading alike."""
+        """Their prompt tokens, decayed likewise."""
         return self.tokens_fast, self.tokens_slow
 
     # ---- events ---------------------------------------------------------------------------------------------------
 
     def arrived(self, request: Request) -> None:
-        """A request arrives: count it in the fading sums."""
+        """Count an arriving request in the decaying sums."""
         now_s = request.arrival_s
         prompt_tokens = request.prompt_tokens
         ago_s = self.last_arrival_s - now_s
@@ -99,7 +99,7 @@ class RouterCounters:
         self.tokens_slow = self.tokens_slow * slow + prompt_tokens
 
     def placed(self, request: Request) -> None:
-        """A request is sent to its prefill node."""
+        """Count a request that is sent to its prefill node."""
         node = request.prefill_node
         decode_node = request.decode_node
         request.counted_as_queued = True
@@ -116,7 +116,7 @@ class RouterCounters:
             self._count_rest(request, decode_node, 1)
 
     def prefilled(self, request: Request) -> None:
-        """A prompt that the router sent is computed (one computed again was not sent)."""
+        """Count a computed prompt that the router sent (it did not send prompts that are computed again)."""
         if not request.counted_as_queued:
             return
         request.counted_as_queued = False
@@ -131,13 +131,13 @@ class RouterCounters:
             self.deflected_requests[node] -= 1
 
     def kv_leaves(self, request: Request) -> None:
-        """A prompt is computed on a node that does not decode it: its KV is to move, or waits to."""
+        """Count the KV of a prompt that was computed on another node than its decode node."""
         request.moving_tokens = tokens = request.target_tokens
         self.kv_leaving_tokens[request.prefill_node] += tokens
         self.kv_coming_tokens[request.decode_node] += tokens
 
     def kv_moved(self, request: Request) -> None:
-        """A request's KV has arrived, or is not going to."""
+        """Stop counting a request's KV as moving: it has arrived, or will never arrive."""
         tokens = request.moving_tokens
         if tokens:
             request.moving_tokens = 0
@@ -145,23 +145,23 @@ class RouterCounters:
             self.kv_coming_tokens[request.decode_node] -= tokens
 
     def rest_done(self, request: Request) -> None:
-        """The rest of a split prompt is computed, or is no rest any more."""
+        """Stop counting the rest of a split prompt: it is computed, or the prompt is not split any more."""
         self._count_rest(request, request.decode_node, -1)
 
     def finished(self, request: Request) -> None:
-        """A request's last token is out."""
+        """Count a request whose last token is out."""
         self._gone(request)
         self.finished_requests = self.finished_requests * _KEPT + 1.0
         self.finished_output_tokens = self.finished_output_tokens * _KEPT + request.output_tokens
 
     def _gone(self, request: Request) -> None:
-        """A request does not decode on its decode node any more."""
+        """Stop counting a request on its decode node."""
         node = request.decode_node
         self.decode_requests[node] -= 1
         self.decode_prompt_tokens[node] -= request.prompt_tokens
 
     def taken_back(self, request: Request) -> None:
-        """A request is to be placed again."""
+        """Stop counting a request that will be placed again."""
         self.prefilled(request)
         self.kv_moved(request)
         if request.rest_tokens:
@@ -169,7 +169,7 @@ class RouterCounters:
         self._gone(request)
 
     def moved(self, request: Request, decode_node: int) -> None:
-        """A request that is not prefilled where it decodes is to decode on `decode_node`."""
+        """Count a request on another decode node; it is not prefilled on its decode node."""
         if request.rest_tokens:
             self._count_rest(request, request.decode_node, -1)
             self._count_rest(request, decode_node, 1)

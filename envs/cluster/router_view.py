@@ -1,4 +1,4 @@
-"""A router's view of the cluster when it must place a request."""
+"""A router's view of the cluster when it places a request."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from envs.cluster.topology import Topology
 
 
 def first_least(nodes: Sequence[int], values: Sequence[float]) -> int:
-    """The node with the least value, the first of equals; three times as fast as `min` with a key on two nodes."""
+    """The first node with the least value; three times as fast as `min` with a key for two nodes."""
     best = nodes[0]
     least = values[best]
     for node in nodes:
@@ -27,11 +27,11 @@ def first_least(nodes: Sequence[int], values: Sequence[float]) -> int:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class RouterView:
-    """The cluster as its router sees it now; what it shows moves on with the cluster.
+    """The cluster as its router sees it; the same object always shows the current state.
 
     Attributes:
         topology: nodes, links and limits; only the loss of a node changes it.
-        counters: the router's own counts, fresh.
+        counters: the router's own counts, always up to date.
         has_prefix_caches: whether nodes have prefix caches; if not, `prefix_hit_tokens` is 0 for all requests.
     """
 
@@ -56,7 +56,7 @@ class RouterView:
 
     @property
     def now_s(self) -> float:
-        """The time, seconds."""
+        """Current time, seconds."""
         return self._timeline.now_s
 
     def report(self, node: int) -> NodeReport:
@@ -64,10 +64,10 @@ class RouterView:
         return self._engines[node].report(self._timeline.now_s - self._report_age_s)
 
     def prefix_hit_tokens(self, request: RequestView | Request, node: int) -> int:
-        """Prompt tokens of a request that a node's prefix cache held at the time of its latest report; 0 without one.
+        """Prompt tokens of a request in a node's prefix cache at the time of its latest report; 0 without a cache.
 
-        What the request would save there: prefill on a prefill node, transfer on a decode node, on which less and more
-        may come to be cached until it gets to it.
+        The request saves their prefill on its prefill node, or their transfer to its decode node. The cache may change
+        before the request uses it.
         """
         if not self._caches:
             return 0
@@ -75,25 +75,25 @@ class RouterView:
         return min(cached, request.prompt_tokens - 1)
 
     def mean_generated_tokens(self, node: int) -> float:
-        """Tokens that the decode steps of a node have given its requests so far, per request that decodes there.
+        """Tokens from the decode steps of a node so far, per request that decodes there.
 
-        Fresh, as the router relays tokens. The first token of a prompt that was prefilled there came out of its prefill
-        and is not counted.
+        The value is up to date, because the router relays tokens. The first token of a prompt that was prefilled there
+        comes from its prefill and is not counted.
         """
         return self._engines[node].mean_generated_tokens()
 
     def uncached_tokens(self, request: RequestView, node: int) -> int:
-        """Prompt tokens of a request that a node would have to compute: those that are no prefix hit there."""
+        """Prompt tokens of a request that a node would have to compute, that is without its prefix hits there."""
         return request.prompt_tokens - self.prefix_hit_tokens(request, node)
 
     def shortest_prefill_queue(self) -> int:
-        """The prefill node with the fewest prompt tokens dispatched and not yet computed; the first of equals."""
+        """The first prefill node with the fewest prompt tokens dispatched and not yet computed."""
         return first_least(self.topology.prefill_nodes, self.counters.queued_prompt_tokens)
 
     def least_loaded_decode_node(self) -> int:
-        """The decode node with the fewest unfinished requests; the first of equals."""
+        """The first decode node with the fewest unfinished requests."""
         return first_least(self.topology.decode_nodes, self.counters.decode_requests)
 
     def default_placement(self) -> Placement:
-        """Where a request goes that nobody else places: shortest prefill queue, least loaded decode node."""
+        """The default placement: shortest prefill queue, least loaded decode node."""
         return Placement(self.shortest_prefill_queue(), self.least_loaded_decode_node())

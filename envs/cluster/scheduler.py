@@ -1,12 +1,13 @@
-"""The contents of an engine's next step: who decodes, who is prefilled and by how much, who may come in.
+"""The scheduler of an engine: it chooses the decodes, prompt chunks and newly admitted requests of the next step.
 
-The order is that of vLLM's V1 scheduler (`Scheduler.schedule` in vllm/v1/core/sched/scheduler.py): running requests
-first, a partly prefilled prompt among them, then waiting requests, first come first served, from what is left of the
-step's token budget; none of them in a step that had to preempt. A request whose KV has arrived is a waiting request.
+The order is that of vLLM's V1 scheduler (`Scheduler.schedule` in vllm/v1/core/sched/scheduler.py): first running
+requests, including partly prefilled prompts; then waiting requests, first come first served, within the rest of the
+step's token budget. A step with a preemption admits no waiting request. A request whose KV has arrived counts as
+waiting.
 
-Under `step_budget="slo"` the scheduler also bounds a step's prompt tokens, so that the step lasts no longer than a
-share of the strictest TBT SLO among its decodes. Then requests whose KV has arrived join ahead of all prompts, and KV
-may be sent for although a step is full of prompt tokens. docs/engine.md describes both in full.
+Under `step_budget="slo"` the scheduler also limits a step's prompt tokens, so that the step lasts at most a share of
+the strictest TBT SLO among its decodes. In that case requests whose KV has arrived join before all prompts, and KV may
+be requested even if a step is full of prompt tokens. docs/engine.md describes both modes in full.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from envs.cluster.span import Span, steps_up_to
 from envs.cluster.step_budget import StepBudget
 from hardware_profiles import StepLaw
 
-PREEMPTED = Phase.PREEMPTED  # a module's global is found faster than an enum's member
+PREEMPTED = Phase.PREEMPTED  # looking up a module's global is faster than looking up an enum's member
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -33,16 +34,16 @@ class Scheduler(NodeQueues):
 
     Attributes:
         step: the prompt chunks of the planned step.
-        prefix_hit_tokens: prompt tokens that came out of the node's prefix cache.
-        preemptions: requests thrown out of the batch so far.
+        prefix_hit_tokens: prompt tokens taken from the node's prefix cache so far.
+        preemptions: number of preemptions so far.
 
     Args:
         node: index of the engine's node.
         config: limits and step budget.
         kv: the node's KV memory.
         batch: the node's decode batch.
-        lifecycle: told of phases.
-        source: asked for KV.
+        lifecycle: is notified of changes of phase.
+        source: sends KV to the node.
     """
 
     __slots__ = (
@@ -77,10 +78,10 @@ class Scheduler(NodeQueues):
         self.step = StepBudget(config)
         self.prefix_hit_tokens = 0
         self.preemptions = 0
-        self._preempted_s = -1.0  # when the scheduler last preempted
+        self._preempted_s = -1.0  # time of the last preemption
 
     def copy_state(self, other: "Scheduler", twins: Mapping[Request, Request]) -> None:
-        """Take over another scheduler's queues and plan, with the requests that `twins` gives for its own."""
+        """Copy another scheduler's queues and plan; `twins` maps its requests to their copies."""
         self.copy_queues(other, twins)
         self.step.copy_state(other.step, twins)
         self.prefix_hit_tokens = other.prefix_hit_tokens
@@ -88,7 +89,7 @@ class Scheduler(NodeQueues):
         self._preempted_s = other._preempted_s
 
     def plan(self, law: StepLaw, span: Span, now_s: float) -> None:
-        """Choose the contents of the steps from `now_s` on and make `span` that run; 0 steps: nothing to do."""
+        """Plan the steps from `now_s` on and store them in `span`; it has 0 steps if there is nothing to do."""
         batch = self.batch
         members = batch.members
         decoding = len(members)
@@ -114,7 +115,7 @@ class Scheduler(NodeQueues):
                 decoding = len(members)
             tokens = decoding
         if not tokens:
-            if preempted:  # nothing runs: the preempted requests may begin again
+            if preempted:  # nothing runs, so the preempted requests may start again
                 self._preempted_s = -1.0
                 self.plan(law, span, now_s)
             else:
@@ -130,7 +131,7 @@ class Scheduler(NodeQueues):
             first_s += base_s + kv_s * kv_tokens
             growth_s = kv_s * decoding
             if kv_tokens + steps * decoding > line_end:
-                steps = int((line_end - kv_tokens) // decoding) + 1  # from there on the law has another slope
+                steps = int((line_end - kv_tokens) // decoding) + 1  # from there on the law has a different slope
             room = kv.capacity_tokens - kv.used_tokens
             if steps * decoding > room:
                 steps = room // decoding
@@ -147,22 +148,24 @@ class Scheduler(NodeQueues):
                 if decoding and step.bounded and n > step.grain_tokens:
                     steps = steps_up_to(step.slo_share * batch.tbt_slo_s, steps, first_s, growth_s) or 1
         if preempted and (ready or self.prompts or self.awaiting):
-            steps = 1  # they may come in after this step
+            steps = 1  # waiting requests may be admitted after this step
         span.begin(now_s, steps, first_s, growth_s)
 
     def _preempt(self, now_s: float) -> None:
-        """Take the request that joined the batch last out of it, free its KV and queue it ahead of all that wait."""
+        """Preempt the request that joined the batch last: free its KV and queue it before all waiting requests."""
         request, kv_tokens = self.batch.take_youngest(now_s)
         self.kv.release(kv_tokens)
         self._lifecycle.preempted(request)
-        self.computed_tokens -= request.target_tokens  # to be done again; no router has sent it, so it is not enqueued
+        self.computed_tokens -= (
+            request.target_tokens
+        )  # computed again, but not in enqueued_tokens, as no router sent it
         request.turn = 0
         self.prompts.appendleft(request)
         self.preemptions += 1
         self._preempted_s = now_s
 
     def _join_ready(self, budget: int) -> int:
-        """Let requests whose KV has arrived into the batch, within a token budget; returns how many."""
+        """Add requests whose KV has arrived to the batch, within a token budget; returns their number."""
         batch = self.batch
         free = self._max_seqs - len(batch.members) - len(self.prefilling)
         if free > budget:
@@ -172,13 +175,14 @@ class Scheduler(NodeQueues):
         while ready and joined < free:
             batch.join(ready.popleft(), fresh=True)
             joined += 1
-        self.kv.release(joined)  # the token that was reserved for each is the step's to take
+        self.kv.release(joined)  # the step itself takes the token that was reserved for each
         return joined
 
     def _begin_only_prompt(self, preempted: bool) -> bool:
-        """Begin a prompt that is all there is to choose from and fits into the step; False: the choice is not as plain.
+        """Start a prompt if it is the only candidate and fits into the step; otherwise return False.
 
-        The general choice gives the same and costs twice as much (-2 % of the bytecodes of a run under `static`).
+        `_choose_chunks` gives the same result at twice the cost (this saves 2 % of the bytecodes of a run with
+        `static`).
         """
         prompts = self.prompts
         if len(prompts) != 1 or self.prefilling or self.awaiting or self.ready or preempted:
@@ -202,9 +206,10 @@ class Scheduler(NodeQueues):
         return True
 
     def _choose_chunks(self, law: StepLaw, preempted: bool) -> int:
-        """Choose the chunks of the next step and make room for newcomers; returns for how many steps the choice holds.
+        """Choose the chunks of the next step and admit requests.
 
-        0: no chunk.
+        Returns:
+            The number of steps for which the choice holds; 0 if there is no chunk.
         """
         step = self.step
         step.begin(law, self.batch)
@@ -224,7 +229,7 @@ class Scheduler(NodeQueues):
         return step.steps_held(self._streams_from)
 
     def _let_in(self, law: StepLaw) -> None:
-        """Admit waiting requests in order: prompts begin and get a chunk, and KV is sent for."""
+        """Admit waiting requests in order: start prompts with a chunk, and reserve room for KV and have it sent."""
         step = self.step
         prompts = self.prompts
         awaiting = self.awaiting
@@ -245,7 +250,7 @@ class Scheduler(NodeQueues):
             elif not awaiting:
                 return
             request = awaiting[0]
-            tokens = request.target_tokens + (request.rest_tokens or 1)  # all of it, or room for the next token
+            tokens = request.target_tokens + (request.rest_tokens or 1)  # the whole split prompt, or one more token
             if not self.kv.take(tokens, decoding):
                 return
             awaiting.popleft()
@@ -254,10 +259,10 @@ class Scheduler(NodeQueues):
             self._source.send(request)
 
     def _begin(self, law: StepLaw, request: Request) -> bool:
-        """Begin a prompt, for which there is KV, if the step has a chunk for it; else give the KV back."""
+        """Start a prompt that has KV reserved if the step has a chunk for it; otherwise free the KV."""
         cached = self._source.cached_tokens(request, self._node) if request.block_hashes else 0
         plan = request.chunk_plan
-        if cached and plan:  # the chunks that the cache covers are dropped: the rest were planned for their context
+        if cached and plan:  # drop the chunks that the cache covers; the others were planned for their contexts
             planned = covered = 0
             while planned < cached and covered < len(plan) - 1:
                 planned += plan[covered]

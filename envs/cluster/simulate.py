@@ -1,4 +1,4 @@
-"""Play a workload under a policy and return what happened."""
+"""Simulate a workload under a policy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,27 +11,27 @@ from numpy.typing import NDArray
 from envs.cluster.cluster import Cluster
 from envs.cluster.config import ClusterConfig
 from envs.cluster.gaps import GapLog
-from envs.cluster.placement import Placement
+from envs.cluster.placement import Placement, checked_placement
 from envs.cluster.play import play
 from envs.cluster.request import Request, RequestRecord, RequestView
 from envs.cluster.router_view import RouterView
-from envs.cluster.watch import Watch
+from envs.cluster.sampler import Watch
 from envs.garbage_collection import rare_garbage_collection
 from envs.workload import Row, Workload
 
 
 class Policy(Protocol):
-    """A rule that places requests; see `policies` for those that come with the project."""
+    """A rule that places requests; the package `policies` has many."""
 
     name: str
 
     def place(self, request: RequestView, view: RouterView) -> Placement | None:
-        """Place one request that has arrived now; None: it is rejected and never enters the cluster."""
+        """Place a request that has arrived now; None rejects it, and it never enters the cluster."""
 
 
 @runtime_checkable
 class ClairvoyantPolicy(Policy, Protocol):
-    """A policy that knows what no router can: a bound on the others, called clairvoyant wherever it is named.
+    """A policy that uses knowledge which no router has: a bound on the others, always marked as clairvoyant.
 
     Attributes:
         clairvoyant: True.
@@ -40,7 +40,7 @@ class ClairvoyantPolicy(Policy, Protocol):
     clairvoyant: bool
 
     def attend(self, cluster: Cluster, requests: list[Row]) -> None:
-        """Know the cluster and all the requests that it is going to get; called before the first of them arrives."""
+        """Receive the cluster and all requests of the run; called before the first request arrives."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ class RunCounters:
 
     Attributes:
         events: events processed by the clock.
-        preemptions: requests thrown out of a decode batch and recomputed.
+        preemptions: requests removed from a decode batch and recomputed.
         displaced: requests placed again because their node was lost.
-        kv_expired: requests whose computed KV found no room on the decode node in time, and which it recomputed.
-        chunk_steps: steps that carried prompt tokens next to at least one decoding request.
-        chunk_steps_over_slo: of them, those that lasted longer than the strictest TBT SLO in the batch.
-        over_slo_decode_alone: of these, those whose decodes alone would have.
-        over_slo_minimum: of the rest, those whose prompt tokens were the minimum (`ClusterConfig.chunk_grain_tokens`).
+        kv_expired: requests whose computed KV got no room on the decode node in time, and which that node recomputed.
+        chunk_steps: steps with prompt tokens and at least one decoding request.
+        chunk_steps_over_slo: chunk steps that lasted longer than the strictest TBT SLO in the batch.
+        over_slo_decode_alone: steps among these that would have lasted too long without their prompt tokens.
+        over_slo_minimum: others among them whose prompt tokens were the minimum (`ClusterConfig.chunk_grain_tokens`).
         kv_bytes_moved: bytes of KV transferred between nodes.
         busy_s: time each node spent in steps, seconds.
-        prefix_hit_tokens: tokens that came out of a prefix cache and were not computed.
+        prefix_hit_tokens: tokens taken from a prefix cache instead of computed.
         tbt_excess: time by which gaps between tokens exceeded their TBT SLO, in units of the SLO, summed.
         misses: requests that had missed an SLO by the run's end, see `Cluster.misses`.
     """
@@ -80,14 +80,15 @@ class RunCounters:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What happened in a run.
+    """The result of a run.
 
     Attributes:
-        records: one per request that arrived, in the workload's order; nan stamps where it did not finish, and nodes of
-            -1 where it was rejected, by the policy or for its length. Empty where they went to `on_record`.
+        records: one per request that arrived, in the workload's order. Stamps of events that did not happen are nan;
+            the nodes are -1 if the request was rejected, by the policy or for its length. The list is empty if
+            `on_record` got the records.
         gaps: the gaps between tokens.
         counters: totals.
-        decision_s: seconds of wall time each decision took, shape (requests,); empty unless asked for.
+        decision_s: wall time of each decision, seconds, shape (requests,); empty unless `time_decisions` is set.
         end_s: simulated time at which the run ended.
     """
 
@@ -109,20 +110,21 @@ def simulate(
     on_record: Callable[[RequestRecord], object] | None = None,
     watch: Watch | None = None,
 ) -> RunResult:
-    """Play a workload through a cluster under a policy.
+    """Simulate a workload on a cluster under a policy.
 
     Args:
-        workload: the requests; the same whatever the policy does.
+        workload: the requests; they do not depend on the policy.
         policy: places each request at its arrival.
         config: the cluster.
-        drain_s: how long after the last arrival the cluster may work on, seconds.
+        drain_s: seconds after the last arrival at which the run ends, unless all requests have finished.
         time_decisions: measure each decision's wall time.
-        on_record: called with each record when its request finishes or is rejected, and at the end with those that did
-            not finish; the result then keeps none. For runs of millions of requests.
-        watch: samples the cluster as it goes; changes nothing.
+        on_record: called with each record when its request finishes or is rejected, and at the end with the records of
+            unfinished requests; the result then has no records. Use it for runs of millions of requests.
+        watch: samples the cluster during the run, without changing it.
 
     Raises:
-        InputError: a placement that does not exist.
+        InputError: the policy returned something other than a `Placement` or None, or a placement that the cluster
+            does not allow.
     """
     records: list[RequestRecord] = []
 
@@ -137,19 +139,21 @@ def simulate(
             request.block_hashes,
         )
         placement = policy.place(asked, view)
-        if placement is None:  # too late to reject what has been taken in
+        if placement is None:  # an accepted request cannot be rejected any more
             return view.default_placement()
-        return placement
+        return checked_placement(placement, name, request.index, nodes)
 
+    name = getattr(policy, "name", type(policy).__name__)
     keep = on_record if on_record is not None else records.append
     cluster = Cluster(config, keep, place_again)
     clock = cluster.clock
+    nodes = cluster.topology.nodes
     advance_to, drain = watch.over(cluster) if watch is not None else (clock.advance_to, clock.drain)
     requests = workload.rows()
     if isinstance(policy, ClairvoyantPolicy):
         policy.attend(cluster, requests)
     decision_s: list[float] = []
-    events = play(cluster, requests, policy.place, advance_to, decision_s if time_decisions else None)
+    events = play(cluster, requests, policy.place, name, advance_to, decision_s if time_decisions else None)
     events += drain(clock.now + drain_s)
     cluster.settle()
     for unfinished in cluster.lifecycle.in_flight.values():

@@ -1,4 +1,4 @@
-"""Steps with prompt tokens that last longer than the TBT SLO of the requests decoding in them, and why."""
+"""Counts of steps with prompt tokens that exceed the TBT SLO of the requests decoding in them, by cause."""
 
 from mypy_extensions import mypyc_attr
 
@@ -9,16 +9,16 @@ from hardware_profiles import StepLaw
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class SloCount:
-    """Counts of an engine.
+    """The counts of one engine.
 
     Attributes:
-        chunk_steps: steps that carried prompt tokens next to at least one decode.
-        over: of them, those that lasted longer than the strictest TBT SLO in the batch.
-        decode_alone: of these, those whose decodes alone would have.
-        minimum: of the rest, those whose prompt tokens were the minimum that a prompt progresses by.
+        chunk_steps: steps with prompt tokens and at least one decode.
+        over: chunk steps that lasted longer than the strictest TBT SLO in the batch.
+        decode_alone: steps in `over` that would have lasted too long without their prompt tokens.
+        minimum: other steps in `over` whose prompt tokens were the minimum by which prompts progress.
 
     Args:
-        minimum_tokens: that minimum; 0 if there is none.
+        minimum_tokens: this minimum; 0 if there is none.
     """
 
     __slots__ = ("_minimum_tokens", "chunk_steps", "decode_alone", "minimum", "over")
@@ -31,14 +31,14 @@ class SloCount:
         self.minimum = 0
 
     def copy_state(self, other: "SloCount") -> None:
-        """Take over another engine's counts."""
+        """Copy another engine's counts."""
         self.chunk_steps = other.chunk_steps
         self.over = other.over
         self.decode_alone = other.decode_alone
         self.minimum = other.minimum
 
     def count(self, law: StepLaw, span: Span, batch: DecodeBatch, chunk_tokens: int) -> None:
-        """Count a span whose last step is longer than the SLO; `batch` is as at its start."""
+        """Count the steps of a span whose last step exceeds the SLO; `batch` is in the state at the span's start."""
         steps = span.steps
         slo_s = batch.tbt_slo_s
         over = steps - steps_up_to(slo_s, steps, span.first_s, span.growth_s)

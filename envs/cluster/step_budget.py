@@ -1,6 +1,6 @@
-"""The prompt chunks of one step, and what is left of the step's budget.
+"""The prompt chunks of one step, and the rest of the step's budget.
 
-`ClusterConfig.step_budget` says what the budget is: tokens alone ("fixed"), or also time within the TBT SLO ("slo").
+`ClusterConfig.step_budget` defines the budget: only tokens ("fixed"), or also time within the TBT SLO ("slo").
 """
 
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ class StepBudget:
     """The chunks chosen for a step so far.
 
     Attributes:
-        bounded: the step's time is bounded too.
+        bounded: whether the step's time is limited, too.
         slo_share: share of the strictest TBT SLO that a bounded step may last.
-        grain_tokens: a chunk that the bound cuts is a multiple of this.
-        chunks: each a prompt and its tokens.
-        chunk_tokens: their sum.
+        grain_tokens: a chunk that the time limit cuts short is a multiple of this many tokens.
+        chunks: pairs of a prompt and its tokens in the step.
+        chunk_tokens: total tokens of the chunks.
         tokens_left: tokens that the step may still take.
-        open: a prompt may still get a chunk.
+        open: whether another prompt may get a chunk.
 
     Args:
         config: limits and step budget.
@@ -58,22 +58,22 @@ class StepBudget:
         self.chunk_tokens = 0
         self.tokens_left = 0
         self.open = True
-        self._limit_s = inf  # time left for the chunks: F of all the step's tokens, and their attention
-        self._step_tokens = 0  # of the decodes and the chunks so far; only counted in a bounded step
-        self._slots = 0  # chunks at most
+        self._limit_s = inf  # time left for the chunks: F of all the step's tokens, and the attention of the chunks
+        self._step_tokens = 0  # tokens of the decodes and the chunks so far; only counted in a bounded step
+        self._slots = 0  # largest number of chunks
 
     def copy_state(self, other: "StepBudget", twins: Mapping[Request, Request]) -> None:
-        """Take over the chunks of another step, with the requests that `twins` gives for its own."""
+        """Copy the chunks of another step; `twins` maps its requests to their copies."""
         self.chunks = [(twins[request], n) for request, n in other.chunks]
         self.chunk_tokens = other.chunk_tokens
 
     def clear(self) -> None:
-        """Drop the chunks: they are computed, or lost."""
+        """Remove the chunks, which are computed or lost."""
         self.chunks = []
         self.chunk_tokens = 0
 
     def begin(self, law: StepLaw, batch: DecodeBatch) -> None:
-        """Begin to choose the chunks of a step next to the decodes of `batch`."""
+        """Start choosing the chunks of a step with the decodes of `batch`."""
         decoding = len(batch.members)
         self.chunks = []
         self.chunk_tokens = 0
@@ -87,19 +87,19 @@ class StepBudget:
             self._limit_s = self.slo_share * batch.tbt_slo_s - law.chunk_const_s - decode_s
 
     def give_whole(self, request: Request) -> None:
-        """Make a prompt's whole target the step's only chunk."""
+        """Make all of a prompt's target tokens the step's only chunk."""
         self.chunk_tokens = tokens = request.target_tokens
         self.chunks = [(request, tokens)]
 
     def give(self, law: StepLaw, request: Request, computed_tokens: int) -> bool:
-        """Give a prompt its chunk of the step, if the step still has one; no prompt follows one that is cut short."""
+        """Add a chunk of a prompt if the step has room; returns whether it does. No chunk follows a shortened one."""
         remaining = request.target_tokens - computed_tokens
         n = remaining if remaining < self.tokens_left else self.tokens_left
         plan = request.chunk_plan
         if plan:
             if plan[0] < n:
                 n = plan[0]
-            self.open = False  # a plan shares its steps with decodes only: it keeps their TBT safe
+            self.open = False  # only decodes share the steps of a plan, which keeps their TBT safe
         elif self._limit_s < inf:
             grain = self.grain_tokens
             most = n
@@ -108,7 +108,7 @@ class StepBudget:
                 if self.chunks:
                     self.open = False
                     return False
-                n = grain if grain < most else most  # a prompt always progresses
+                n = grain if grain < most else most  # prompts always progress
             self._step_tokens += n
             self._limit_s -= law.attention_s(n, computed_tokens)
         self.tokens_left -= n
@@ -119,10 +119,10 @@ class StepBudget:
         return True
 
     def steps_held(self, streams_from: int) -> int:
-        """For how many steps the chosen chunks stay as they are, as far as the prompts tell; 0 without chunks.
+        """Number of steps for which the prompts allow the chosen chunks to stay the same; 0 without chunks.
 
         Args:
-            streams_from: the node, if KV is streamed: each step's end then has some to send; else -1.
+            streams_from: the node, if it streams KV and must send some after each step; otherwise -1.
         """
         chunks = self.chunks
         if len(chunks) != 1:
@@ -141,6 +141,6 @@ class StepBudget:
                 same += 1
             return same
         if self._limit_s < inf and self.tokens_left > 0:
-            # Cut by the bound: the rest at the end may fit whole although a grain more would not.
+            # The time limit cut the chunk: at the end the rest may fit as a whole although one more grain would not.
             steps = max(1, (remaining - self.grain_tokens) // n)
         return steps

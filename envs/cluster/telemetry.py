@@ -1,4 +1,4 @@
-"""What a node tells of itself: a snapshot for every span, and the report that a router reads from them."""
+"""Node reports: a snapshot of the engine for every span, and the report that a router gets from them."""
 
 from bisect import bisect_right
 from math import inf
@@ -11,25 +11,26 @@ Snapshot = tuple[float, int, float, float, int, int, int, int, int, float]
 """An engine at the start of a span: start_s, steps, first_s, growth_s, decode_batch, decode_kv_tokens, chunk_tokens,
 computed_tokens, kv_used_tokens, tbt_slo_s.
 
-Until the next snapshot, step i lasts first_s + i * growth_s, adds decode_batch to the decode KV and computes
-chunk_tokens prompt tokens; after `steps` steps nothing moves. A plain tuple: one is made for every span.
+Until the next snapshot, step i lasts first_s + i * growth_s, adds decode_batch tokens to the decode KV and computes
+chunk_tokens prompt tokens; after `steps` steps nothing changes. It is a plain tuple, because one is made for every
+span.
 """
 
-PRUNE_AT = 32  # snapshots between two prunings of those that are too old to be asked for
+PRUNE_AT = 32  # number of snapshots above which those too old for any report are pruned
 
 
 @mypyc_attr(acyclic=True, free_list_len=1)
 class NodeReport:
-    """A node as it was `report_age_s` ago.
+    """The state of a node `report_age_s` ago.
 
     Attributes:
         decode_batch: requests decoding.
         decode_kv_tokens: their summed context.
-        prefill_tokens_ahead: prompt tokens that a prompt sent now would wait for: those the node had not computed at
-            the time of the report, and those dispatched to it since, which the router knows without a report. Tokens
-            that the router knew to be cached there when it sent them are none of them.
-        kv_used_tokens: KV held or reserved when the node's scheduler last ran, and what its decodes have added since.
-        tbt_slo_s: strictest TBT SLO among the decoding requests, inf if there are none.
+        prefill_tokens_ahead: prompt tokens that a prompt sent now would wait for: those that the node had not computed
+            at the time of the report, and those dispatched to it since, which the router knows without a report. They
+            do not include tokens that the router knew to be cached there when it sent them.
+        kv_used_tokens: KV held or reserved when the node's scheduler last ran, plus the tokens of its decodes since.
+        tbt_slo_s: strictest TBT SLO among the decoding requests; inf if there are none.
     """
 
     __slots__ = ("decode_batch", "decode_kv_tokens", "kv_used_tokens", "prefill_tokens_ahead", "tbt_slo_s")
@@ -50,13 +51,13 @@ class NodeReport:
 
 
 class Telemetry:
-    """The latest snapshots of an engine.
+    """The recent snapshots of an engine.
 
     Attributes:
-        snapshots: in order of time; the engine appends to them.
+        snapshots: the snapshots in order of time; the engine appends to them.
 
     Args:
-        history_s: how far back a report may look, seconds.
+        history_s: age of the oldest report that may be requested, seconds.
     """
 
     __slots__ = ("_history_s", "snapshots")
@@ -66,21 +67,21 @@ class Telemetry:
         self.snapshots: list[Snapshot] = [(0.0, 0, 0.0, 0.0, 0, 0, 0, 0, 0, inf)]
 
     def idle(self, now_s: float, computed_tokens: int, kv_used_tokens: int) -> None:
-        """The engine has nothing to do from `now_s` on."""
+        """Record that the engine is idle from `now_s` on."""
         snapshots = self.snapshots
         if snapshots[-1][0] >= now_s:
-            snapshots.pop()  # planned again for the same instant
+            snapshots.pop()  # this instant was planned before
         snapshots.append((now_s, 0, 0.0, 0.0, 0, 0, 0, computed_tokens, kv_used_tokens, inf))
 
     def prune(self, now_s: float) -> None:
-        """Drop the snapshots that no report can ask for any more."""
+        """Drop the snapshots that no report needs any more."""
         snapshots = self.snapshots
         known = bisect_right(snapshots, (now_s - self._history_s, inf))  # not later than the oldest report
         if known > 1:
             del snapshots[: known - 1]
 
     def _before(self, time_s: float) -> Snapshot:
-        """The snapshot that holds at `time_s`, which may lie `history_s` back."""
+        """The snapshot that is valid at `time_s`, which is at most `history_s` ago."""
         snapshots = self.snapshots
         i = len(snapshots) - 1
         while i and snapshots[i][0] > time_s:
@@ -88,11 +89,11 @@ class Telemetry:
         return snapshots[i]
 
     def mean_generated_tokens(self, at_s: float, prompt_tokens: int) -> float:
-        """Tokens that decode steps have given the requests decoding at `at_s`, per request; 0 without any.
+        """Tokens from decode steps per request that decodes at `at_s`; 0 if there is none.
 
         Args:
             at_s: the time, not before the latest snapshot.
-            prompt_tokens: tokens of their prompts, and of what they gave before they joined the batch.
+            prompt_tokens: tokens of their prompts, and of their outputs before they joined the batch.
         """
         start_s, steps, first_s, growth_s, batch, kv_tokens, _, _, _, _ = self.snapshots[-1]
         if not batch:
@@ -105,7 +106,7 @@ class Telemetry:
         """The node's report as of `at_s`.
 
         Args:
-            at_s: time of the report, which may lie `history_s` back.
+            at_s: time of the report, at most `history_s` ago.
             enqueued_tokens: prompt tokens sent to the node by now.
         """
         snapshot = self.snapshots[-1]

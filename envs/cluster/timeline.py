@@ -1,6 +1,6 @@
-"""Simulated time and the calls that are due: what every event goes through, in a class that can be compiled.
+"""Simulated time and the event queue, in a class that can be compiled.
 
-`envs.cluster.clock.Clock` is the same as a SimPy environment, which cannot be.
+`envs.cluster.clock.Clock` wraps it as a SimPy environment, which cannot be compiled.
 """
 
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from envs.cluster.call import Call
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Timeline:
-    """The time, and SimPy's queue of events.
+    """Simulated time and SimPy's event queue.
 
     Attributes:
         now_s: simulated time, seconds.
         queue: heap of SimPy's entries: time, priority, number, event.
 
     Args:
-        process_next: processes the next event of the queue if it is no `Call`.
+        process_next: processes the next event of the queue if it is not a `Call`.
     """
 
     __slots__ = ("_number", "_process_next", "now_s", "queue")
@@ -34,29 +34,29 @@ class Timeline:
         self._process_next = process_next
 
     def next_number(self) -> int:
-        """The next event's number; of equal times the lesser comes first."""
+        """The next event's number; of events at the same time, lower numbers come first."""
         self._number = number = self._number + 1
         return number
 
     def call_at(self, time_s: float, call: Call) -> None:
-        """Have `call` call its function at `time_s` (seconds; not before now)."""
+        """Schedule `call` at `time_s` (seconds; not before now)."""
         self._number = number = self._number + 1
         heappush(self.queue, (time_s, NORMAL, number, call))
 
     def call_unless_cancelled(self, time_s: float, call: Call) -> int:
-        """The same; returns a number for `cancel`."""
+        """Schedule `call` at `time_s`; returns a number for `cancel`."""
         self.call_at(time_s, call)
         return self._number
 
     def cancel(self, number: int) -> None:
-        """Take a pending call out of the queue; costs what is pending."""
+        """Remove a pending call from the queue, in time linear in the length of the queue."""
         self.queue[:] = [entry for entry in self.queue if entry[2] != number]
         heapify(self.queue)
 
     def advance_to(self, time_s: float) -> int:
-        """Process every event before `time_s`, then stand at `time_s`; returns how many there were.
+        """Process every event before `time_s` and set the time to `time_s`; returns the number of events.
 
-        Events AT `time_s` stay queued: what happens at a decision's own instant is not seen by it.
+        Events AT `time_s` stay queued: a decision does not see events at its time.
         """
         queue = self.queue
         events = 0
@@ -74,8 +74,8 @@ class Timeline:
         return events
 
     def copy_state(self, other: "Timeline", copied: Callable[[Any], Any]) -> None:
-        """Take over another timeline's time and pending events; `copied` gives the one here for each."""
+        """Copy another timeline's time and pending events; `copied` returns the copy of an event."""
         self.now_s = other.now_s
-        # A heap stays one, entry by entry.
+        # Copying entry by entry preserves the heap.
         self.queue[:] = [(time_s, priority, number, copied(event)) for time_s, priority, number, event in other.queue]
         self._number = other._number

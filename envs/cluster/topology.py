@@ -1,4 +1,4 @@
-"""What a router knows of a cluster beforehand: nodes, links, laws and limits."""
+"""The static knowledge of a router about a cluster: nodes, links, step laws and limits."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,25 +10,25 @@ _TYPICAL_BATCH, _TYPICAL_CONTEXT_TOKENS = 32, 1024
 
 
 class Topology:
-    """What a router knows of the cluster beforehand; every view carries it. Only the loss of a node changes it.
+    """The static knowledge of a router, part of every view. Only the loss of a node changes it.
 
     Attributes:
         prefill_nodes: indices of the prefill nodes that are not lost.
         decode_nodes: indices of the decode nodes that are not lost.
-        live_nodes: both.
-        lost: indices of the nodes that are.
-        first_decode_node: lower indices are prefill nodes.
+        live_nodes: indices of all nodes that are not lost.
+        lost: indices of the lost nodes.
+        first_decode_node: index of the first decode node; nodes with lower indices are prefill nodes.
         hosts: host of each node.
         nics: NIC of each node.
         laws: step law of each node.
-        kv_capacity_tokens: KV that sequences may hold, per node.
+        kv_capacity_tokens: KV that requests may hold, per node.
         prefix_cache_tokens: KV that the prefix cache may hold, per node.
         kv_bytes_per_token: bytes of KV per token.
-        token_budget: tokens of an engine's step.
+        token_budget: tokens per step of an engine.
         step_budget, slo_share, chunk_grain_tokens: see `ClusterConfig`.
-        max_seqs: requests that run on an engine.
-        typical_decode_step_s: a decode step of 32 requests with 1,024 tokens of context each, the mean over the nodes,
-            seconds; a yardstick for TBT SLOs.
+        max_seqs: largest number of requests that run on an engine.
+        typical_decode_step_s: duration of a decode step of 32 requests with 1,024 tokens of context each, mean over the
+            nodes, seconds; a reference for TBT SLOs.
     """
 
     def __init__(self, config: ClusterConfig) -> None:
@@ -72,7 +72,7 @@ class Topology:
         return len(self.hosts)
 
     def lose(self, node: int) -> None:
-        """Take a node out of the lists of nodes."""
+        """Remove a node from the lists of nodes."""
         self.lost |= {node}
         self.prefill_nodes = tuple([other for other in self.prefill_nodes if other != node])
         self.decode_nodes = tuple([other for other in self.decode_nodes if other != node])
@@ -83,7 +83,7 @@ class Topology:
         return node in self.lost
 
     def copy(self) -> "Topology":
-        """A copy that loses nodes independently."""
+        """An independent copy."""
         twin = Topology(self._config)
         twin.lost = self.lost
         twin.prefill_nodes = self.prefill_nodes
@@ -96,41 +96,40 @@ class Topology:
         return self._intra_node if self.hosts[source] == self.hosts[target] else self._inter_node
 
     def kv_bytes(self, tokens: int) -> int:
-        """Bytes that move when the KV of `tokens` tokens is transferred, in whole blocks."""
+        """Bytes in a transfer of the KV of `tokens` tokens, rounded up to whole blocks."""
         block = self._block_tokens
         return -(-tokens // block) * block * self.kv_bytes_per_token
 
     def whole_blocks(self, tokens: int) -> int:
-        """How many of `tokens` first tokens fill whole blocks."""
+        """`tokens` rounded down to whole blocks."""
         return tokens - tokens % self._block_tokens
 
     def transfer_s(self, source: int, target: int, tokens: int) -> float:
-        """Seconds that the transfer of `tokens` tokens of KV takes alone on the link between two nodes."""
+        """Seconds of a transfer of `tokens` tokens of KV between two nodes, alone on their link."""
         near = self.hosts[source] == self.hosts[target]
         return self.intra_node_transfer_s(tokens) if near else self.inter_node_transfer_s(tokens)
 
     def intra_node_transfer_s(self, tokens: int) -> float:
-        """The same between two nodes of one host."""
+        """The same for two nodes of one host."""
         return self._intra_node.latency_s + self.kv_bytes(tokens) / self._intra_node.bandwidth_bytes_per_s
 
     def inter_node_transfer_s(self, tokens: int) -> float:
-        """The same between nodes of two hosts."""
+        """The same for nodes of two hosts."""
         return self._inter_node.latency_s + self.kv_bytes(tokens) / self._inter_node.bandwidth_bytes_per_s
 
 
 def _laws(config: ClusterConfig, profiles: Sequence[Profile]) -> tuple[StepLaw, ...]:
-    """The step law of each node; nodes that are alike share their tables."""
+    """The step law of each node; equal nodes share their tables."""
     step_s = config.host_overhead_s
     seq_s = config.host_overhead_per_seq_s
     speeds = config.node_speeds or (1.0,) * len(profiles)
     return tuple([_law(one.law, speed, step_s, seq_s) for one, speed in zip(profiles, speeds, strict=True)])
 
 
-@lru_cache(
-    16
-)  # so do clusters that are alike: a law is megabytes, and 32 environments need it in the processor's cache
+# Equal clusters share them, too: a law takes megabytes, and 32 environments should not evict it from the CPU's cache.
+@lru_cache(16)
 def _law(law: StepLaw, speed: float, step_s: float, seq_s: float) -> StepLaw:
-    """A profile's law on a node of another speed, with the host's overhead."""
+    """A profile's law for a node with this speed and host overhead."""
     if speed != 1.0:
         law = law.scaled(1.0 / speed)
     return law.with_overhead(step_s=step_s, seq_s=seq_s) if step_s or seq_s else law

@@ -1,11 +1,11 @@
-"""Laws that every variant of the placement environment keeps, for anyone who changes or subclasses it.
+"""Laws that every variant of the placement environment must satisfy, for anyone who changes or subclasses it.
 
     from tests.envs.conformance import check_all
 
     check_all(lambda: gymnasium.make("envs:PrefillPlacement-v1", cluster="1P3D", horizon_requests=40))
 
-Each law is a function of `make`, which gives a new environment each time, and of a seed; it raises AssertionError
-where the law is broken. Episodes are played to their end, so give `make` a short horizon.
+Each law is a function of `make`, which returns a new environment each time, and of a seed; it raises AssertionError if
+the law is broken. Episodes are played to their end, so `make` should use a short horizon.
 """
 
 import json
@@ -38,7 +38,7 @@ PARTS = {"request", "global", "choices", "action_mask"}
 
 
 class Step(NamedTuple):
-    """What one step of an environment gave, and what was done to get it; `action` is None for a reset."""
+    """The action and the results of one step of an environment; `action` is None for a reset."""
 
     action: int | None
     observation: Observation
@@ -48,7 +48,7 @@ class Step(NamedTuple):
     info: dict[str, Any]
 
     def as_bytes(self) -> bytes:
-        """Everything in it."""
+        """All its fields as bytes."""
         arrays = b"".join(key.encode() + self.observation[key].tobytes() for key in sorted(self.observation))
         return arrays + repr((self.action, self.reward, self.terminated, self.truncated, self.info)).encode()
 
@@ -57,19 +57,19 @@ Rule = Callable[[Observation], int]
 
 
 def at_random(seed: int) -> Rule:
-    """A rule that draws a feasible choice."""
+    """A rule that chooses a feasible row at random."""
     rng = np.random.default_rng(seed)
     return lambda observation: int(rng.choice(np.flatnonzero(observation["action_mask"])))
 
 
 def anything(seed: int) -> Rule:
-    """A rule that draws any row, masked ones included."""
+    """A rule that chooses any row at random, including masked ones."""
     rng = np.random.default_rng(seed)
     return lambda observation: int(rng.integers(len(observation["action_mask"])))
 
 
 def steps(env: Env, seed: int | None, rule: Rule) -> Iterator[Step]:
-    """An episode as it is played; its reset comes first. With `strict_actions` a feasible row replaces a masked one."""
+    """Yield the steps of an episode, its reset first. With `strict_actions` a feasible row replaces a masked one."""
     strict = inner(env).process.strict
     observation, info = env.reset(seed=seed)
     yield Step(None, observation, 0.0, False, False, info)
@@ -83,7 +83,7 @@ def steps(env: Env, seed: int | None, rule: Rule) -> Iterator[Step]:
 
 
 def play(env: Env, seed: int | None, rule: Rule) -> bytes:
-    """An episode, in bytes."""
+    """An episode as bytes."""
     return b"".join(step.as_bytes() for step in steps(env, seed, rule))
 
 
@@ -96,7 +96,7 @@ def inner(env: Env) -> Any:
 
 
 def gymnasiums_checker_passes(make: Make, seed: int = 0) -> None:  # noqa: ARG001
-    """Gymnasium's own checker has nothing to object to; it draws any action, which `strict_actions` does not allow."""
+    """Gymnasium's checker passes; it chooses any action, which `strict_actions` does not allow."""
     env = inner(make())
     if env.process.strict:
         return
@@ -106,7 +106,7 @@ def gymnasiums_checker_passes(make: Make, seed: int = 0) -> None:  # noqa: ARG00
 
 
 def stable_baselines3s_checker_passes(make: Make, seed: int = 0) -> None:  # noqa: ARG001
-    """Stable-baselines3's objects only that a table is neither a vector nor an image; it draws any action, too."""
+    """Stable-baselines3's checker only warns that a table is no vector and no image; it chooses any action, too."""
     env = inner(make())
     if env.process.strict:
         return
@@ -120,7 +120,7 @@ def stable_baselines3s_checker_passes(make: Make, seed: int = 0) -> None:  # noq
 
 
 def observations_are_in_their_space(make: Make, seed: int = 0) -> None:
-    """At every step, whatever is played; float32, and int8 for the mask."""
+    """Every observation of every episode is in the space; parts are float32, the mask is int8."""
     env = make()
     for step in steps(env, seed, anything(seed)):
         assert set(step.observation) == PARTS
@@ -131,7 +131,7 @@ def observations_are_in_their_space(make: Make, seed: int = 0) -> None:
 
 
 def observations_are_fresh_arrays(make: Make, seed: int = 0) -> None:
-    """No step shares memory with another one, and spoiling what was returned changes nothing."""
+    """No two steps share memory, and overwriting a returned observation changes nothing."""
     spoiled: list[Observation] = []
     found = []
     for step in steps(make(), seed, at_random(seed)):
@@ -139,7 +139,7 @@ def observations_are_fresh_arrays(make: Make, seed: int = 0) -> None:
             for key, array in step.observation.items():
                 assert not np.shares_memory(array, earlier[key]), key
         found.append(step.as_bytes())
-        if spoiled:  # the one before: `at_random` has read it
+        if spoiled:  # the previous step, which `at_random` has already read
             for array in spoiled[-1].values():
                 array[...] = 0
         step.info.clear()
@@ -156,7 +156,7 @@ def some_choice_is_feasible(make: Make, seed: int = 0) -> None:
 
 
 def rows_beyond_the_choices_are_masked_zeros(make: Make, seed: int = 0) -> None:
-    """Rows are the choices, then zeros; each choice's row says something."""
+    """Rows are the choices, then zeros; no choice's row is all zeros."""
     env = make()
     for step in steps(env, seed, anything(seed)):
         count = len(inner(env).placements())
@@ -178,7 +178,7 @@ def placements_are_distinct_and_live(make: Make, seed: int = 0) -> None:
 
 
 def action_masks_are_the_observations(make: Make, seed: int = 0) -> None:
-    """`action_masks()` is what sb3-contrib reads: the observation's mask, as bool, a fresh array."""
+    """`action_masks()`, which sb3-contrib calls, is the observation's mask as a new bool array."""
     env = make()
     for step in steps(env, seed, anything(seed)):
         mask = inner(env).action_masks()
@@ -192,7 +192,7 @@ def action_masks_are_the_observations(make: Make, seed: int = 0) -> None:
 
 
 def masked_actions_fall_back(make: Make, seed: int = 0) -> None:
-    """A masked action is flagged and placed by the shortest queues; a feasible one is placed as its row says."""
+    """A masked action is flagged and placed by the shortest queues; a feasible one gets its row's placement."""
     env = make()
     if inner(env).process.strict:
         return
@@ -212,7 +212,7 @@ def masked_actions_fall_back(make: Make, seed: int = 0) -> None:
 
 
 def strict_actions_raise_and_leave_no_trace(make: Make, seed: int = 0) -> None:
-    """With `strict_actions` a masked action raises ValueError, and the episode continues as if untouched."""
+    """With `strict_actions` a masked action raises ValueError and does not affect the episode."""
     env, twin = make(), make()
     for one in (env, twin):
         inner(one).process.strict = True
@@ -232,7 +232,7 @@ def _refuses(call: Callable[[], object]) -> None:
 
 
 def actions_outside_the_space_are_refused(make: Make, seed: int = 0) -> None:
-    """An index that is no row raises ValueError; so does asking for masks before the first reset."""
+    """An index that is not a row raises ValueError; so does a call for masks before the first reset."""
     env = inner(make())
     _refuses(env.action_masks)
     env.reset(seed=seed)
@@ -244,11 +244,11 @@ def actions_outside_the_space_are_refused(make: Make, seed: int = 0) -> None:
 
 
 def a_seed_is_an_episode(make: Make, seed: int = 0) -> None:
-    """The same seed and actions give the same bytes, whatever was played before; another seed gives others."""
+    """The same seed and actions give the same bytes, whatever happened before; another seed gives others."""
     env = make()
     first = play(env, seed, anything(seed))
     play(env, None, at_random(1))
-    for _ in islice(steps(env, seed + 5, anything(2)), 4):  # an episode that is broken off
+    for _ in islice(steps(env, seed + 5, anything(2)), 4):  # an unfinished episode
         pass
     assert play(env, seed, anything(seed)) == first
     assert play(make(), seed, anything(seed)) == first
@@ -264,7 +264,7 @@ def unseeded_episodes_differ_and_are_reproducible(make: Make, seed: int = 0) -> 
 
 
 def requests_do_not_depend_on_the_actions(make: Make, seed: int = 0) -> None:
-    """Episodes of one seed have the same arrivals and prompts, whatever is played."""
+    """Episodes of one seed have the same arrivals and prompts, whatever the actions."""
 
     def seen(rule: Rule) -> list[tuple[float, bytes]]:
         return [(step.info["dt_s"], step.observation["request"][:3].tobytes()) for step in steps(make(), seed, rule)]
@@ -273,7 +273,7 @@ def requests_do_not_depend_on_the_actions(make: Make, seed: int = 0) -> None:
 
 
 def pickling_keeps_an_episode(make: Make, seed: int = 0) -> None:
-    """An environment pickles before its first reset and in the middle of an episode, and continues alike."""
+    """An environment can be pickled before its first reset and in an episode, and its copy continues identically."""
     env = make()
     fresh = pickle.loads(pickle.dumps(env))
     assert play(fresh, seed, at_random(seed)) == play(env, seed, at_random(seed))
@@ -289,7 +289,7 @@ def pickling_keeps_an_episode(make: Make, seed: int = 0) -> None:
 
 
 def a_spec_survives_json(make: Make, seed: int = 0) -> None:
-    """An environment made from its spec's JSON plays the same episodes; there is none for arguments that JSON lacks."""
+    """An environment made from its spec's JSON has the same episodes; specs with non-JSON arguments are skipped."""
     env = make()
     if env.spec is None:
         return
@@ -305,7 +305,7 @@ def a_spec_survives_json(make: Make, seed: int = 0) -> None:
 
 
 def rewards_are_what_the_parts_of_the_cost_add_up_to(make: Make, seed: int = 0) -> None:
-    """Every reward is finite, not above 0, and minus the weighted parts in `info`."""
+    """Every reward is finite, at most 0, and the negative weighted sum of the parts in `info`."""
     env = make()
     for step in steps(env, seed, anything(seed)):
         assert set(step.info) - {"episode_summary"} == INFO_KEYS
@@ -319,7 +319,7 @@ def rewards_are_what_the_parts_of_the_cost_add_up_to(make: Make, seed: int = 0) 
 
 
 def rewards_telescope(make: Make, seed: int = 0) -> None:
-    """An episode's rewards sum to minus what its cluster's objective has grown by, `dt_s` to the time passed."""
+    """An episode's rewards sum to the negative growth of its cluster's objective, and `dt_s` to the time passed."""
     env = make()
     running = steps(env, seed, anything(seed))
     next(running)
@@ -335,7 +335,7 @@ def rewards_telescope(make: Make, seed: int = 0) -> None:
 
 
 def the_last_step_is_truncated_and_sums_up(make: Make, seed: int = 0) -> None:
-    """Only the last step is truncated and none is terminated; it alone has the summary, which is the records'."""
+    """Only the last step is truncated and has the summary, which fits the records; no step is terminated."""
     env = make()
     played = list(steps(env, seed, at_random(seed)))
     assert not any(step.terminated for step in played)
@@ -365,7 +365,7 @@ def the_last_step_is_truncated_and_sums_up(make: Make, seed: int = 0) -> None:
 
 
 def records_are_causal_and_of_this_episode(make: Make, seed: int = 0) -> None:
-    """In order of completion, once per request that the agent placed; no time comes before its cause."""
+    """Records are in order of completion, one per placed request; no event is before its cause."""
     env = make()
     for episode_seed in (seed, seed + 1):
         for _ in steps(env, episode_seed, anything(seed)):
@@ -402,7 +402,7 @@ def records_are_causal_and_of_this_episode(make: Make, seed: int = 0) -> None:
 
 
 class OtherOutputs:
-    """A source of episodes that changes the output lengths of the requests that the agent places, and nothing else."""
+    """A source of episodes that changes only the output lengths of the requests that the agent places."""
 
     def __init__(self, source: Any, change: Callable[[int], int]) -> None:
         self.source = source
@@ -419,10 +419,10 @@ class OtherOutputs:
 
 
 def the_future_does_not_leak(make: Make, seed: int = 0) -> None:
-    """Workloads that differ in output lengths alone look the same until the first such request has ended.
+    """Workloads that differ only in output lengths look the same until the first such request has ended.
 
-    From then on the router knows its length: it relays the tokens. It also knows when it has to reject a request,
-    because no node can hold its tokens.
+    From then on the router knows its length, because it relays the tokens. It also knows when it must reject a request
+    that no node can hold.
     """
     changes: list[Callable[[int], int]] = [lambda _: 200, lambda output: 230 + 2 * output]
     seen: list[list[bytes]] = []
@@ -434,7 +434,7 @@ def the_future_does_not_leak(make: Make, seed: int = 0) -> None:
         inner(env).process.source = OtherOutputs(inner(env).process.source, change)
         played = list(steps(env, seed, at_random(seed)))
         seen.append([step._replace(reward=0.0, info={}).as_bytes() for step in played])
-        rewards.append([step.reward for step in played])  # sums whose rounding depends on how far a step is known
+        rewards.append([step.reward for step in played])  # rounding of the sums depends on the known part of a step
         episode: Episode = inner(env).process.episode
         arrivals_s = [row[0] for row in episode.requests[episode.first : episode.last + 1]]
         for record in inner(env).records:
@@ -471,6 +471,6 @@ LAWS: tuple[Law, ...] = (
 
 
 def check_all(make: Make, seed: int = 0) -> None:
-    """Check every law on the environments that `make` gives."""
+    """Check every law on the environments that `make` returns."""
     for law in LAWS:
         law(make, seed)

@@ -44,7 +44,7 @@ def total(steps: list[Step]) -> float:
 
 @contextmanager
 def submitted() -> Iterator[tuple[list[Request], list[Placement]]]:
-    """The requests that environments place meanwhile, and how."""
+    """Record the requests that environments place within the block, and their placements."""
     requests: list[Request] = []
     placements: list[Placement] = []
     step = PrefillPlacementEnv.step
@@ -95,7 +95,7 @@ def always_deflect(observation: Observation) -> int:
 
 
 def anywhere(observation: Observation) -> int:
-    """A feasible row that has nothing to do with what would be good."""
+    """A feasible row chosen without regard to its features."""
     feasible = np.flatnonzero(observation["action_mask"])
     return int(feasible[int(1e6 * observation["request"][0]) % len(feasible)])
 

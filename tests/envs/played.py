@@ -1,4 +1,4 @@
-"""A cluster played event by event under a policy, with the laws of every instant checked after each event."""
+"""A cluster simulated event by event under a policy, with invariants checked after each event."""
 
 from copy import deepcopy
 from math import inf
@@ -13,16 +13,16 @@ BEFORE_COMPUTED = (Phase.QUEUED, Phase.PREFILLING)
 MOVING = (Phase.WAITING_FOR_KV, Phase.TRANSFERRING)
 
 
-if is_compiled():  # compiled code reads an attribute where it lies: phases are watched in plain Python only
+if is_compiled():  # compiled code reads attributes directly, so phases can be watched in plain Python only
     WatchedRequest = Request
 else:
 
     class WatchedRequest(Request):
-        """A request whose every change of phase must be an allowed one."""
+        """A request that asserts that every change of phase is allowed."""
 
         @property
         def phase(self) -> Phase:
-            """Where it is in its life."""
+            """The phase of the request."""
             return self.watched_phase
 
         @phase.setter
@@ -37,8 +37,8 @@ class Played:
 
     Attributes:
         cluster: the cluster.
-        records: of the requests finished so far, in order of completion.
-        placements: the latest of each request.
+        records: records of the requests finished so far, in order of completion.
+        placements: the latest placement of each request.
     """
 
     def __init__(self, scenario: Scenario, policy: Policy, *, places_again: bool = True) -> None:
@@ -52,7 +52,7 @@ class Played:
         self.cluster = Cluster(scenario.config, self.records.append, self.place_again if places_again else None)
 
     def copy(self) -> "Played":
-        """Plays on from here apart from this one; its records begin empty."""
+        """An independent copy that continues from here with empty records."""
         twin = object.__new__(Played)
         twin.__dict__ |= {name: value for name, value in self.__dict__.items() if name != "cluster"}
         twin.policy = deepcopy(self.policy)
@@ -78,7 +78,7 @@ class Played:
         return self
 
     def place_again(self, request: Request) -> Placement:
-        """Place a request that has lost its node."""
+        """Place a request whose node was lost."""
         return self._place(request)
 
     def _place(self, request: Request) -> Placement:
@@ -105,7 +105,7 @@ class Played:
             self.check()
 
     def note_placed_again(self) -> None:
-        """Requests that are queued anew were sent by the router, whatever they had been through."""
+        """Requests that are placed again count as sent by the router, whatever their history."""
         for request in self.cluster.lifecycle.in_flight.values():
             if request.counted_as_queued:
                 self.preemptions_when_placed[request.index] = request.preemptions
@@ -113,7 +113,7 @@ class Played:
     # ---- laws of an instant -----------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """KV within bounds, the router's counters as counted anew, nobody on a lost node."""
+        """Check that KV is within bounds, counters equal a recount, and no request is on a lost node."""
         cluster = self.cluster
         topology = cluster.topology
         for node, engine in enumerate(cluster.engines):
@@ -131,7 +131,7 @@ class Played:
             assert getattr(counters, name) == counted, name
 
     def recount(self) -> dict[str, list[int]]:
-        """The router's counters from the phases of the requests in flight."""
+        """Recount the router's counters from the phases of the requests in flight."""
         names = (
             *("queued_prompts", "queued_prompt_tokens", "deflected_requests"),
             *("decode_requests", "decode_prompt_tokens"),
@@ -148,7 +148,7 @@ class Played:
             node, decode_node = request.prefill_node, request.decode_node
             counts["decode_requests"][decode_node] += 1
             counts["decode_prompt_tokens"][decode_node] += request.prompt_tokens
-            # What an engine computes again, no router has sent.
+            # A router has not sent prompts that an engine computes again.
             again = request.preemptions > self.preemptions_when_placed.get(request.index, 0)
             if request.phase in BEFORE_COMPUTED and request.at_node == node and not again:
                 tokens = request.target_tokens - request.known_hit_tokens
@@ -164,7 +164,7 @@ class Played:
     # ---- laws of the end --------------------------------------------------------------------------------------------
 
     def assert_drained(self) -> None:
-        """Everybody has left, and nothing of anybody is left."""
+        """Check that all requests have left and that no KV or count remains."""
         cluster = self.cluster
         assert not cluster.lifecycle.in_flight
         assert sorted(record.request for record in self.records) == list(range(len(self.rows)))
@@ -175,7 +175,7 @@ class Played:
             assert not any(getattr(cluster.view().counters, name)), name
 
     def end(self) -> dict[str, Any]:
-        """What a run comes to, for comparing two."""
+        """The totals of a run, for comparisons."""
         lifecycle, engines = self.cluster.lifecycle, self.cluster.engines
         return {
             "displaced": lifecycle.displaced,

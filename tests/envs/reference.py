@@ -1,8 +1,8 @@
-"""The cluster again, one step per event and as plainly as can be: the coalescing engine is compared with it.
+"""A reference simulator of the cluster with one event per step, as simple as possible, to test the coalescing engine.
 
-Every decode step is an event, every context a sum over requests, every link share worked out anew for all transfers.
-Nothing is shared with `envs.cluster` but the workload, the placements, the step law, and what `ClusterConfig` and
-`Topology` say of laws and capacities.
+Every decode step is an event, every context is a sum over requests, and every link share is recomputed for all
+transfers. It shares only the workload, the placements, the step law, and the laws and capacities of `ClusterConfig` and
+`Topology` with `envs.cluster`.
 """
 
 from collections import Counter
@@ -16,14 +16,14 @@ from tests.envs.reference_network import Links
 
 
 class Reference:
-    """Plays a workload with given placements; afterwards `jobs` and `counts` hold what happened.
+    """Simulates a workload with given placements; `jobs` and `counts` have the results.
 
     Args:
         workload: the requests.
-        placements: of each request at its arrival.
+        placements: placement of each request at its arrival.
         config: the cluster.
-        place_again: places a displaced request, and one that arrives for a node that is lost; gets the request's number
-            and the nodes lost so far.
+        place_again: places displaced requests and requests that arrive for a lost node; its arguments are the request's
+            number and the nodes lost so far.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Reference:
         return min(*times, self.links.next_end_s(self.now))
 
     def play(self, at_s: float) -> None:
-        """Everything that happens at the next instant, in order; then the steps that begin."""
+        """Process all events of the next instant in order, and then start steps."""
         arrived = self.links.advance(self.now, at_s)
         self.now = at_s
         while self.disturbances and self.disturbances[0].at_s == at_s:
@@ -78,7 +78,7 @@ class Reference:
             if node.end_s == at_s:
                 node.end_step()
         for job in arrived:
-            if job.reserved:  # else its node was lost at this very instant
+            if job.reserved:  # otherwise its node was lost at this instant
                 self.part_arrived(job)
         while self.to_come and self.to_come[0].arrival_s == at_s:
             job = self.to_come.pop(0)
@@ -107,7 +107,7 @@ class Reference:
     # ---- KV on its way ----------------------------------------------------------------------------------------------
 
     def tell_decode_node(self, job: Job) -> None:
-        """More of a prompt's KV, or all of it, is computed."""
+        """Handle newly computed KV of a prompt."""
         if not job.asked:
             job.asked = True
             self.nodes[job.decode_node].waiting.append((job, True))
@@ -123,7 +123,7 @@ class Reference:
         self.send(job)
 
     def send(self, job: Job) -> None:
-        """Send what is computed and not sent yet, unless a part is on its way."""
+        """Send KV that is computed and not sent yet, unless a part is on its way."""
         block = self.config.kv_block_tokens
         computed = job.computed if job.computed == job.target else job.computed // block * block
         if computed > job.sent and not self.links.sends(job):
@@ -153,7 +153,7 @@ class Reference:
             node.ready.append(job)
 
     def forget(self, job: Job) -> None:
-        """Its decode node is to know nothing of its KV any more."""
+        """Remove all KV of a job from its decode node."""
         node = self.nodes[job.decode_node]
         if (job, True) in node.waiting:
             node.waiting.remove((job, True))
@@ -208,7 +208,7 @@ class Reference:
             self.place(job, self.place_again(job.number, set(self.lost)))
 
     def move(self, job: Job, asked: bool) -> None:
-        """Let a request whose decode node is lost decode elsewhere: on a decode node if one is left, else on any."""
+        """Choose another decode node for a request: a decode node if one is left, otherwise any node."""
         live = [node for node in self.nodes if not node.lost and node.index != job.prefill_node]
         live = [node for node in live if node.capacity > job.prompt + job.output]
         others = [node.index for node in live if node.index >= self.first_decode_node] or [node.index for node in live]

@@ -1,4 +1,4 @@
-"""One engine of the reference simulator: its queue, its KV and the scheduler that plans one step at a time."""
+"""An engine of the reference simulator: its queue, its KV and a scheduler that plans one step at a time."""
 
 from dataclasses import dataclass, field
 from math import inf, isnan, nan
@@ -11,7 +11,7 @@ from hardware_profiles import StepLaw
 
 @dataclass(eq=False)
 class Job:
-    """A request, and all that has happened to it."""
+    """A request and its history."""
 
     number: int
     arrival_s: float
@@ -21,16 +21,16 @@ class Job:
     hashes: tuple[int, ...]
     prefill_node: int = -1
     decode_node: int = -1
-    at: int = -1  # the node whose loss displaces it; -1 before it arrives and after it has finished
-    target: int = 0  # tokens whose KV is to be computed where it is prefilled
-    rest: int = 0  # of a split prompt, the tokens that its decode node computes once the first part has arrived
+    at: int = -1  # node whose loss displaces it; -1 before arrival and after the end
+    target: int = 0  # tokens to compute on the prefill node
+    rest: int = 0  # tokens of a split prompt that its decode node computes once the first part has arrived
     plan: tuple[int, ...] = ()
     rest_plan: tuple[int, ...] = ()
     computed: int = 0
-    context: int = 0  # in the batch
-    asked: bool = False  # its decode node for KV, and that has not all arrived yet
-    reserved: int = 0  # tokens of KV on its decode node, until all has arrived
-    sent: int = 0  # of `target`, what the decode node has or is being sent
+    context: int = 0  # in the decode batch
+    asked: bool = False  # asks its decode node for KV that has not arrived completely
+    reserved: int = 0  # tokens of KV reserved on its decode node until all has arrived
+    sent: int = 0  # tokens of `target` that are on the decode node or on their way
     hold_end_s: float = inf
     preempted: bool = False  # waits to be computed again
     preemptions: int = 0
@@ -40,7 +40,7 @@ class Job:
     tokens_s: list[float] = field(default_factory=list)
 
     def computed_blocks(self) -> tuple[int, ...]:
-        """Blocks for a prefix cache; of a split prompt's first part the whole ones."""
+        """Blocks for a prefix cache; for a split prompt's first part, only whole blocks."""
         return self.hashes[: self.target // HASH_BLOCK_TOKENS] if self.rest else self.hashes
 
 
@@ -48,14 +48,16 @@ class Job:
 class Node:
     """An engine: its requests, its KV, and the step in progress or being planned."""
 
-    cluster: Any  # the `Reference` it belongs to: time and counters
+    cluster: Any  # the `Reference`, which has the time and the counters
     config: ClusterConfig
     index: int
     law: StepLaw
     capacity: int
     cache_blocks: int
     lost: bool = False
-    waiting: list[tuple[Job, bool]] = field(default_factory=list)  # (request, whether it asks for KV or is a prompt)
+    waiting: list[tuple[Job, bool]] = field(
+        default_factory=list
+    )  # (request, whether it asks for KV; otherwise it is a prompt)
     prefilling: list[Job] = field(default_factory=list)
     ready: list[Job] = field(default_factory=list)
     batch: list[Job] = field(default_factory=list)
@@ -63,10 +65,10 @@ class Node:
     used: int = 0
     chunks: list[tuple[Job, int]] = field(default_factory=list)
     budget: int = 0
-    closed: bool = False  # no further prompt gets a chunk in this step
+    closed: bool = False  # no other prompt gets a chunk in this step
     end_s: float = inf  # of the step in progress
     step_s: float = 0.0
-    counts: list[str] = field(default_factory=list)  # counters that the step adds one to
+    counts: list[str] = field(default_factory=list)  # counters that the step increments
     busy_s: float = 0.0
 
     @property
@@ -173,7 +175,7 @@ class Node:
             self.closed = True
 
     def admit(self) -> None:
-        """Reserve KV for the waiting requests, in order, as far as there is room."""
+        """Reserve KV for the waiting requests in order while there is room."""
         for job, asks in list(self.waiting):
             full = len(self.batch) + len(self.prefilling) >= self.config.max_seqs
             if full or (not self.slo and self.budget == 0):

@@ -1,4 +1,4 @@
-"""The links of the reference simulator: every transfer's rate is worked out anew whenever one is asked for."""
+"""The links of the reference simulator; every rate is recomputed whenever it is needed."""
 
 from dataclasses import dataclass
 from math import inf
@@ -13,7 +13,7 @@ DONE_BYTES = 1e-3
 
 @dataclass(eq=False)
 class Transfer:
-    """Bytes on their way; `what` is whatever the caller sends."""
+    """A transfer in progress; `what` is the caller's object."""
 
     what: object
     ends: tuple[End, End]
@@ -22,7 +22,7 @@ class Transfer:
 
 
 class Links:
-    """All NICs and NVLinks of a cluster; both ends of a link are shared equally by the transfers that use them."""
+    """All NICs and NVLinks of a cluster; transfers at an end share it equally."""
 
     def __init__(self, config: ClusterConfig, topology: Topology) -> None:
         self.hosts = topology.hosts
@@ -33,7 +33,7 @@ class Links:
         self.factors: dict[End, float] = {}
 
     def start(self, what: object, source: int, target: int, size_bytes: float) -> None:
-        """Send bytes from one node to another; the latency counts as the bytes that the link could carry in it."""
+        """Send bytes from one node to another; the latency counts as the bytes that fit into that time."""
         if self.hosts[source] == self.hosts[target]:
             link, kind, numbers = self.intra_node, "nvlink", (source, target)
         else:
@@ -51,13 +51,13 @@ class Links:
         self.transfers = [transfer for transfer in self.transfers if transfer.what is not what]
 
     def degrade(self, node: int, factor: float) -> None:
-        """Let both ends of a node's NIC and NVLink carry `factor` times their bandwidth."""
+        """Set both ends of a node's NIC and NVLink to `factor` times their bandwidth."""
         for way in ("send", "receive"):
             self.factors["nic", self.nics[node], way] = factor
             self.factors["nvlink", node, way] = factor
 
     def rate(self, transfer: Transfer) -> float:
-        """Bytes per second of one transfer now."""
+        """Current bytes per second of a transfer."""
         shares = []
         for end in transfer.ends:
             sharing = sum(end in other.ends for other in self.transfers)
@@ -65,11 +65,11 @@ class Links:
         return transfer.bandwidth * min(shares)
 
     def next_end_s(self, now_s: float) -> float:
-        """When the next transfer ends, if nothing starts or stops before; inf without transfers."""
+        """Time at which the next transfer ends if none starts or stops before; inf without transfers."""
         return min((now_s + max(t.left_bytes, 0.0) / self.rate(t) for t in self.transfers), default=inf)
 
     def advance(self, now_s: float, until_s: float) -> list[object]:
-        """Move all transfers on to `until_s`; returns what has arrived, in order of start."""
+        """Advance all transfers to `until_s`; returns the arrived ones in order of start."""
         rates = [self.rate(transfer) for transfer in self.transfers]
         arrived = []
         for transfer, rate in zip(self.transfers, rates, strict=True):

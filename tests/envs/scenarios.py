@@ -1,6 +1,6 @@
-"""Random clusters, workloads and placements over every option at once, and a policy that places as a scenario says.
+"""Random clusters, workloads and placements with random values of all options, and a policy that follows a scenario.
 
-Times and lengths are irregular, because two events at the same instant have no order: a decision is not to hang on one.
+Times and lengths are irregular so that no two events are at the same instant, where their order would be arbitrary.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ LONGEST_PROMPT = 4_000
 LONGEST_OUTPUT = 300
 LEAST_KV_TOKENS = LONGEST_PROMPT + LONGEST_OUTPUT + 64
 
-# D is flat up to a mean context of 1,024 tokens and rises from there on.
+# D is flat up to a mean context of 1,024 tokens and rises above.
 _LINES = [
     ((base_s, 2e-8, 1024.0 * batch), (base_s - 1024 * batch * 7e-8, 9e-8, inf))
     for batch in range(1, 513)
@@ -39,8 +39,8 @@ class Scenario:
     Attributes:
         workload: the requests.
         config: the cluster.
-        placements: of each request at its arrival, where no node it names is lost.
-        seed: of all that is placed again.
+        placements: placement of each request at its arrival, if its nodes are not lost.
+        seed: seed of later placements.
     """
 
     workload: Workload
@@ -59,10 +59,10 @@ class Scenario:
         return f"<Scenario {self.seed}: {len(self.workload)} requests, KV {kv_tokens}, {', '.join(options)}>"
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
-        printer.text(repr(self))  # hypothesis would print every field of a dataclass, step laws included
+        printer.text(repr(self))  # hypothesis would print every field of a dataclass, including step laws
 
     def place_again(self, number: int, lost: set[int]) -> Placement:
-        """Where a request goes when nodes are lost; the same whenever the same ones are."""
+        """Placement of a request when nodes are lost; it depends only on the request and these nodes."""
         rng = np.random.default_rng([self.seed, number, *sorted(lost)])
         live = [node for node in range(_nodes(self.config.shape)) if node not in lost]
         prompt = int(self.workload.prompt_tokens[number])
@@ -70,7 +70,7 @@ class Scenario:
 
 
 class Scripted:
-    """A policy that places as a scenario says."""
+    """A policy that uses the placements of a scenario."""
 
     name = "scripted"
 
@@ -79,7 +79,7 @@ class Scripted:
         self.placed: set[int] = set()
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
-        """Place a request, or one that has been displaced."""
+        """Place a request, or place a displaced one again."""
         placement = self.scenario.placements[request.number]
         lost = {node for node in range(view.topology.nodes) if view.topology.is_lost(node)}
         if request.number in self.placed or lost & set(placement[:2]):
@@ -101,7 +101,7 @@ def _placement(
     *,
     plans: bool,
 ) -> Placement:
-    """Any two of the nodes, whatever their roles."""
+    """A random pair of nodes, whatever their roles."""
     plan = PLANS[rng.integers(len(PLANS))] if plans else ()
     prefill = int(rng.choice(nodes))
     others = [node for node in nodes if node != prefill]
@@ -116,11 +116,11 @@ def _placement(
 def _workload(
     rng: np.random.Generator, requests: int, gap_s: float, slos: str, outputs: tuple[int, ...], hashes: bool
 ) -> Workload:
-    # Every prompt has a number of blocks to itself, for blocks of up to 64 tokens; short ones are more frequent.
+    # Every prompt has a different number of blocks for block sizes up to 64 tokens; short prompts are more frequent.
     blocks = np.arange(1, LONGEST_PROMPT // 64)
     weight = blocks**-1.2
     prompts = 64 * rng.choice(blocks, requests, replace=False, p=weight / weight.sum()) - rng.integers(0, 64, requests)
-    # A decode step takes 0.009 s and more.
+    # A decode step takes at least 0.009 s.
     classes = {"tight": (0.007, 0.0121), "mixed": (0.011, 0.017, 0.03, 0.06, 0.5), "loose": (0.1, 0.4)}[slos]
     speakers = rng.integers(0, 4, requests)
     hashes_of = [
@@ -139,7 +139,7 @@ def _workload(
 
 def _disturbances(rng: np.random.Generator, shape: str, span_s: float, kinds: Sequence[str]) -> tuple[Disturbance, ...]:
     prefill, nodes = int(shape[0]), _nodes(shape)
-    # A loss leaves one node of each kind.
+    # A loss leaves one node of each role.
     may_go = [int(rng.integers(0, prefill))] if prefill > 1 else []
     may_go += [int(rng.integers(prefill, nodes))] if nodes - prefill > 1 else []
     made = []
@@ -155,7 +155,7 @@ def _disturbances(rng: np.random.Generator, shape: str, span_s: float, kinds: Se
 
 @st.composite
 def scenarios(draw: st.DrawFn, most_requests: int = 40, plenty_of_kv: bool = False) -> Scenario:
-    """Any scenario.
+    """Draw a scenario.
 
     Args:
         draw: given by hypothesis.

@@ -1,4 +1,4 @@
-"""Prompts that begin alike, and runs that are watched event by event."""
+"""Prompts with shared prefixes, and runs that are checked after every event."""
 
 from dataclasses import replace
 from math import inf
@@ -11,7 +11,7 @@ from envs.workload import HASH_BLOCK_TOKENS, Workload
 
 
 class Given:
-    """Places as told, in order."""
+    """Uses given placements in order."""
 
     name = "given"
 
@@ -27,10 +27,10 @@ def blocks_of(prompt_tokens: int) -> int:
 
 
 def conversations(seed: int, requests: int = 60, gap_s: float = 0.05, longest: int = 6_000) -> Workload:
-    """Prompts of a few conversations, each a prefix of the next one of its own, some cut short and resumed."""
+    """Prompts of a few conversations; each is a prefix of the next one, and some are cut short and continued."""
     rng = np.random.default_rng(seed)
     prompt_tokens = rng.integers(1, longest, requests)
-    prompt_tokens[rng.random(requests) < 0.2] = longest - 1  # the very same prompt
+    prompt_tokens[rng.random(requests) < 0.2] = longest - 1  # exactly the same prompt
     speakers = rng.integers(0, 5, requests)
     hashes = [
         tuple(1000 * int(speaker) + i for i in range(blocks_of(int(tokens))))
@@ -46,7 +46,7 @@ def conversations(seed: int, requests: int = 60, gap_s: float = 0.05, longest: i
 
 
 def rows(workload: Workload) -> list[tuple]:
-    """The arguments of each request's `Request` after its number."""
+    """The arguments of `Request` after the number, for each request."""
     columns = (
         workload.arrival_s,
         workload.prompt_tokens,
@@ -59,13 +59,13 @@ def rows(workload: Workload) -> list[tuple]:
 
 
 class Watched:
-    """A cluster under a rule whose bounds are checked after every event."""
+    """A cluster under a policy, whose bounds are checked after every event."""
 
     def __init__(self, config: ClusterConfig, rule: str) -> None:
         self.records: list[RequestRecord] = []
         self.cluster = Cluster(config, self.records.append)
         self.policy = policies.make(rule, seed=7)
-        self.split_tokens: dict[int, int] = {}  # of each request; 0 where its prompt is whole
+        self.split_tokens: dict[int, int] = {}  # split tokens of each request; 0 if the prompt is not split
 
     def copy(self) -> "Watched":
         twin = Watched.__new__(Watched)
@@ -118,7 +118,7 @@ class Watched:
 
 
 def assert_sound(workload: Workload, records: list[RequestRecord]) -> None:
-    """Everyone is served once, whole, and in order."""
+    """Check that every request is served once, completely, and in order."""
     assert [r.request for r in records] == list(range(len(workload)))
     assert [r.prompt_tokens for r in records] == workload.prompt_tokens.tolist()
     assert [r.output_tokens for r in records] == workload.output_tokens.tolist()

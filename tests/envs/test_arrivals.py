@@ -1,4 +1,4 @@
-"""Laws of the arrival processes: rates, burstiness, and what their names promise."""
+"""Laws of the arrival processes: rates, burstiness, and the properties in their names."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def cv(arrival_s: np.ndarray) -> float:
     return float(gaps_s.std() / gaps_s.mean())
 
 
-def test_fixed_rate_is_a_comb() -> None:
+def test_fixed_rate_arrivals_are_evenly_spaced() -> None:
     assert times_s(FixedRate(4.0), 8).tolist() == [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
 
 
@@ -39,7 +39,7 @@ def test_gamma_gaps_have_cv_of_one_over_root_shape(shape: float) -> None:
         OnOff(on_s=2.0, off_log_mean=1.0, off_log_sd=0.7, burst_rps=9.0, burst_log_sd=0.5, gap_shape=0.36),
     ],
 )
-def test_counts_average_the_mean_rate_from_the_first_second_on(process: ArrivalProcess) -> None:
+def test_counts_average_the_mean_rate_from_the_first_second(process: ArrivalProcess) -> None:
     horizon_s, runs = 3.0, 3000
     counts = np.array([(times_s(process, 400, seed) < horizon_s).sum() for seed in range(runs)])
     assert counts.max() < 400
@@ -56,12 +56,12 @@ def test_mmpp_with_equal_rates_is_poisson() -> None:
     ("rates_rps", "sojourns_s"),
     [((0.0, 0.0), (1.0, 1.0)), ((-1.0, 2.0), (1.0, 1.0)), ((1.0, 2.0), (1.0, 0.0)), ((1.0, 2.0), (1.0,)), ((), ())],
 )
-def test_an_mmpp_that_never_arrives_is_refused(rates_rps: tuple[float, ...], sojourns_s: tuple[float, ...]) -> None:
+def test_an_mmpp_without_arrivals_is_an_error(rates_rps: tuple[float, ...], sojourns_s: tuple[float, ...]) -> None:
     with pytest.raises(InputError, match="Mmpp"):
         Mmpp(rates_rps, sojourns_s)
 
 
-def test_interrupted_poisson_has_its_closed_form_cv() -> None:
+def test_interrupted_poisson_has_the_closed_form_cv() -> None:
     # Gaps of an interrupted Poisson process: CV^2 = 1 + 2 r a / (a + b)^2 for rate r, and a, b the rates of leaving ON
     # and OFF (Kuczura 1973).
     rate, on_s, off_s = 3.0, 8.0, 16.0
@@ -70,10 +70,10 @@ def test_interrupted_poisson_has_its_closed_form_cv() -> None:
     assert cv(times_s(Mmpp((rate, 0.0), (on_s, off_s)), 400_000)) == pytest.approx(expected, rel=0.05)
 
 
-def test_silences_and_bursts_of_on_off_have_their_means() -> None:
+def test_silences_and_bursts_of_on_off_have_the_given_means() -> None:
     process = OnOff(on_s=20.0, off_log_mean=3.0, off_log_sd=0.5, burst_rps=200.0, burst_log_sd=0.1, gap_shape=1.0)
     gaps_s = np.diff(times_s(process, 400_000))
-    silences_s = gaps_s[gaps_s > 1.0]  # at 200/s no gap inside a burst comes near
+    silences_s = gaps_s[gaps_s > 1.0]  # at 200/s, gaps within a burst are much shorter
     assert silences_s.mean() == pytest.approx(np.exp(3.0 + 0.5**2 / 2), rel=0.15)
     assert np.median(silences_s) == pytest.approx(np.exp(3.0), rel=0.15)
 
@@ -89,12 +89,12 @@ def test_a_pareto_tail_has_its_index() -> None:
     tail = ParetoTail(1000, 1.5, 1e6)
     tokens = Lengths((LogNormal(6.9, 1.0),), tail=tail).draw(400_000, stream(0, 2))
     over = tokens[tokens > tail.start]
-    # Hill's estimator; truncation at a thousand times the start takes little from it.
+    # Hill's estimator; truncation at a thousand times the start has little effect.
     assert 1 / np.log(over / tail.start).mean() == pytest.approx(tail.alpha, rel=0.03)
     assert tokens.max() <= tail.end
 
 
-def test_a_stream_is_what_spawn_gives() -> None:
+def test_a_stream_equals_that_of_spawn() -> None:
     spawned = np.random.SeedSequence(7).spawn(4)
     for key in range(4):
         assert stream(7, key).random() == np.random.default_rng(spawned[key]).random()

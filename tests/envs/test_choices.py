@@ -1,4 +1,4 @@
-"""The choices for a request: which there are, which may be chosen, and what is predicted of each."""
+"""The choices for a request: their placements, feasibility and predictions."""
 
 from math import inf
 
@@ -26,7 +26,7 @@ BUDGETS: list[StepBudget] = ["slo", "fixed"]
 
 @st.composite
 def any_views(draw: st.DrawFn, shapes: list[str] | None = None) -> HandMade:
-    """A view of any small cluster under either step budget, on which nodes may be lost."""
+    """A random view of a small cluster under either step budget; nodes may be lost."""
     view = draw(mixed_views(draw(st.sampled_from(shapes or SHAPES)), draw(st.sampled_from(BUDGETS))))
     for node in draw(st.lists(st.integers(0, view.topology.nodes - 1), max_size=2, unique=True)):
         kind = view.topology.prefill_nodes if node < view.topology.first_decode_node else view.topology.decode_nodes
@@ -36,14 +36,14 @@ def any_views(draw: st.DrawFn, shapes: list[str] | None = None) -> HandMade:
 
 
 def as_a_source(node: int, request: RequestView, view: HandMade) -> PrefillOutlook:
-    """A node as the place of a request's prefill."""
+    """The outlook of a node as a request's prefill node."""
     report = view.report(node)
     steps = NodeSteps(view.topology, node, report)
     return PrefillOutlook(node, request, view, report, steps, view.prefix_hit_tokens(request, node))
 
 
 def packed(one: PrefillOutlook | DecodeOutlook) -> bytes:
-    """What an observation has of a node."""
+    """The values of a node in an observation."""
     values = BytesWriter()
     if isinstance(one, PrefillOutlook):
         write_prefill(values, one)
@@ -61,7 +61,7 @@ def pairs_of(choices: Choices) -> list[tuple[int, int]]:
 
 @settings(max_examples=60)
 @given(view=any_views(), request=requests)
-def test_pairs_are_every_ordered_pair_of_the_present_nodes(view: HandMade, request: RequestView) -> None:
+def test_pairs_are_all_ordered_pairs_of_live_nodes(view: HandMade, request: RequestView) -> None:
     nodes = [*view.topology.prefill_nodes, *view.topology.decode_nodes]
     choices = Choices.of(request, view, "pairs")
     assert pairs_of(choices) == [(prefill, decode) for prefill in nodes for decode in nodes]
@@ -69,7 +69,7 @@ def test_pairs_are_every_ordered_pair_of_the_present_nodes(view: HandMade, reque
 
 @settings(max_examples=60)
 @given(view=any_views(), request=requests)
-def test_deflection_is_each_prefill_node_and_each_decode_node_alone(view: HandMade, request: RequestView) -> None:
+def test_deflection_has_one_row_per_prefill_and_decode_node(view: HandMade, request: RequestView) -> None:
     topology, least = view.topology, view.least_loaded_decode_node()
     choices = Choices.of(request, view, "deflection")
     kept = [(node, least) for node in topology.prefill_nodes]
@@ -78,7 +78,7 @@ def test_deflection_is_each_prefill_node_and_each_decode_node_alone(view: HandMa
 
 @settings(max_examples=60)
 @given(view=any_views([*SHAPES, *LARGE]), request=requests)
-def test_deflections_rows_are_rows_of_pairs_too(view: HandMade, request: RequestView) -> None:
+def test_rows_of_deflection_are_rows_of_pairs(view: HandMade, request: RequestView) -> None:
     pairs, deflection = (Choices.of(request, view, one) for one in ("pairs", "deflection"))
     for row in range(len(deflection)):
         other = row_of(pairs, *deflection.placement(row)[:2])
@@ -90,7 +90,7 @@ def test_deflections_rows_are_rows_of_pairs_too(view: HandMade, request: Request
 
 @settings(max_examples=60)
 @given(view=any_views(LARGE), request=requests)
-def test_beyond_the_shortlist_each_role_offers_its_best_four_nodes(view: HandMade, request: RequestView) -> None:
+def test_larger_roles_offer_their_best_four_nodes(view: HandMade, request: RequestView) -> None:
     counters, topology = view.counters, view.topology
 
     def to_prefill(node: int) -> tuple[int, int, int]:
@@ -123,7 +123,7 @@ def test_no_placement_is_listed_twice_or_on_a_lost_node(view: HandMade, request:
 
 
 @pytest.mark.parametrize("choice_set", CHOICE_SETS)
-def test_a_larger_cluster_has_no_more_rows_and_no_more_predictions(choice_set: str) -> None:
+def test_a_larger_cluster_has_no_more_rows_or_predictions(choice_set: str) -> None:
     counted = set()
     for nodes in (2 * SHORTLIST, 16, 40):
         view = HandMade(f"{nodes}P{nodes}D")
@@ -145,8 +145,8 @@ def test_a_shortlisted_node_may_always_decode_what_it_prefills() -> None:
         assert (prefill, prefill) in pairs
 
 
-def test_an_unknown_choice_set_is_named() -> None:
-    with pytest.raises(InputError, match="choices 'all' is none of pairs, deflection"):
+def test_the_error_names_an_unknown_choice_set() -> None:
+    with pytest.raises(InputError, match="choices 'all' is not one of pairs, deflection"):
         check_choice_set("all")
 
 
@@ -155,7 +155,7 @@ def test_an_unknown_choice_set_is_named() -> None:
 
 @settings(max_examples=80)
 @given(view=any_views([*SHAPES, "8P8D"]), request=requests, choice_set=st.sampled_from(CHOICE_SETS))
-def test_a_row_is_feasible_if_it_breaks_no_promise(view: HandMade, request: RequestView, choice_set: str) -> None:
+def test_a_row_is_feasible_if_it_keeps_the_tbt_limit(view: HandMade, request: RequestView, choice_set: str) -> None:
     choices = Choices.of(request, view, choice_set)  # type: ignore[arg-type]
     first_decode = view.topology.first_decode_node
     expected, keeping = [], []
@@ -169,8 +169,8 @@ def test_a_row_is_feasible_if_it_breaks_no_promise(view: HandMade, request: Requ
     assert choices.ttft_s[choices.soonest()] == min(choices.ttft_s[row] for row in choices.feasible_rows())
 
 
-def test_a_prefill_is_infeasible_only_for_the_residents_sake() -> None:
-    newcomer = asks(1000, tbt_slo_s=0.01)  # no step is as short
+def test_a_prefill_is_infeasible_only_if_requests_decode_there() -> None:
+    newcomer = asks(1000, tbt_slo_s=0.01)  # every step is longer
     at_work = HandMade("1P2D", IDLE, decoding(4, 2000, tbt_slo_s=0.1), decoding(4, 2000, tbt_slo_s=0.01))
     choices = Choices.of(newcomer, at_work, "pairs")
     assert {
@@ -204,7 +204,7 @@ def test_a_prefill_takes_its_queue_and_its_chunks(view: HandMade, request: Reque
             assert (one.execution_s, one.steps, one.chunk_plan) == (local.total_s, local.steps, local.chunks)
             assert one.slack_s == (local.slack_s if local.slack_s < inf else request.tbt_slo_s)
             assert bool(one.chunk_plan) == (topology.step_budget == "fixed")
-        else:  # nobody decodes there: whole steps of prompt tokens
+        else:  # no request decodes there: steps are full of prompt tokens
             ends = range(cached, request.prompt_tokens, budget)
             chunks = [(min(budget, request.prompt_tokens - done), done) for done in ends]
             queued = max(1, counters.queued_prompts[node])
@@ -218,7 +218,7 @@ def test_a_prefill_takes_its_queue_and_its_chunks(view: HandMade, request: Reque
 
 @settings(max_examples=80)
 @given(view=any_views(), request=requests)
-def test_a_decode_step_has_the_newcomer_and_the_prompts_ahead(view: HandMade, request: RequestView) -> None:
+def test_a_decode_step_includes_the_request_and_prompts_ahead(view: HandMade, request: RequestView) -> None:
     counters, topology = view.counters, view.topology
     for one in Choices.of(request, view, "pairs").decode:
         node, report = one.node, view.report(one.node)
@@ -245,7 +245,7 @@ def test_a_decode_step_has_the_newcomer_and_the_prompts_ahead(view: HandMade, re
 @given(
     view=any_views(["2P2D", "1P3D"]), request=requests, host=st.integers(0, 2), choice_set=st.sampled_from(CHOICE_SETS)
 )
-def test_the_ttft_is_prefill_transfer_join_and_first_step(
+def test_ttft_is_the_sum_of_prefill_transfer_join_and_first_step(
     view: HandMade, request: RequestView, host: int, choice_set: str
 ) -> None:
     topology = view.topology
@@ -267,14 +267,14 @@ def test_the_ttft_is_prefill_transfer_join_and_first_step(
 
 
 @given(view=any_views(), request=requests)
-def test_without_prefixes_nothing_is_cached(view: HandMade, request: RequestView) -> None:
+def test_without_shared_prefixes_no_token_is_cached(view: HandMade, request: RequestView) -> None:
     unaware = Choices.of(request, view, "pairs", prefix=False)
     view.hits = [0] * view.topology.nodes
     assert unaware.ttft_s == Choices.of(request, view, "pairs").ttft_s
     assert not any(one.cached_tokens for one in (*unaware.prefill, *unaware.decode))
 
 
-def test_an_outlook_depends_on_its_own_node_alone() -> None:
+def test_an_outlook_depends_only_on_its_node() -> None:
     view = HandMade("2P2D", IDLE, decoding(3, 900), decoding(8, 4000), IDLE)
     before = Choices.of(asks(900), view, "pairs")
     view.reports[1] = decoding(60, 90_000, 0.02)
@@ -286,7 +286,7 @@ def test_an_outlook_depends_on_its_own_node_alone() -> None:
 
 
 class To:
-    """Places every request by one row and keeps what was predicted of it."""
+    """Places every request by one row and records its predictions."""
 
     name = "to"
 
@@ -306,7 +306,7 @@ class To:
 @pytest.mark.parametrize("decode", range(4))
 @settings(max_examples=8)
 @given(prompt=st.integers(1, 20_000))
-def test_on_an_idle_cluster_the_predicted_ttft_comes_true(
+def test_on_an_idle_cluster_the_predicted_ttft_is_exact(
     step_budget: StepBudget, prefill: int, decode: int, prompt: int
 ) -> None:
     workload = Workload.of([1.0], [prompt], [3], label="one")
@@ -321,7 +321,7 @@ def test_on_an_idle_cluster_the_predicted_ttft_comes_true(
 
 
 def full(requests: int, prompt_tokens: int = 100, finished: float = 50.0) -> HandMade:
-    """A view whose decode node, 1, has so many requests; 50 others of 40 output tokens have finished."""
+    """A view whose decode node, node 1, has `requests` requests; 50 others with 40 output tokens have finished."""
     view = HandMade("1P1D", IDLE, decoding(min(requests, 256), 256 * prompt_tokens))
     view.counters.decode_requests[1] = requests
     view.counters.decode_prompt_tokens[1] = requests * prompt_tokens
@@ -330,7 +330,7 @@ def full(requests: int, prompt_tokens: int = 100, finished: float = 50.0) -> Han
     return view
 
 
-def test_a_node_with_a_slot_and_kv_left_makes_nobody_wait() -> None:
+def test_a_node_with_a_slot_and_kv_left_causes_no_wait() -> None:
     wait_s, slots, left = room_s(full(255), 1, 100, 0.02, 0.0)
     assert (wait_s, slots) == (0.0, 0)
     assert left == pytest.approx(1.0 - 256 * 100 / 400_000)
@@ -344,16 +344,16 @@ def test_a_full_nodes_wait_grows_with_its_requests(requests: int, more: int, pro
     assert slots == 255 - requests
     assert fewer == slots - more
     assert longer_s > wait_s > 0.0
-    # The requests that are too many each wait for one of the others to finish.
+    # Each request beyond the limit waits for another one to finish.
     running = min(256.0, 400_000 / prompt_tokens)
     assert wait_s == pytest.approx((requests + 1 - running) * 40 * step_s / running, rel=0.01)
 
 
-def test_without_a_finished_request_no_wait_is_predicted() -> None:
+def test_without_finished_requests_no_wait_is_predicted() -> None:
     assert room_s(full(300, finished=0.0), 1, 100, 0.02, 0.0)[0] == 0.0
 
 
-def test_a_wait_for_room_runs_while_the_prompt_is_computed() -> None:
+def test_a_wait_for_room_overlaps_with_the_prefill() -> None:
     idle, crowded = full(10), full(300)
     before = Choices.of(asks(500), idle, "pairs")
     after = Choices.of(asks(500), crowded, "pairs")

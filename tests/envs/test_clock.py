@@ -1,4 +1,4 @@
-"""Simulated time: exact, in order, and with what it needs to be copied."""
+"""Simulated time: exact, ordered, and copyable."""
 
 from math import inf
 
@@ -13,7 +13,7 @@ times = st.floats(0, 1e6)
 
 
 class Log:
-    """Where calls leave what time they came at."""
+    """Records the times at which its methods are called."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -24,7 +24,7 @@ class Log:
 
 
 @given(times_s=st.lists(times))
-def test_calls_come_in_order_at_exactly_their_times_and_equal_ones_as_they_were_made(times_s: list[float]) -> None:
+def test_calls_are_in_order_of_time_and_then_of_creation(times_s: list[float]) -> None:
     clock = Clock()
     log = Log(clock)
     for number, time_s in enumerate(times_s):
@@ -34,7 +34,7 @@ def test_calls_come_in_order_at_exactly_their_times_and_equal_ones_as_they_were_
 
 
 @given(start_s=times, gap_s=st.floats(0, 10))
-def test_a_time_is_kept_to_the_last_bit_wherever_it_is_asked_from(start_s: float, gap_s: float) -> None:
+def test_times_are_exact_to_the_last_bit(start_s: float, gap_s: float) -> None:
     clock = Clock()
     log = Log(clock)
     target_s = start_s + gap_s
@@ -43,7 +43,7 @@ def test_a_time_is_kept_to_the_last_bit_wherever_it_is_asked_from(start_s: float
     assert log.calls == [(target_s, "there")]
 
 
-def test_what_comes_first_comes_before_the_others_of_its_instant_and_carries_its_value() -> None:
+def test_call_first_at_is_before_other_calls_and_passes_its_value() -> None:
     clock = Clock()
     log = Log(clock)
     clock.call_at(1.0, Call(log.note("planned before")))
@@ -54,7 +54,7 @@ def test_what_comes_first_comes_before_the_others_of_its_instant_and_carries_its
 
 
 @given(times_s=st.lists(times), stop_s=times)
-def test_advancing_stops_short_of_what_happens_at_that_very_time(times_s: list[float], stop_s: float) -> None:
+def test_advancing_stops_before_events_at_that_time(times_s: list[float], stop_s: float) -> None:
     clock = Clock()
     log = Log(clock)
     for time_s in [*times_s, stop_s]:
@@ -66,7 +66,7 @@ def test_advancing_stops_short_of_what_happens_at_that_very_time(times_s: list[f
 
 
 @given(times_s=st.lists(times, min_size=1), stop_s=times)
-def test_draining_takes_in_its_last_instant_and_stands_where_it_stopped(times_s: list[float], stop_s: float) -> None:
+def test_draining_includes_its_last_instant_and_stops_there(times_s: list[float], stop_s: float) -> None:
     clock = Clock()
     log = Log(clock)
     for time_s in times_s:
@@ -76,7 +76,7 @@ def test_draining_takes_in_its_last_instant_and_stands_where_it_stopped(times_s:
     assert clock.now == (stop_s if len(done) < len(times_s) else max(done))
 
 
-def test_it_is_a_simpy_environment_on_which_processes_run_beside_the_calls() -> None:
+def test_simpy_processes_run_together_with_calls() -> None:
     clock = Clock()
     log = Log(clock)
 
@@ -95,7 +95,7 @@ def test_it_is_a_simpy_environment_on_which_processes_run_beside_the_calls() -> 
 
 
 class Listener:
-    """One whose methods are called."""
+    """An object whose methods are called."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -107,7 +107,7 @@ class Listener:
 
 
 @given(calls=st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=20), stop_s=st.floats(0, 100))
-def test_a_copied_clock_makes_the_same_calls_in_the_same_order_to_the_copied_listener(
+def test_a_copied_clock_calls_the_copied_listener_in_the_same_order(
     calls: list[tuple[float, bool]], stop_s: float
 ) -> None:
     clock = Clock()
@@ -123,7 +123,7 @@ def test_a_copied_clock_makes_the_same_calls_in_the_same_order_to_the_copied_lis
     twin.copy_calls(clock, {listener: its})
     before = list(listener.heard)
     assert twin.now == clock.now
-    twin.call_at(100.0, Call(its.tell))  # a new call comes after the pending ones of its instant
+    twin.call_at(100.0, Call(its.tell))  # a new call is after the pending ones at its time
     twin.drain(inf)
     assert listener.heard == before
     clock.drain(inf)
@@ -131,7 +131,7 @@ def test_a_copied_clock_makes_the_same_calls_in_the_same_order_to_the_copied_lis
 
 
 @given(times_s=st.lists(times, min_size=1, unique=True), gone=st.integers(0))
-def test_a_cancelled_call_is_not_made_and_the_others_are(times_s: list[float], gone: int) -> None:
+def test_only_the_cancelled_call_is_not_made(times_s: list[float], gone: int) -> None:
     clock = Clock()
     log = Log(clock)
     numbers = [clock.timeline.call_unless_cancelled(time_s, Call(log.note(time_s))) for time_s in times_s]

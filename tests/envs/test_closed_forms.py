@@ -43,7 +43,7 @@ def test_zero_load_ttft_is_execution_plus_transfer_plus_one_step(prompt: int, ou
     assert record.tbt_max_s == pytest.approx(TOY_LAW.time_s((), 1, prompt + output - 1) if output > 1 else 0.0)
 
 
-def test_zero_load_deflection_is_its_chunks() -> None:
+def test_zero_load_deflection_is_the_sum_of_its_chunks() -> None:
     config = ClusterConfig(toy_profile(), shape="1P1D", step_budget="fixed")
     workload = Workload.of([0.0], [1000], [3], label="one")
     record = simulate(workload, To(Placement(1, 1, (512, 256))), config).records[0]
@@ -53,9 +53,7 @@ def test_zero_load_deflection_is_its_chunks() -> None:
 
 @settings(max_examples=50)
 @given(prompt=st.integers(1, 30_000), budget=st.sampled_from([300, 2048, 8000]), tbt_slo_s=st.floats(1e-3, 1.0))
-def test_zero_load_deflection_under_slo_is_in_chunks_of_the_token_budget(
-    prompt: int, budget: int, tbt_slo_s: float
-) -> None:
+def test_zero_load_deflection_under_slo_uses_token_budget_chunks(prompt: int, budget: int, tbt_slo_s: float) -> None:
     config = ClusterConfig(toy_profile(), shape="1P1D", token_budget=budget)
     workload = Workload.of([0.0], [prompt], [3], label="one", tbt_slo_s=tbt_slo_s)
     record = simulate(workload, To(Placement(1, 1)), config).records[0]
@@ -73,7 +71,7 @@ def test_zero_load_deflection_under_slo_is_in_chunks_of_the_token_budget(
     share=st.sampled_from([0.5, 0.95, 1.0]),
     grain=st.sampled_from([1, 32, 100]),
 )
-def test_beside_a_decode_the_chunks_of_a_deflected_prompt_are_the_largest_within_the_slo(
+def test_next_to_a_decode_chunks_are_the_largest_within_the_slo(
     resident: int, prompt: int, arrival_s: float, tbt_slo_s: float, share: float, grain: int
 ) -> None:
     config = ClusterConfig(
@@ -116,7 +114,7 @@ def test_beside_a_decode_the_chunks_of_a_deflected_prompt_are_the_largest_within
 
 @pytest.mark.slow
 @pytest.mark.parametrize("utilisation", [0.3, 0.6, 0.8])
-def test_prefill_of_equal_prompts_one_at_a_time_waits_as_m_d_1(utilisation: float) -> None:
+def test_prefill_of_equal_prompts_one_at_a_time_is_an_m_d_1_queue(utilisation: float) -> None:
     service_s = TOY_LAW.time_s([(500, 0)], 0, 0)
     rng = np.random.default_rng(11)
     requests = 60_000
@@ -125,7 +123,7 @@ def test_prefill_of_equal_prompts_one_at_a_time_waits_as_m_d_1(utilisation: floa
     records = simulate(workload, To(Placement(0, 1)), ClusterConfig(toy_profile(), shape="1P1D", max_prompts=1)).records
     waits_s = np.array([r.prefill_start_s - r.arrival_s for r in records])
     expected_s = utilisation * service_s / (2 * (1 - utilisation))
-    # Batch means: waits are correlated, so the error of the mean comes from the spread of long stretches.
+    # Batch means: waits are correlated, so the error of the mean is estimated from long stretches.
     batches = waits_s.reshape(30, -1).mean(axis=1)
     assert abs(waits_s.mean() - expected_s) < 4 * batches.std(ddof=1) / np.sqrt(30)
 
@@ -164,7 +162,7 @@ def transfers(
     nics: tuple[int, ...] = (0, 1, 2, 3),
     ahead_s: float = 0.0,
 ) -> list[float]:
-    """When transfers (start_s, source, target, bytes) end, on NICs of 20 GB/s and NVLink of 200 GB/s, no latency."""
+    """End times of transfers (start_s, source, target, bytes) with NICs of 20 GB/s, NVLink of 200 GB/s, no latency."""
     clock = Clock()
     done: dict[int, float] = {}
     network = Network(
@@ -176,41 +174,41 @@ def transfers(
         lambda seq: done.__setitem__(seq.index, clock.now),
     )
     for i, (start_s, source, target, kv_bytes) in enumerate(jobs):
-        told_s = start_s - ahead_s if start_s > ahead_s else start_s  # the network may hear of it before it begins
+        told_s = start_s - ahead_s if start_s > ahead_s else start_s  # the network may know of it before it begins
         job = (Request(i, start_s, 1, 1, 1.0, 1.0), source, target, kv_bytes, start_s)
         clock.call_at(told_s, Call(lambda _, job=job: network.start(*job)))
     clock.run()
     return [done[i] for i in range(len(jobs))]
 
 
-def test_a_lone_transfer_has_the_whole_link() -> None:
+def test_a_lone_transfer_uses_the_whole_link() -> None:
     assert transfers((1.0, 0, 2, 20 * GB)) == pytest.approx([2.0])
 
 
-def test_two_that_share_a_sender_have_half_each() -> None:
+def test_two_transfers_at_a_sender_get_half_each() -> None:
     assert transfers((0.0, 0, 2, 20 * GB), (0.0, 0, 3, 20 * GB)) == pytest.approx([2.0, 2.0])
 
 
-def test_two_that_share_a_receiver_have_half_each() -> None:
+def test_two_transfers_at_a_receiver_get_half_each() -> None:
     assert transfers((0.0, 0, 2, 20 * GB), (0.0, 1, 2, 20 * GB)) == pytest.approx([2.0, 2.0])
 
 
-def test_two_that_share_no_end_do_not_meet() -> None:
+def test_transfers_without_a_common_end_are_independent() -> None:
     assert transfers((0.0, 0, 2, 20 * GB), (0.0, 1, 3, 20 * GB)) == pytest.approx([1.0, 1.0])
 
 
-def test_shares_are_planned_anew_when_a_transfer_starts_and_ends() -> None:
+def test_shares_are_recomputed_when_a_transfer_starts_or_ends() -> None:
     # The first sends 10 GB alone by 0.5 s, then both send 10 GB each by 1.5 s, then the second sends 10 GB alone.
     assert transfers((0.0, 0, 2, 20 * GB), (0.5, 0, 3, 20 * GB)) == pytest.approx([1.5, 2.0])
 
 
-def test_the_scarcer_end_decides() -> None:
+def test_the_busier_end_limits_a_transfer() -> None:
     # The third shares its receiver with the second only, and the sender of the first two is shared by both.
     ends = transfers((0.0, 0, 2, 20 * GB), (0.0, 0, 3, 20 * GB), (0.0, 1, 3, 10 * GB))
     assert ends == pytest.approx([2.0, 2.0, 1.0])
 
 
-def test_nvlink_inside_a_host_does_not_meet_the_nics() -> None:
+def test_nvlink_within_a_host_is_independent_of_the_nics() -> None:
     ends = transfers((0.0, 0, 1, 20 * GB), (0.0, 0, 2, 20 * GB), hosts=(0, 0, 1, 1))
     assert ends == pytest.approx([0.1, 1.0])
 
@@ -230,7 +228,7 @@ def test_nodes_that_share_a_nic_share_its_ends() -> None:
         max_size=12,
     )
 )
-def test_a_link_never_carries_more_than_it_can_nor_idles_while_work_waits(
+def test_a_link_is_never_overloaded_and_never_idle_with_work(
     jobs: list[tuple[float, int, int, float]],
 ) -> None:
     ends = transfers(*jobs)
@@ -241,5 +239,5 @@ def test_a_link_never_carries_more_than_it_can_nor_idles_while_work_waits(
         if mine:
             sent = sum(job[3] for job, _ in mine)
             assert max(end for _, end in mine) - min(job[0] for job, _ in mine) >= sent / 20e9 * (1 - 1e-9)
-    # At worst all go one after the other.
+    # In the worst case all are sent one after the other.
     assert max(ends) <= max(job[0] for job in jobs) + sum(job[3] for job in jobs) / 20e9 * (1 + 1e-9)

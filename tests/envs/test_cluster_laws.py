@@ -1,4 +1,4 @@
-"""What must hold of every run: whatever the options, the load and the rule."""
+"""Laws of every run, whatever the options, the load and the policy."""
 
 import gc
 import os
@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ rules = st.sampled_from(RULES)
 
 
 def policy_of(rule: str, scenario: Scenario) -> Policy:
-    """A policy by its name."""
+    """Make a policy by name."""
     return Scripted(scenario) if rule == "scripted" else policies.make(rule, seed=7)
 
 
@@ -64,7 +65,7 @@ def test_laws_hold_after_every_event_and_at_the_end(rule: str, scenario: Scenari
 
 
 def assert_conserved(scenario: Scenario, played: Played) -> None:
-    """Every request is served once and whole, and every token but a request's first closes one gap."""
+    """Every request is served once and completely; every token except a request's first ends one gap."""
     records = sorted(played.records)
     workload = scenario.workload
     assert [record.prompt_tokens for record in records] == workload.prompt_tokens.tolist()
@@ -90,7 +91,7 @@ def assert_causal(record: RequestRecord) -> None:
 
 
 def assert_transfers_cost(scenario: Scenario, played: Played) -> None:
-    """Undisturbed and without a cache, KV moves once, whole, and no faster than alone on its link."""
+    """Without disturbances and caches, all KV moves once, and no faster than alone on its link."""
     config = scenario.config
     end = played.end()
     if config.prefix_cache or end["displaced"] or end["kv_expired"]:
@@ -128,8 +129,8 @@ def test_two_runs_are_equal_to_the_byte(scenario: Scenario, rule: str) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(scenario=scenarios(), rule=rules, cut=st.floats(0.0, 1.0))
-def test_a_copy_plays_on_as_the_original_at_any_instant(scenario: Scenario, rule: str, cut: float) -> None:
-    # A copy has no policy to ask where displaced requests go: both go by the cluster's default.
+def test_a_copy_at_any_instant_continues_like_the_original(scenario: Scenario, rule: str, cut: float) -> None:
+    # A copy has no policy for displaced requests: both clusters use the default placement.
     original = Played(scenario, policy_of(rule, scenario), places_again=False)
     original.play(until_s=cut * 1.5 * float(scenario.workload.arrival_s[-1]))
     records, segments = len(original.records), len(original.cluster.gaps.columns())
@@ -143,7 +144,7 @@ def test_a_copy_plays_on_as_the_original_at_any_instant(scenario: Scenario, rule
         assert getattr(twin.cluster, cost)() == pytest.approx(expected, rel=1e-9), cost
 
 
-def test_a_copy_costs_what_is_in_flight_not_what_has_been() -> None:
+def test_a_copy_contains_only_requests_in_flight() -> None:
     workload = generate("burst", rate_rps=18.0, requests=160, seed=1, max_prompt_tokens=5_000)
     scenario = Scenario(workload, ClusterConfig(toy_profile()), (), 0)
     played = Played(scenario, policies.make("static")).play()
@@ -186,7 +187,7 @@ BETTER: dict[str, Callable[[ClusterConfig, float], ClusterConfig]] = {
 @pytest.mark.parametrize("better", BETTER)
 @settings(max_examples=25, deadline=None)
 @given(one=alone, factor=st.floats(1.0, 4.0))
-def test_a_request_alone_is_never_slower_with(better: str, one: dict, factor: float) -> None:
+def test_a_lone_request_is_never_slower_with(better: str, one: dict, factor: float) -> None:
     prompt = one["prompt_tokens"]
     split = max(1, int(prompt * one["split_share"]))
     placement = {"deflected": Placement(1, 1), "moved": Placement(0, 1), "split": Placement(0, 1, (), split)}
@@ -211,7 +212,7 @@ def test_a_request_alone_is_never_slower_with(better: str, one: dict, factor: fl
 
 
 class Crossing:
-    """Places one request from node 2 to node 3 and the other the other way round."""
+    """Places one request on nodes 2 and 3, and the other on nodes 3 and 2."""
 
     name = "crossing"
 
@@ -221,7 +222,7 @@ class Crossing:
 
 
 @pytest.mark.parametrize("hold_s", [0.5, 480.0])
-def test_nodes_that_wait_for_each_others_kv_compute_it_again(hold_s: float) -> None:
+def test_nodes_waiting_for_each_others_room_recompute_the_kv(hold_s: float) -> None:
     workload = Workload.of([0.0, 0.001], [5_000, 5_001], [10, 10], label="crossing")
     roomy = simulate(workload, Crossing(), ClusterConfig(toy_profile(11_000), kv_hold_s=hold_s))
     assert roomy.counters.kv_expired == 0
@@ -233,7 +234,7 @@ def test_nodes_that_wait_for_each_others_kv_compute_it_again(hold_s: float) -> N
         assert record.first_token_s > first_expiry_s
 
 
-def test_a_lost_node_gets_no_request_and_none_may_be_sent_there() -> None:
+def test_a_lost_node_gets_no_request_and_placing_there_is_an_error() -> None:
     workload = generate("burst", rate_rps=14.0, requests=200, seed=3)
     loss = Disturbance(3.0, "loss", 1)
     result = simulate(workload, policies.make("static"), ClusterConfig(toy_profile(), disturbances=(loss,)))
@@ -244,7 +245,7 @@ def test_a_lost_node_gets_no_request_and_none_may_be_sent_there() -> None:
         simulate(workload, Given(Placement(0, 2), Placement(1, 2)), ClusterConfig(toy_profile(), disturbances=(loss,)))
 
 
-def test_preemption_is_counted_where_kv_runs_out() -> None:
+def test_preemptions_are_counted_if_kv_runs_out() -> None:
     workload = Workload.of([0.0] * 12, [500] * 12, [400] * 12, label="twelve at once")
     tight = simulate(workload, policies.make("static"), ClusterConfig(toy_profile(4_000), shape="1P1D"))
     roomy = simulate(workload, policies.make("static"), ClusterConfig(toy_profile(), shape="1P1D"))
@@ -253,7 +254,7 @@ def test_preemption_is_counted_where_kv_runs_out() -> None:
     assert tight.end_s > roomy.end_s
 
 
-def test_a_capped_drain_keeps_who_did_not_finish() -> None:
+def test_a_limited_drain_keeps_records_of_unfinished_requests() -> None:
     workload = generate("burst", rate_rps=40.0, requests=300, seed=5)
     result = simulate(workload, policies.make("static"), ClusterConfig(toy_profile()), drain_s=0.5)
     assert [record.request for record in result.records] == list(range(300))
@@ -266,7 +267,7 @@ def test_a_capped_drain_keeps_who_did_not_finish() -> None:
 
 
 @pytest.mark.parametrize("node", [0, 99])
-def test_a_run_leaves_garbage_collection_as_it_was_also_when_it_fails(node: int) -> None:
+def test_a_run_restores_garbage_collection_even_if_it_fails(node: int) -> None:
     usual = gc.get_threshold()
     workload = Workload.of([0.0], [100], [3], label="one")
     with nullcontext() if node == 0 else pytest.raises(InputError):
@@ -290,11 +291,47 @@ def test_a_run_leaves_garbage_collection_as_it_was_also_when_it_fails(node: int)
         (Placement(0, 2, (), -1), "slo", "a token for each"),
     ],
 )
-def test_a_placement_that_makes_no_sense_is_refused(placement: Placement, step_budget: str, says: str) -> None:
+def test_an_invalid_placement_is_an_error(placement: Placement, step_budget: str, says: str) -> None:
     cluster = Cluster(ClusterConfig(toy_profile(), step_budget=step_budget), lambda _: None)
     with pytest.raises(InputError, match=says):
         cluster.submit(Request(0, 0.0, 10, 10, 2.0, 0.1), placement)
     assert not cluster.lifecycle.in_flight
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        2,
+        (0, 2),
+        "static",
+        Placement(4, 2),
+        Placement(0, -1),
+        Placement(True, 2),
+        Placement(0, 2.0),  # type: ignore[arg-type]
+        Placement(0, np.int64(2)),  # type: ignore[arg-type]
+        Placement(2, 2, (512.0,)),  # type: ignore[arg-type]
+        Placement(0, 2, (), "5"),  # type: ignore[arg-type]
+    ],
+)
+def test_the_error_names_a_policy_with_an_invalid_answer(answer: object) -> None:
+    workload = Workload.of([0.0, 1.0], [10, 10], [2, 2], label="two")
+
+    def placed(request: RequestView, _view: RouterView) -> object:
+        return answer if request.number else Placement(0, 2)
+
+    policy = SimpleNamespace(name="mine", place=placed)
+    with pytest.raises(InputError, match=r"policy mine returned .* for request 1; .* from 0 to 3") as caught:
+        simulate(workload, policy, ClusterConfig(toy_profile()))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_invalid_answer_for_a_displaced_request_is_an_error() -> None:
+    workload = Workload.of([0.0], [5_000], [10], label="one")
+    answers: list[object] = [Placement(0, 2), 2]
+    policy = SimpleNamespace(name="mine", place=lambda _request, _view: answers.pop(0))
+    config = ClusterConfig(toy_profile(), disturbances=(Disturbance(0.01, "loss", 0),))
+    with pytest.raises(InputError, match="policy mine returned 2 for request 0"):
+        simulate(workload, policy, config)
 
 
 @pytest.mark.parametrize(
@@ -313,7 +350,7 @@ def test_a_placement_that_makes_no_sense_is_refused(placement: Placement, step_b
         ({"kv_hold_s": 0.0}, "kv_hold_s"),
     ],
 )
-def test_a_cluster_that_makes_no_sense_is_refused(config: dict[str, object], says: str) -> None:
+def test_an_invalid_cluster_is_an_error(config: dict[str, object], says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
         ClusterConfig(toy_profile(), **config)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
@@ -321,7 +358,7 @@ def test_a_cluster_that_makes_no_sense_is_refused(config: dict[str, object], say
 
 @pytest.mark.slow
 @pytest.mark.skipif(not is_compiled(), reason="the tests of this file have watched the phases")
-def test_requests_change_phase_as_allowed_in_plain_python() -> None:
+def test_all_changes_of_phase_are_allowed_in_plain_python() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-m", "not slow", "-p", "no:cacheprovider", __file__],

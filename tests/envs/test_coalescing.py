@@ -1,4 +1,4 @@
-"""The engine against one event per step, over all options at once."""
+"""The engine against the reference with one event per step, with random values of all options."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ COUNTERS = (
 
 
 def close(expected: object) -> object:
-    """Equal but for rounding; a stamp that is missing in one is to be missing in the other."""
+    """Equal up to rounding; a stamp that is missing in one must be missing in the other."""
     return pytest.approx(expected, abs=CLOSE_S, rel=0.0, nan_ok=True)
 
 
@@ -66,12 +66,12 @@ def play_both(scenario: Scenario) -> None:
 
 @settings(max_examples=60)
 @given(scenario=scenarios(most_requests=15))
-def test_a_short_run_equals_one_event_per_step_whatever_the_options(scenario: Scenario) -> None:
+def test_a_short_run_equals_the_reference_for_all_options(scenario: Scenario) -> None:
     play_both(scenario)
 
 
 @pytest.mark.slow
 @settings(max_examples=1200)
 @given(scenario=scenarios())
-def test_a_run_equals_one_event_per_step_whatever_the_options(scenario: Scenario) -> None:
+def test_a_run_equals_the_reference_for_all_options(scenario: Scenario) -> None:
     play_both(scenario)

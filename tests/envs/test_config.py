@@ -1,4 +1,4 @@
-"""What a cluster's configuration refuses about the step budget, in one line that names the field."""
+"""Errors of a cluster's configuration about the step budget: one line that names the field."""
 
 from math import inf, nan
 
@@ -17,7 +17,7 @@ BAD: dict[str, tuple[object, ...]] = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
-def test_a_bad_value_is_refused_in_one_line_that_names_it(name: str, value: object) -> None:
+def test_the_error_for_a_bad_value_is_one_line_that_names_it(name: str, value: object) -> None:
     with pytest.raises(InputError, match=name) as caught:
         ClusterConfig(toy_profile(), **{name: value})  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
@@ -27,10 +27,10 @@ def test_a_bad_value_is_refused_in_one_line_that_names_it(name: str, value: obje
     ("name", "value"),
     [("step_budget", "fixed"), ("slo_share", 1.0), ("slo_share", 1e-3), ("kv_hold_s", inf), ("chunk_grain_tokens", 1)],
 )
-def test_values_up_to_the_bounds_are_taken(name: str, value: object) -> None:
+def test_values_up_to_the_bounds_are_valid(name: str, value: object) -> None:
     assert getattr(ClusterConfig(toy_profile(), **{name: value}), name) == value  # type: ignore[arg-type]
 
 
-def test_engines_bound_steps_by_the_slo_unless_told_otherwise() -> None:
+def test_engines_limit_steps_by_the_slo_by_default() -> None:
     config = ClusterConfig(toy_profile())
     assert (config.step_budget, config.slo_share, config.chunk_grain_tokens, config.kv_hold_s) == ("slo", 0.95, 32, 480)

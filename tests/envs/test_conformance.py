@@ -1,4 +1,4 @@
-"""The environment keeps the laws of `tests.envs.conformance` under every combination of its arguments."""
+"""The environment satisfies the laws of `tests.envs.conformance` for many combinations of its arguments."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ TOY = toy_profile()
 
 
 def toy(**arguments: Any) -> Callable[[], gymnasium.Env[Any, Any]]:
-    """Environments on the toy profile: busy, short episodes."""
+    """Environments on the toy profile with busy, short episodes."""
     arguments = {"profile": TOY, "rate_rps": 14.0, "horizon_requests": 24} | arguments
     return lambda: PrefillPlacementEnv(**arguments)
 
@@ -91,11 +91,11 @@ def test_the_law_holds(make: Callable[[], gymnasium.Env[Any, Any]], law: Law) ->
     law(make, 3)
 
 
-def test_check_all_checks_every_law_and_finds_a_breach() -> None:
+def test_check_all_checks_every_law_and_finds_a_violation() -> None:
     check_all(toy(horizon_requests=20))
 
     class Shared(PrefillPlacementEnv):
-        """Gives the same array at each step."""
+        """Returns the same array at each step."""
 
         def _observe(self) -> Any:
             self.kept: Any
@@ -119,7 +119,7 @@ def test_gymnasiums_checker_passes_when_rendering(render_mode: str) -> None:
 @pytest.mark.parametrize(
     "mode", ["sync", pytest.param("async", marks=pytest.mark.slow), pytest.param(None, marks=pytest.mark.slow)]
 )
-def test_a_vector_plays_each_environment_as_if_alone(mode: str | None) -> None:
+def test_environments_in_a_vector_behave_as_if_alone(mode: str | None) -> None:
     arguments = {"cluster": "1P3D", "rate_rps": 6.0, "horizon_requests": 6}
     envs = gymnasium.make_vec(ID, num_envs=3, vectorization_mode=mode, **arguments)
     alone = [gymnasium.make(ID, **arguments) for _ in range(3)]
@@ -140,7 +140,7 @@ def test_a_vector_plays_each_environment_as_if_alone(mode: str | None) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("choices", ["pairs", "deflection"])
-def test_maskable_ppo_of_sb3_contrib_trains_on_it_as_it_is(choices: str) -> None:
+def test_maskable_ppo_of_sb3_contrib_trains_on_it(choices: str) -> None:
     sb3_contrib = pytest.importorskip("sb3_contrib")
     env = gymnasium.make(ID, choices=choices, rate_rps=6.0, horizon_requests=50, rows=18)
     model = sb3_contrib.MaskablePPO("MultiInputPolicy", env, n_steps=100, batch_size=50, n_epochs=1, seed=1)

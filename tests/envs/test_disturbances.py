@@ -46,14 +46,14 @@ def test_a_node_half_as_fast_takes_twice_as_long() -> None:
     assert same == pytest.approx(decode)
 
 
-def test_a_slowdown_counts_from_the_next_step_on() -> None:
+def test_a_slowdown_takes_effect_at_the_next_step() -> None:
     slowed = ClusterConfig(toy_profile(), shape="1P1D", disturbances=(Disturbance(0.001, "speed", 0, 0.25),))
     record = simulate(ONE, To(Placement(0, 1)), slowed).records[0]
     first_s, second_s = TOY_LAW.time_s([(2048, 0)], 0, 0), TOY_LAW.time_s([(2048, 2048)], 0, 0)
     assert record.prefill_end_s == pytest.approx(first_s + 4 * second_s)
 
 
-def test_a_slowdown_of_a_decode_run_counts_from_the_next_step_on() -> None:
+def test_a_slowdown_in_a_decode_run_takes_effect_at_the_next_step() -> None:
     config = ClusterConfig(toy_profile(), shape="1P1D")
     plain = simulate(ONE, To(Placement(0, 1)), config).records[0]
     step_s = TOY_LAW.time_s((), 1, 4096)
@@ -71,7 +71,7 @@ def test_a_link_at_a_quarter_takes_four_times_as_long() -> None:
     assert record.kv_ready_s - record.prefill_end_s == pytest.approx(4 * (1e-4 + 4096 * 100_000 / 20e9))
 
 
-def test_overheads_add_to_every_step() -> None:
+def test_overheads_lengthen_every_step() -> None:
     plain = simulate(ONE, To(Placement(0, 1)), ClusterConfig(toy_profile(), shape="1P1D")).records[0]
     config = ClusterConfig(toy_profile(), shape="1P1D", host_overhead_s=0.002, host_overhead_per_seq_s=0.001)
     slow = simulate(ONE, To(Placement(0, 1)), config).records[0]
@@ -80,7 +80,7 @@ def test_overheads_add_to_every_step() -> None:
     assert decode_s == pytest.approx(49 * 0.003)
 
 
-def test_a_watermark_lets_fewer_in_and_preempts_less() -> None:
+def test_a_watermark_admits_fewer_requests_and_preempts_less() -> None:
     workload = Workload.of([0.0] * 12, [500] * 12, [400] * 12, label="twelve at once")
 
     def preemptions(watermark: float) -> int:
@@ -100,7 +100,7 @@ def test_a_watermark_lets_fewer_in_and_preempts_less() -> None:
     seed=st.integers(0, 50),
     capacity=st.sampled_from([40_000, 400_000]),
 )
-def test_a_lost_nodes_requests_are_placed_again_and_none_is_lost(
+def test_all_requests_of_a_lost_node_are_placed_again(
     rule: str, node: int, at_s: float, seed: int, capacity: int
 ) -> None:
     workload = generate("burst", rate_rps=14.0, requests=200, seed=seed, max_prompt_tokens=20_000)
@@ -113,20 +113,20 @@ def test_a_lost_nodes_requests_are_placed_again_and_none_is_lost(
         assert r.output_tokens == workload.output_tokens[r.request]
         if r.arrival_s > at_s:
             assert node not in (r.prefill_node, r.decode_node)
-    # Every token but the first still closes exactly one gap.
+    # Every token except the first still ends exactly one gap.
     gaps = result.gaps
     assert int((gaps.steps * gaps.weight).sum()) == int((workload.output_tokens - 1).sum())
     assert (result.counters.displaced == 0) or result.counters.displaced <= 200
 
 
-def test_losing_a_busy_node_displaces_and_costs() -> None:
+def test_losing_a_busy_node_displaces_requests_and_costs_time() -> None:
     whole = run("static")
     maimed = run("static", disturbances=(Disturbance(6.0, "loss", 0),))
     assert maimed.counters.displaced > 0
     assert mean_ttft_s(maimed) > mean_ttft_s(whole)
 
 
-def test_losing_the_last_of_a_kind_is_refused_by_name() -> None:
+def test_losing_the_last_node_of_a_role_is_an_error_that_names_it() -> None:
     with pytest.raises(InputError, match="node 1 was the last of its kind"):
         run("static", shape="1P1D", disturbances=(Disturbance(1.0, "loss", 1),))
 
@@ -135,11 +135,11 @@ def test_losing_the_last_of_a_kind_is_refused_by_name() -> None:
     ("arguments", "says"),
     [
         ({"at_s": -1.0, "kind": "loss", "node": 0}, "finite time"),
-        ({"at_s": 1.0, "kind": "fire", "node": 0}, "none of speed, link, loss"),
+        ({"at_s": 1.0, "kind": "fire", "node": 0}, "not one of speed, link, loss"),
         ({"at_s": 1.0, "kind": "speed", "node": 0, "factor": 0.0}, "above 0"),
     ],
 )
-def test_a_disturbance_that_makes_no_sense_is_refused(arguments: dict[str, object], says: str) -> None:
+def test_an_invalid_disturbance_is_an_error(arguments: dict[str, object], says: str) -> None:
     with pytest.raises(InputError, match=says):
         Disturbance(**arguments)  # type: ignore[arg-type]
 
@@ -155,6 +155,6 @@ def test_a_disturbance_that_makes_no_sense_is_refused(arguments: dict[str, objec
         ({"host_overhead_s": -1.0}, "host_overhead_s"),
     ],
 )
-def test_nodes_that_make_no_sense_are_refused(config: dict[str, object], says: str) -> None:
+def test_invalid_nodes_are_an_error(config: dict[str, object], says: str) -> None:
     with pytest.raises(InputError, match=says):
         ClusterConfig(toy_profile(), **config)  # type: ignore[arg-type]

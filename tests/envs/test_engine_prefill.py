@@ -1,4 +1,4 @@
-"""Predictions where the engine chooses the chunks (`step_budget="slo"`)."""
+"""Predictions for chunks that the engine chooses (`step_budget="slo"`)."""
 
 from math import inf
 
@@ -22,7 +22,7 @@ busy = st.builds(decoding, st.integers(1, 128), st.integers(1000, 150_000), st.f
 
 
 def engine_steps(report: NodeReport, prompt: int) -> tuple[list[int], list[float], bool]:
-    """Each step's chunk and duration by the engine's rule, step by step, and whether the least chunk was forced."""
+    """Chunk and duration of each step by the engine's rule, and whether the smallest chunk was forced."""
     chunks: list[int] = []
     times_s: list[float] = []
     batch, kv_tokens, done, forced = report.decode_batch, report.decode_kv_tokens, 0, False
@@ -46,7 +46,7 @@ def engine_steps(report: NodeReport, prompt: int) -> tuple[list[int], list[float
 
 @settings(max_examples=150, deadline=None)
 @given(report=busy, prompt=st.integers(1, 12_000))
-def test_the_prediction_is_near_the_engines_steps(report: NodeReport, prompt: int) -> None:
+def test_the_prediction_is_close_to_the_engines_steps(report: NodeReport, prompt: int) -> None:
     found = NodeSteps(TOPOLOGY, 1, report).engine_prefill(prompt)
     chunks, times_s, forced = engine_steps(report, prompt)
     assert found.chunks == ()
@@ -60,8 +60,8 @@ def test_the_prediction_is_near_the_engines_steps(report: NodeReport, prompt: in
 
 @settings(max_examples=150, deadline=None)
 @given(report=busy, prompt=st.integers(1, 6000))
-def test_it_is_feasible_if_the_least_chunk_is_never_forced(report: NodeReport, prompt: int) -> None:
-    """Up to the KV that its decodes gain meanwhile, which depends on the number of steps."""
+def test_a_prefill_is_feasible_if_the_smallest_chunk_is_never_forced(report: NodeReport, prompt: int) -> None:
+    """This holds except for the KV that its decodes gain meanwhile, which depends on the number of steps."""
     _, times_s, forced = engine_steps(report, prompt)
     found = local_prefill(TOPOLOGY, 1, report, prompt, 0.1)
     limit_s = SHARE * report.tbt_slo_s
@@ -74,7 +74,7 @@ def test_it_is_feasible_if_the_least_chunk_is_never_forced(report: NodeReport, p
 
 
 @given(prompt=st.integers(1, 20_000))
-def test_without_decodes_the_token_budget_alone_bounds(prompt: int) -> None:
+def test_without_decodes_only_the_token_budget_limits_chunks(prompt: int) -> None:
     found = local_prefill(TOPOLOGY, 1, IDLE, prompt, 0.001)
     assert found is not None
     assert found.steps == -(-prompt // BUDGET)
@@ -92,7 +92,7 @@ def test_a_looser_slo_is_never_slower(report: NodeReport, prompt: int, wider: fl
     assert loose.keeps or not tight.keeps
 
 
-def test_prompts_queued_beside_decodes_share_its_bounded_steps() -> None:
+def test_prompts_queued_next_to_decodes_share_bounded_steps() -> None:
     report = changed(decoding(8, 4000, 0.05), prefill_tokens_ahead=6000)
     view = HandMade("1P1D", behind(6000), report, step_budget="slo")
     view.counters.queued_prompts[:] = [4, 4]
@@ -112,7 +112,7 @@ def test_prompts_queued_beside_decodes_share_its_bounded_steps() -> None:
 @pytest.mark.parametrize("rule", policies.names())
 @settings(max_examples=20, deadline=None)
 @given(view=views(step_budget="slo"), request=requests)
-def test_no_rule_makes_a_plan(rule: str, view: HandMade, request: RequestView) -> None:
+def test_no_policy_makes_a_chunk_plan(rule: str, view: HandMade, request: RequestView) -> None:
     placed = policies.make(rule).place(request, view)
     assert placed is not None
     assert placed.chunk_plan == ()
@@ -137,12 +137,12 @@ def test_a_choice_is_feasible_if_its_prefill_has_slack(choice_set: str, view: Ha
 @pytest.mark.parametrize("knobs", ["beta=0.5", "chunk=128"])
 @settings(max_examples=20, deadline=None)
 @given(view=views(step_budget="slo"), request=requests)
-def test_kairos_knobs_of_a_plan_have_no_effect(knobs: str, view: HandMade, request: RequestView) -> None:
+def test_knobs_of_kairos_for_chunk_plans_have_no_effect(knobs: str, view: HandMade, request: RequestView) -> None:
     assert policies.make(f"kairos:{knobs}").place(request, view) == policies.make("kairos").place(request, view)
 
 
 class Local:
-    """Places every request on the decode node and keeps what was predicted."""
+    """Places every request on the decode node and records the predictions."""
 
     name = "local"
 
@@ -158,7 +158,7 @@ class Local:
 
 @settings(max_examples=25, deadline=None)
 @given(prompt=st.integers(200, 8000), residents=st.integers(1, 24), tbt_slo_s=st.floats(0.03, 0.2))
-def test_beside_decodes_the_prediction_comes_about_true(prompt: int, residents: int, tbt_slo_s: float) -> None:
+def test_next_to_decodes_the_prediction_is_close(prompt: int, residents: int, tbt_slo_s: float) -> None:
     arrivals = [0.0] * residents + [5.0]
     prompts = [300] * residents + [prompt]
     outputs = [5000] * residents + [2]
@@ -170,7 +170,7 @@ def test_beside_decodes_the_prediction_comes_about_true(prompt: int, residents: 
 
 
 @pytest.mark.parametrize("rule", [name for name in policies.names() if name not in ("random", "round-robin")])
-def test_every_rule_runs_a_busy_cluster(rule: str) -> None:
+def test_every_policy_runs_a_busy_cluster(rule: str) -> None:
     workload = generate("burst", rate_rps=16.0, requests=80, seed=4)
     records = simulate(workload, policies.make(rule), ClusterConfig(toy_profile(), step_budget="slo")).records
     assert all(record.last_token_s > 0.0 for record in records if record.decode_node >= 0)

@@ -1,4 +1,4 @@
-"""What an episode plays: the source of its requests, their rate and SLOs, its start and its end."""
+"""Episodes: the source of their requests, rates, SLOs, start and end."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -35,7 +35,7 @@ def placed(env: Any, seed: int | None = 0) -> list[Request]:
 # ---- where requests come from ---------------------------------------------------------------------------------------
 
 
-def test_a_trace_is_played_in_random_stretches(tmp_path: Path) -> None:
+def test_episodes_of_a_trace_are_random_stretches(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     rows = [f"{0.1 * i * i},{100 + i},{5 + i % 7},1.5,0.2" for i in range(50)]
     path.write_text("\n".join(["arrival_s,prompt_tokens,output_tokens,ttft_slo_s,tbt_slo_s", *rows]) + "\n")
@@ -56,7 +56,7 @@ def test_a_trace_is_played_in_random_stretches(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("horizon_s", [None, 4.0])
-def test_a_running_start_in_a_workload_leaves_time_on_both_sides(horizon_s: float | None) -> None:
+def test_a_running_start_leaves_enough_time_before_and_after(horizon_s: float | None) -> None:
     workload = generate("burst", rate_rps=10.0, requests=120, seed=2)
     horizon = {"horizon_requests": 20} if horizon_s is None else {"horizon_s": horizon_s}
     env = toy(workload=workload, **RUNNING, **horizon)
@@ -67,14 +67,14 @@ def test_a_running_start_in_a_workload_leaves_time_on_both_sides(horizon_s: floa
         firsts.add(requests[first][1])
         assert len(requests) == last + 1
         assert 0.0 <= requests[first][0] <= 3.0
-        warmed += first > 0  # nobody may have arrived in that time
+        warmed += first > 0  # there may be no arrival in that time
         if horizon_s is not None:
             assert requests[last][0] - requests[first][0] >= horizon_s > requests[last - 1][0] - requests[first][0]
     assert len(firsts) > 5
     assert warmed > 5
 
 
-def test_a_workload_may_be_just_long_enough() -> None:
+def test_a_workload_of_exactly_the_needed_length_is_enough() -> None:
     workload = generate("LPLD", rate_rps=5.0, requests=11, seed=1)
     assert len(play(toy(workload=workload, horizon_requests=10), soonest)) == 10
     for short in ({"horizon_requests": 11}, {"horizon_s": 100.0}, {"horizon_requests": 10, **RUNNING}):
@@ -82,7 +82,7 @@ def test_a_workload_may_be_just_long_enough() -> None:
             toy(workload=workload, **short).reset(seed=0)
 
 
-def test_a_function_is_asked_for_each_episode() -> None:
+def test_a_workload_function_is_called_for_each_episode() -> None:
     asked: list[tuple[int, float, int]] = []
 
     def source(requests: int, rate_rps: float, seed: int) -> Workload:
@@ -97,7 +97,7 @@ def test_a_function_is_asked_for_each_episode() -> None:
     assert len({rate_rps for _, rate_rps, _ in asked}) == len({seed for *_, seed in asked}) == 3
 
 
-def test_a_function_that_gives_too_few_requests_is_told() -> None:
+def test_a_workload_function_with_too_few_requests_is_an_error() -> None:
     env = toy(workload=lambda requests, _rate, seed: generate("LPLD", rate_rps=5.0, requests=requests - 1, seed=seed))
     with pytest.raises(InputError, match="the workload function gave 60 requests when asked for 61"):
         env.reset(seed=0)
@@ -115,25 +115,25 @@ def test_prompts_that_share_blocks_hit_the_cache() -> None:
 # ---- their SLOs -----------------------------------------------------------------------------------------------------
 
 
-def test_one_slo_holds_for_all_requests_and_grows_with_the_prompt() -> None:
+def test_one_slo_applies_to_all_requests_and_grows_with_the_prompt() -> None:
     for request in placed(toy(ttft_slo_s=0.7, tbt_slo_s=0.03, ttft_slo_per_1k_tokens_s=0.2)):
         assert request.ttft_slo_s == pytest.approx(0.7 + 0.2 * request.prompt_tokens / 1000)
         assert request.tbt_slo_s == 0.03
 
 
-def test_a_pair_of_tbt_slos_draws_one_in_between_per_episode() -> None:
+def test_each_episode_draws_a_tbt_slo_from_the_range() -> None:
     env = toy(tbt_slo_s=(0.02, 0.3), horizon_requests=3)
     drawn_s = []
     for seed in range(40):
         found = {request.tbt_slo_s for request in placed(env, seed)}
         assert len(found) == 1
         drawn_s.append(found.pop())
-    assert 0.02 <= min(drawn_s) < 0.04  # log-uniform: half of them below the geometric mean, 0.077
+    assert 0.02 <= min(drawn_s) < 0.04  # log-uniform: half of them are below the geometric mean, 0.077
     assert 0.15 < max(drawn_s) <= 0.3
     assert 10 <= sum(tbt_slo_s < 0.0775 for tbt_slo_s in drawn_s) <= 30
 
 
-def test_slo_classes_have_their_shares() -> None:
+def test_slo_classes_have_the_given_shares() -> None:
     requests = placed(toy(slo_classes=[(0.3, 1.0, 0.05), [0.7, 4.0, 0.2, 0.5]], horizon_requests=200))
     for request in requests:
         growth_s = 0.5 * request.prompt_tokens / 1000 if request.tbt_slo_s == 0.2 else 0.0
@@ -144,7 +144,7 @@ def test_slo_classes_have_their_shares() -> None:
 # ---- their rate -----------------------------------------------------------------------------------------------------
 
 
-def test_a_pair_of_rates_draws_one_in_between_per_episode() -> None:
+def test_each_episode_draws_a_rate_from_the_range() -> None:
     env = toy(workload="LPLD", rate_rps=(2.0, 50.0), horizon_requests=100)
     rates_rps = []
     for seed in range(8):
@@ -154,7 +154,7 @@ def test_a_pair_of_rates_draws_one_in_between_per_episode() -> None:
 
 
 @pytest.mark.parametrize("family", families())
-def test_no_rate_is_the_default_rate(family: str) -> None:
+def test_without_a_rate_the_default_rate_is_used(family: str) -> None:
     env = toy(workload=family, rate_rps=None)
     same = toy(workload=family, rate_rps=default_rate_rps(family, env.config))
     env.reset(seed=1)
@@ -165,11 +165,11 @@ def test_no_rate_is_the_default_rate(family: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", ["2P2D", "1P3D", "3P1D"])
 @pytest.mark.parametrize("family", families())
-def test_static_keeps_its_slos_at_the_default_rate(family: str, shape: str) -> None:
+def test_static_meets_the_slos_at_the_default_rate(family: str, shape: str) -> None:
     config = ClusterConfig(load_profile("a100-qwen3-8b"), shape=shape)
     rate_rps = default_rate_rps(family, config)
     met: list[bool] = []
-    for seed in range(100, 112):  # other requests than those that the rate is computed from
+    for seed in range(100, 112):  # different requests from those that the rate is computed from
         workload = generate(family, rate_rps=rate_rps, requests=512, seed=seed)
         for record in simulate(workload, policies.make("static"), config).records:
             ttft_s = record.first_token_s - record.arrival_s
@@ -178,7 +178,7 @@ def test_static_keeps_its_slos_at_the_default_rate(family: str, shape: str) -> N
     assert np.mean(met) >= 0.9
 
 
-def test_the_default_rate_grows_with_the_scarcer_pool() -> None:
+def test_the_default_rate_grows_with_the_bottleneck_pool() -> None:
     def rate(shape: str, **options: Any) -> float:
         return default_rate_rps("burst", ClusterConfig(toy_profile(), shape=shape, **options))
 
@@ -191,14 +191,14 @@ def test_the_default_rate_grows_with_the_scarcer_pool() -> None:
 
 
 @pytest.mark.parametrize("warm_up", ["static", "shortest-ttft"])
-def test_a_running_start_continues_what_the_warm_up_policy_played(warm_up: str) -> None:
+def test_a_running_start_continues_the_warm_up(warm_up: str) -> None:
     running = toy(workload=burst, warm_up=warm_up, rows=17, horizon_requests=200, **RUNNING)
     observation, _ = running.reset(seed=3)
     first = running.process.episode.first
     played = toy(workload=burst, rows=17, horizon_requests=first + 200)
     same, _ = played.reset(seed=3)
     assert first > 5
-    for _ in range(first):  # row 16 is no choice: it falls back to what static does
+    for _ in range(first):  # row 16 is not a choice: the environment falls back to the placement of static
         same, *_ = played.step(np.int64(16 if warm_up == "static" else soonest(same)))
     rule, truncated = at_random(1), False
     while not truncated:
@@ -213,7 +213,7 @@ def test_a_running_start_continues_what_the_warm_up_policy_played(warm_up: str) 
     assert repr(running.records) == repr([record for record in played.records if record.request >= first])
 
 
-def test_the_warm_up_lasts_as_long_as_was_drawn() -> None:
+def test_the_warm_up_lasts_for_the_drawn_time() -> None:
     env = toy(**RUNNING, horizon_requests=2)
     warm_s = []
     for seed in range(30):
@@ -262,7 +262,7 @@ def test_a_longer_horizon_begins_with_the_same_requests(start: str) -> None:
             assert longer.requests[: len(shorter.requests)] == shorter.requests
 
 
-def test_times_between_decisions_are_those_between_arrivals() -> None:
+def test_times_between_decisions_equal_times_between_arrivals() -> None:
     env = toy(workload=with_quiet_tail, horizon_requests=30)
     with submitted() as (requests, _):
         steps = play(env, at_random(), seed=3)

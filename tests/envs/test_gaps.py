@@ -1,4 +1,4 @@
-"""The log of gaps between tokens, and the longest step since a given one."""
+"""The log of gaps between tokens, and the longest step since a given step."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ segments = st.lists(
 
 
 @given(segments=segments)
-def test_what_is_logged_is_read_back_by_name(segments: list[tuple[float, int, float, float, int]]) -> None:
+def test_logged_segments_are_read_back_by_name(segments: list[tuple[float, int, float, float, int]]) -> None:
     log = GapLog()
     for values in segments:
         log.append(segment(*values))
@@ -30,16 +30,16 @@ def test_what_is_logged_is_read_back_by_name(segments: list[tuple[float, int, fl
     assert log.steps.dtype == log.weight.dtype == np.int64
 
 
-def test_columns_are_a_copy_and_do_not_lock_the_log() -> None:
+def test_columns_are_a_copy_and_the_log_can_still_grow() -> None:
     log = GapLog()
     log.append(segment(0.0, 1.0, 0.01, 0.0, 1.0))
     columns = log.columns()
     columns[:] = 7.0
-    log.append(segment(1.0, 2.0, 0.02, 0.0, 3.0))  # an array("d") that is still lent out cannot grow
+    log.append(segment(1.0, 2.0, 0.02, 0.0, 3.0))  # an array("d") with an exported buffer cannot grow
     assert log.steps.tolist() == [1, 2]
 
 
-def test_one_stream_alone_is_one_segment_of_growing_steps() -> None:
+def test_a_lone_request_is_one_segment_of_growing_steps() -> None:
     workload = Workload.of([0.0], [1000], [50], label="one")
     result = simulate(workload, Given(Placement(0, 1)), ClusterConfig(toy_profile(), shape="1P1D"))
     (start_s, steps, first_s, growth_s, weight), *rest = result.gaps.columns()
@@ -73,7 +73,7 @@ runs = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 9).map(float)), min_
 
 
 @given(runs=runs, data=st.data())
-def test_the_longest_since_a_step_is_the_maximum_of_what_follows(
+def test_the_longest_step_since_a_step_is_the_maximum_of_later_ones(
     runs: list[tuple[int, float]], data: st.DataObject
 ) -> None:
     longest = SuffixMax()
@@ -91,7 +91,7 @@ def test_the_longest_since_a_step_is_the_maximum_of_what_follows(
 
 
 @given(values=st.lists(st.floats(0, 1), min_size=1, max_size=60))
-def test_only_falling_values_are_kept(values: list[float]) -> None:
+def test_only_decreasing_values_are_kept(values: list[float]) -> None:
     longest = SuffixMax()
     for step, value in enumerate(values, start=1):
         longest.push(step, value)

@@ -1,4 +1,4 @@
-"""Laws of the generated families: determinism, common random numbers, mean rates, bounds, and nearness to the fits."""
+"""Laws of the generated families: determinism, common random numbers, mean rates, bounds, and quality of the fits."""
 
 import numpy as np
 import pytest
@@ -17,12 +17,12 @@ def same(one: Workload, other: Workload, count: int | None = None) -> bool:
     )
 
 
-def test_the_five_evaluation_families_are_there() -> None:
+def test_the_five_evaluation_families_exist() -> None:
     assert {"LPLD", "LPHD", "HPLD", "HPHD", "burst"} < set(families())
 
 
 @pytest.mark.parametrize("name", families())
-def test_same_seed_same_bytes_other_seed_other_bytes(name: str) -> None:
+def test_equal_seeds_give_equal_bytes_and_other_seeds_differ(name: str) -> None:
     first = generate(name, rate_rps=3, requests=500, seed=1)
     assert same(first, generate(name, rate_rps=3, requests=500, seed=1))
     other = generate(name, rate_rps=3, requests=500, seed=2)
@@ -50,8 +50,8 @@ def test_load_only_compresses_the_same_requests(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", families())
-def test_the_mean_rate_is_the_one_asked_for(name: str) -> None:
-    # Over independent runs, each from its first second: a start in a burst, or in a silence, would show.
+def test_the_mean_rate_is_the_given_one(name: str) -> None:
+    # Independent runs, each from its first second, would show a bias of the starting state.
     rate_rps, duration_s, runs = 20.0, 30.0, 500
     counts = np.zeros(runs)
     for seed in range(runs):
@@ -61,7 +61,7 @@ def test_the_mean_rate_is_the_one_asked_for(name: str) -> None:
             assert name in ("burst", "azure-code")
     expected = rate_rps * duration_s * (1.2 if name == "spike" else 1)
     assert abs(counts.mean() - expected) < 4 * counts.std() / np.sqrt(runs)
-    # The bound above must mean something.
+    # The bound above must be meaningful.
     assert counts.std() / np.sqrt(runs) < (0.1 if name == "azure-code" else 0.03) * expected
 
 
@@ -74,19 +74,19 @@ def test_the_mean_rate_is_the_one_asked_for(name: str) -> None:
         ("HPHD", (513, np.inf), (129, np.inf)),
     ],
 )
-def test_low_and_high_keep_to_their_sides_of_512_and_128(
+def test_low_and_high_lengths_are_separated_at_512_and_128(
     name: str, prompt: tuple[float, float], output: tuple[float, float]
 ) -> None:
     workload = generate(name, rate_rps=1, requests=COUNT, seed=0)
     for tokens, (low, high) in ((workload.prompt_tokens, prompt), (workload.output_tokens, output)):
         assert low <= tokens.min()
         assert tokens.max() <= high
-        # Truncated, not clipped: no heap of requests at a bound.
+        # Truncated, not clipped: requests do not accumulate at a bound.
         assert np.unique(tokens, return_counts=True)[1].max() < 0.03 * COUNT
 
 
 @pytest.mark.parametrize("name", families())
-def test_prompts_keep_to_the_cap_and_the_label_states_it(name: str) -> None:
+def test_prompts_are_within_the_cap_and_the_label_states_it(name: str) -> None:
     workload = generate(name, rate_rps=1, requests=COUNT, seed=0)
     assert workload.prompt_tokens.max() <= MAX_PROMPT_TOKENS
     capped = generate(name, rate_rps=1, requests=COUNT, seed=0, max_prompt_tokens=600)
@@ -94,9 +94,9 @@ def test_prompts_keep_to_the_cap_and_the_label_states_it(name: str) -> None:
     assert ("clipped to 600 tokens" in capped.label) == (workload.prompt_tokens.max() > 600)
 
 
-def test_bursts_are_bursty_heavy_tailed_and_bound_by_prefill() -> None:
+def test_burst_is_bursty_heavy_tailed_and_limited_by_prefill() -> None:
     workload = generate("burst", rate_rps=4, requests=COUNT, seed=0)
-    # Counts in windows of ten mean gaps vary far beyond Poisson's, whose variance is the mean.
+    # Counts in windows of ten mean gaps vary much more than those of a Poisson process, whose variance is the mean.
     counts = np.bincount((workload.arrival_s * workload.rate_rps // 10).astype(int))
     assert counts.var() > 10 * counts.mean()
     longest = np.sort(workload.prompt_tokens)[-COUNT // 100 :]
@@ -114,8 +114,8 @@ def test_spike_is_1_6_times_as_dense_in_the_middle_third() -> None:
     assert by_count[-1] == pytest.approx(12_000 / (1.2 * rate_rps), rel=0.05)
 
 
-# Percentiles 50, 95, 99 of the whole traces (domain: workloads). A mixture of two cannot meet a trace everywhere: it
-# does within 20 %, but for the tail of Azure code's outputs, which it has a quarter too short.
+# Percentiles 50, 95, 99 of the whole traces. A mixture of two distributions cannot match a trace everywhere: it does
+# within 20 %, except for the tail of Azure code's outputs, which is a quarter too short.
 @pytest.mark.parametrize(
     ("name", "cap", "prompt", "output"),
     [
@@ -123,7 +123,7 @@ def test_spike_is_1_6_times_as_dense_in_the_middle_third() -> None:
         ("mooncake-conv", 126_195, (6909, 39551, 85400), (350, 698, 1119)),
     ],
 )
-def test_fitted_lengths_are_near_the_traces(
+def test_fitted_lengths_are_close_to_the_traces(
     name: str, cap: int, prompt: tuple[float, ...], output: tuple[float, ...]
 ) -> None:
     workload = generate(name, rate_rps=1, requests=200_000, seed=0, max_prompt_tokens=cap)
@@ -135,10 +135,10 @@ def test_fitted_lengths_are_near_the_traces(
     ("name", "rate_rps", "cv", "peak_over_mean"),
     [("azure-code", 2.57, 13.2, {10: 12.8, 60: 4.2}), ("mooncake-conv", 3.40, 1.02, {10: 2.0, 60: 1.2})],
 )
-def test_fitted_arrivals_are_near_the_traces(
+def test_fitted_arrivals_are_close_to_the_traces(
     name: str, rate_rps: float, cv: float, peak_over_mean: dict[int, float]
 ) -> None:
-    # Medians over runs of an hour, for one run of a process this bursty says little.
+    # Medians over runs of an hour, because single runs of such a bursty process vary widely.
     runs = [generate(name, rate_rps=rate_rps, duration_s=3600, seed=seed).arrival_s for seed in range(40)]
     gaps_s = [np.diff(arrival_s) for arrival_s in runs]
     assert np.median([gap_s.std() / gap_s.mean() for gap_s in gaps_s]) == pytest.approx(cv, rel=0.25)
@@ -165,14 +165,14 @@ def test_fitted_arrivals_are_near_the_traces(
         ({"max_prompt_tokens": 0}, "max_prompt_tokens"),
     ],
 )
-def test_what_cannot_be_drawn_is_one_line(changed: dict[str, object], reason: str) -> None:
+def test_the_error_for_invalid_arguments_is_one_line(changed: dict[str, object], reason: str) -> None:
     good = {"name": "LPLD", "rate_rps": 1.0, "requests": 3, "seed": 0}
     with pytest.raises(InputError, match=reason) as caught:
         generate(**good | changed)
     assert "\n" not in str(caught.value)
 
 
-def test_labels_say_source_arrivals_rate_and_compression() -> None:
+def test_labels_state_source_arrivals_rate_and_compression() -> None:
     assert generate("LPLD", rate_rps=3, requests=2, seed=9).label == (
         "LPLD: Poisson arrivals at 3 req/s, prompts of at most 512 tokens, seed 9"
     )

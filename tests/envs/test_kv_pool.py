@@ -1,4 +1,4 @@
-"""The KV memory of a node: what fits, and that nothing is lost or made up."""
+"""The KV memory of a node: admission and exact accounting."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,9 +11,7 @@ amounts = st.tuples(st.integers(1, CAPACITY), st.integers(0, 2_000))
 
 
 @given(pool=pools, asked=st.lists(st.tuples(st.sampled_from(["take", "take_surely", "release"]), amounts), max_size=40))
-def test_what_is_used_is_what_was_taken_and_not_released(
-    pool: KvPool, asked: list[tuple[str, tuple[int, int]]]
-) -> None:
+def test_used_tokens_are_those_taken_and_not_released(pool: KvPool, asked: list[tuple[str, tuple[int, int]]]) -> None:
     held: list[int] = []
     for action, (tokens, spare_tokens) in asked:
         if action == "release":
@@ -26,7 +24,7 @@ def test_what_is_used_is_what_was_taken_and_not_released(
 
 
 @given(share=st.floats(0, 0.99), used=st.integers(0, CAPACITY), amount=amounts)
-def test_a_newcomer_leaves_the_watermark_free_unless_it_is_alone(
+def test_a_request_leaves_the_watermark_free_unless_it_is_alone(
     share: float, used: int, amount: tuple[int, int]
 ) -> None:
     tokens, spare_tokens = amount
@@ -41,7 +39,7 @@ def test_a_newcomer_leaves_the_watermark_free_unless_it_is_alone(
 
 
 @given(share=st.floats(0, 0.99), used=st.integers(0, CAPACITY), amount=amounts)
-def test_what_surely_fits_fits(share: float, used: int, amount: tuple[int, int]) -> None:
+def test_a_sure_reservation_always_fits(share: float, used: int, amount: tuple[int, int]) -> None:
     sure, later = KvPool(CAPACITY, share), KvPool(CAPACITY, share)
     sure.used_tokens = later.used_tokens = used
     assert later.take(*amount) or not sure.take_surely(*amount)

@@ -21,7 +21,7 @@ LATENCY_S = 1e-4
 
 FROM_0_TO_1 = Placement(0, 1)
 
-# From a link that any prefill outruns to one that never waits for KV.
+# From a link slower than any prefill to one that always waits for KV.
 bandwidths = st.sampled_from([0.5e9, 2e9, 5e9, 20e9, 500e9])
 
 
@@ -40,14 +40,14 @@ def whole_blocks(tokens: int, prompt: int, block: int) -> int:
 
 @settings(max_examples=80)
 @given(prompt=st.integers(1, 30_000), bandwidth=bandwidths, block=st.sampled_from([1, 16, 300, 3000]))
-def test_zero_load_parts_follow_one_another_as_they_are_computed(prompt: int, bandwidth: float, block: int) -> None:
+def test_zero_load_parts_are_sent_in_the_order_of_computation(prompt: int, bandwidth: float, block: int) -> None:
     record = alone(prompt, bandwidth, kv_streaming=True, kv_block_tokens=block)
     ends_s = np.cumsum([TOY_LAW.time_s([(min(2048, prompt - i), i)], 0, 0) for i in range(0, prompt, 2048)])
     ready = [whole_blocks(min(prompt, 2048 * (i + 1)), prompt, block) for i in range(len(ends_s))]
     sent = 0
     free_s = 0.0
     for i, end_s in enumerate(ends_s):
-        # What has been computed by the time the link is free goes as one part.
+        # KV that is computed when the link becomes free is sent as one part.
         if ready[i] > sent and (i + 1 == len(ends_s) or ends_s[i + 1] > max(free_s, end_s)):
             free_s = max(free_s, end_s) + LATENCY_S + (ready[i] - sent) * KV_BYTES / bandwidth
             sent = ready[i]
@@ -58,7 +58,7 @@ def test_zero_load_parts_follow_one_another_as_they_are_computed(prompt: int, ba
 
 @settings(max_examples=80)
 @given(prompt=st.integers(1, 30_000), bandwidth=bandwidths)
-def test_zero_load_it_is_never_slower_and_never_beats_what_must_be_done(prompt: int, bandwidth: float) -> None:
+def test_zero_load_streaming_is_never_slower_and_within_the_bound(prompt: int, bandwidth: float) -> None:
     plain, streamed = (alone(prompt, bandwidth, kv_streaming=on) for on in (False, True))
     assert streamed.prefill_end_s == pytest.approx(plain.prefill_end_s)
     assert streamed.kv_ready_s <= plain.kv_ready_s + 1e-9
@@ -66,21 +66,21 @@ def test_zero_load_it_is_never_slower_and_never_beats_what_must_be_done(prompt: 
     chunks = -(-prompt // 2048)
     last = blocks - (chunks - 1) * 2048
     first_end_s = TOY_LAW.time_s([(min(2048, prompt), 0)], 0, 0)
-    # All of it after the first chunk, and the last chunk after the prefill.
+    # All KV after the first chunk, and the last chunk's KV after the prefill.
     assert streamed.kv_ready_s >= first_end_s + LATENCY_S + blocks * KV_BYTES / bandwidth - 1e-9
     assert streamed.kv_ready_s >= streamed.prefill_end_s + LATENCY_S + last * KV_BYTES / bandwidth - 1e-9
     if chunks == 1:
         assert streamed == plain
 
 
-def test_a_deflected_prompt_has_nothing_to_stream() -> None:
+def test_a_deflected_prompt_streams_nothing() -> None:
     for placement, budget in ((Placement(1, 1), "slo"), (Placement(1, 1, (512,)), "fixed")):
         plain, streamed = (alone(20_000, 2e9, placement, kv_streaming=on, step_budget=budget) for on in (False, True))
         assert streamed == plain
 
 
 def test_a_full_decode_node_makes_parts_wait_for_room() -> None:
-    # The second prompt finds room when the first request is done, long after its own prefill.
+    # The second prompt gets room when the first request finishes, long after its own prefill.
     workload = Workload.of([0.0, 0.0], [6000, 6000], [200, 3], label="two")
     config = ClusterConfig(profile(20e9, 7_000), shape="2P1D", kv_streaming=True)
     result = simulate(workload, Given(Placement(0, 2), Placement(1, 2)), config)
@@ -91,13 +91,13 @@ def test_a_full_decode_node_makes_parts_wait_for_room() -> None:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_the_room_of_a_lost_senders_kv_goes_to_who_waits_for_it(streaming: bool) -> None:
+def test_room_for_a_lost_senders_kv_goes_to_the_next_request(streaming: bool) -> None:
     workload = Workload.of([0.0, 0.0], [6000, 6000], [3, 3], label="two")
     config = ClusterConfig(
         profile(0.5e9, 7_000), shape="2P1D", kv_streaming=streaming, disturbances=(Disturbance(1.0, "loss", 0),)
     )
     records: list[RequestRecord] = []
-    cluster = Cluster(config, records.append)  # places again where the queue is shortest
+    cluster = Cluster(config, records.append)  # places displaced requests on the shortest queue
     for number, request in enumerate(rows(workload)):
         cluster.submit(Request(number, *request), Placement(number, 2))
     cluster.clock.drain(inf)
@@ -113,7 +113,7 @@ def run(rule: str, streaming: bool, bandwidth: float = 5e9, **config: object) ->
     return simulate(workload, policies.make(rule), ClusterConfig(profile(bandwidth), kv_streaming=streaming, **config))
 
 
-def test_it_moves_the_same_bytes_and_hides_their_time() -> None:
+def test_streaming_moves_the_same_bytes_and_hides_their_time() -> None:
     plain, streamed = run("static", False), run("static", True)
     assert streamed.counters.kv_bytes_moved == plain.counters.kv_bytes_moved
     before, after = (np.array([r.kv_ready_s - r.prefill_end_s for r in result.records]) for result in (plain, streamed))
@@ -123,7 +123,7 @@ def test_it_moves_the_same_bytes_and_hides_their_time() -> None:
     assert [r.prefill_end_s for r in streamed.records] == pytest.approx([r.prefill_end_s for r in plain.records])
 
 
-def test_what_it_hides_grows_with_the_links_slowness() -> None:
+def test_streaming_hides_more_time_on_a_slower_link() -> None:
     saved_s = [
         np.mean([r.kv_ready_s for r in run("static", False, bandwidth).records])
         - np.mean([r.kv_ready_s for r in run("static", True, bandwidth).records])
@@ -149,7 +149,7 @@ def test_two_runs_are_equal_to_the_byte(rule: str) -> None:
     limits=st.tuples(st.sampled_from([2, 256]), st.sampled_from([1, 256])),
     shape=st.sampled_from(["1P1D", "2P2D", "3P1D"]),
 )
-def test_nobody_starves_and_kv_is_never_over_capacity(
+def test_no_request_starves_and_kv_is_within_capacity(
     seed: int, capacity: int, rule: str, bandwidth: float, limits: tuple[int, int], shape: str
 ) -> None:
     workload = without_hashes(conversations(seed, gap_s=0.02))

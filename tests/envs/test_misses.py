@@ -1,4 +1,4 @@
-"""How many requests have missed an SLO: counted in a running cluster as one counts them token by token."""
+"""The number of requests that have missed an SLO, compared with a count token by token."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,7 +13,7 @@ from envs.cluster import Cluster, ClusterConfig, Placement, Policy, Request, Req
 from envs.generators import generate
 from envs.slos import SloClass, Slos
 from envs.workload import Workload
-from experiments.metrics import Attainment, as_array
+from experiments.analysis.request_table import Attainment, as_array
 from tests.envs.played import Played
 from tests.envs.reference import Reference
 from tests.envs.reference_engine import Job
@@ -27,7 +27,7 @@ RULES = ["scripted", "static", "kairos", "shortest-ttft"]
 
 @st.composite
 def with_ttft_slos(draw: st.DrawFn, most_requests: int = 25) -> Scenario:
-    """A scenario some of whose requests miss their TTFT SLO."""
+    """A scenario in which some requests miss their TTFT SLO."""
     scenario = draw(scenarios(most_requests=most_requests))
     workload = scenario.workload
     rng = np.random.default_rng(scenario.seed)
@@ -74,20 +74,20 @@ def assert_counted(scenario: Scenario) -> None:
 
 @settings(max_examples=60)
 @given(scenario=with_ttft_slos(most_requests=15))
-def test_the_count_of_a_short_run_is_that_of_a_recount_step_by_step(scenario: Scenario) -> None:
+def test_the_count_of_a_short_run_equals_a_recount_step_by_step(scenario: Scenario) -> None:
     assert_counted(scenario)
 
 
 @pytest.mark.slow
 @settings(max_examples=500)
 @given(scenario=with_ttft_slos(most_requests=40))
-def test_the_count_is_that_of_a_recount_step_by_step(scenario: Scenario) -> None:
+def test_the_count_equals_a_recount_step_by_step(scenario: Scenario) -> None:
     assert_counted(scenario)
 
 
 @settings(max_examples=60)
 @given(scenario=with_ttft_slos(), rule=st.sampled_from(RULES))
-def test_the_count_never_falls_and_ends_at_that_of_the_records(scenario: Scenario, rule: str) -> None:
+def test_the_count_never_falls_and_ends_at_the_records_count(scenario: Scenario, rule: str) -> None:
     policy: Policy = Scripted(scenario) if rule == "scripted" else policies.make(rule, seed=7)
     played = Played(scenario, policy)
     counts = [count for _, count in played_at(played, instants(scenario, 12))]
@@ -101,7 +101,7 @@ def test_the_count_never_falls_and_ends_at_that_of_the_records(scenario: Scenari
 
 @settings(max_examples=60)
 @given(scenario=with_ttft_slos(), rule=st.sampled_from(RULES), cut=st.floats(0.0, 1.5))
-def test_a_copy_counts_as_the_original(scenario: Scenario, rule: str, cut: float) -> None:
+def test_a_copy_counts_like_the_original(scenario: Scenario, rule: str, cut: float) -> None:
     policy: Policy = Scripted(scenario) if rule == "scripted" else policies.make(rule, seed=7)
     original = Played(scenario, policy, places_again=False)
     cut_s = cut * float(scenario.workload.arrival_s[-1])
@@ -112,7 +112,7 @@ def test_a_copy_counts_as_the_original(scenario: Scenario, rule: str, cut: float
     assert list(played_at(twin, times_s)) == list(played_at(original, times_s))
 
 
-def test_a_miss_counts_at_the_instant_the_ttft_slo_has_passed() -> None:
+def test_a_miss_counts_when_the_ttft_slo_has_passed() -> None:
     cluster = Cluster(ClusterConfig(toy_profile()), lambda _: None)
     cluster.submit(Request(0, 0.0, 30_000, 10, 0.5, 0.1), Placement(0, 2))
     for time_s, expected in ((0.4, 0), (0.5, 0), (0.5001, 1), (100.0, 1)):
@@ -120,8 +120,8 @@ def test_a_miss_counts_at_the_instant_the_ttft_slo_has_passed() -> None:
         assert cluster.misses() == expected
 
 
-def test_a_miss_counts_when_the_long_gap_ends_and_not_before() -> None:
-    workload = Workload.of([0.0], [1000], [50], label="one", tbt_slo_s=0.001)  # no step is as short
+def test_a_miss_counts_only_when_the_long_gap_ends() -> None:
+    workload = Workload.of([0.0], [1000], [50], label="one", tbt_slo_s=0.001)  # every step is longer
     (record,) = simulate(workload, Given(Placement(0, 2)), ClusterConfig(toy_profile())).records
     second_token_s = record.first_token_s + record.tbt_max_s
     cluster = Cluster(ClusterConfig(toy_profile()), lambda _: None)
@@ -131,7 +131,7 @@ def test_a_miss_counts_when_the_long_gap_ends_and_not_before() -> None:
         assert cluster.misses() == expected
 
 
-def test_rejected_requests_have_missed() -> None:
+def test_rejected_requests_count_as_misses() -> None:
     workload = generate("LPLD", rate_rps=1.0, requests=80, seed=4, slos=Slos.of(1000.0, 10.0))
     result = simulate(workload, Choosy({1, 5}), ClusterConfig(toy_profile()))
     assert result.counters.misses == 2
@@ -139,7 +139,7 @@ def test_rejected_requests_have_missed() -> None:
     assert simulate(long, policies.make("static"), ClusterConfig(toy_profile())).counters.misses == 1
 
 
-def test_requests_of_several_classes_are_each_held_against_their_slos() -> None:
+def test_requests_of_several_classes_have_their_own_slos() -> None:
     slos = Slos((SloClass(0.2, 0.02, share=0.4), SloClass(5.0, 0.2, share=0.6)))
     workload = generate("burst", rate_rps=14.0, requests=200, seed=2, slos=slos)
     heard: list[RequestRecord] = []

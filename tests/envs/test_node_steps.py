@@ -1,4 +1,4 @@
-"""Predicted times on a node that prefills beside its decodes."""
+"""Predicted times on a node that prefills next to its decodes."""
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +17,7 @@ residents = st.one_of(st.just(IDLE), st.builds(decoding, st.integers(1, 256), st
 
 
 def steps_s(report: NodeReport, tokens: int, chunk: int, done: int) -> list[float]:
-    """Each step of a prefill, by the law itself; the residents' KV stays as it is."""
+    """Each step of a prefill by the step law; the KV of the decodes is constant."""
     found = []
     while tokens:
         n = min(chunk, tokens)
@@ -34,21 +34,19 @@ def test_a_prefill_takes_the_sum_of_its_steps(report: NodeReport, tokens: int, c
 
 
 @given(tokens=st.integers(1, 20_000), chunk=st.integers(1, 2048))
-def test_without_residents_it_is_the_prefill_nodes_execution_time(tokens: int, chunk: int) -> None:
+def test_without_decodes_it_is_the_prefill_nodes_execution_time(tokens: int, chunk: int) -> None:
     assert NodeSteps(FIXED, 0, IDLE).prefill_s(tokens, chunk) == pytest.approx(
         prefill_s(TOY_LAW, tokens, chunk), rel=1e-12
     )
 
 
 @given(report=residents, tokens=st.integers(1, 20_000), step_s=st.floats(0.01, 0.3))
-def test_a_safe_chunk_keeps_every_step_and_is_the_largest_that_does(
-    report: NodeReport, tokens: int, step_s: float
-) -> None:
+def test_a_safe_chunk_is_the_largest_that_keeps_every_step(report: NodeReport, tokens: int, step_s: float) -> None:
     budget = 2048
 
     def longest_s(chunk: int) -> float:
         steps = steps_s(report, tokens, chunk, 0)
-        # The residents grow by a token a step; the toy's slope over KV is constant for a batch.
+        # The decodes grow by one token per step; the toy law's slope over KV is constant for a batch.
         grown_s = TOY_LAW.decode_kv_s[report.decode_batch] * report.decode_batch if report.decode_batch else 0.0
         return max(step + i * grown_s for i, step in enumerate(steps))
 
@@ -61,12 +59,12 @@ def test_a_safe_chunk_keeps_every_step_and_is_the_largest_that_does(
     assert all(longest_s(size) > step_s - 1e-9 for size in larger)
 
 
-def test_queues_of_prompts_that_share_steps_and_of_prompts_that_do_not() -> None:
+def test_waits_of_queues_with_and_without_shared_steps_are_right() -> None:
     view = HandMade("1P1D", behind(4096), behind(600))
     view.counters.queued_prompts[:] = [8, 3]
     view.counters.queued_prompt_tokens[:] = [4096, 600]
     node = NodeSteps(FIXED, 0, IDLE)
-    # Two full steps, each with half a prompt of 512 for context.
+    # Two full steps, each with half of a 512-token prompt as context.
     assert shared_queue_s(view, 0, node, 4096) == pytest.approx(2 * node.step_s(2048, 256))
     # Three prompts of 200 tokens, each in a step of 128 and one of 72.
     assert planned_queue_s(view, 1, node, 600, 128) == pytest.approx(3 * (node.step_s(128, 0) + node.step_s(72, 128)))
@@ -75,7 +73,7 @@ def test_queues_of_prompts_that_share_steps_and_of_prompts_that_do_not() -> None
 
 
 class Fixed:
-    """Places every request alike and keeps what was predicted for it."""
+    """Places every request the same way and records its predictions."""
 
     name = "fixed"
 
@@ -93,13 +91,13 @@ class Fixed:
 
 @settings(max_examples=30)
 @given(prompt=st.integers(1, 20_000), local=st.booleans())
-def test_on_an_idle_cluster_the_prediction_comes_true(prompt: int, local: bool) -> None:
+def test_on_an_idle_cluster_the_prediction_is_exact(prompt: int, local: bool) -> None:
     policy = Fixed(local)
     workload = Workload.of([0.0], [prompt], [4], label="one request")
     (record,) = simulate(workload, policy, ClusterConfig(toy_profile(), shape="1P1D", step_budget="fixed")).records
     assert record.first_token_s == pytest.approx(policy.ttft_s, rel=1e-9)
 
 
-def test_the_best_prefill_node_is_the_one_with_the_shortest_queue() -> None:
+def test_the_best_prefill_node_has_the_shortest_queue() -> None:
     view = HandMade("3P1D", behind(5000), behind(3000), behind(4000), IDLE)
     assert best_remote(asks(1000), view, 3).node == 1

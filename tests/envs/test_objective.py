@@ -1,4 +1,4 @@
-"""The cost of a running cluster and of a finished run are the same."""
+"""The objective of a running cluster and of a finished run."""
 
 from math import isnan
 
@@ -19,7 +19,7 @@ weights = st.floats(0.0, 20.0)
 
 
 def drained(workload: Workload, policy_name: str, config: ClusterConfig) -> Cluster:
-    """A cluster that has served all of a workload, driven as the environment drives it."""
+    """A cluster that has served a whole workload, driven like in the environment."""
     policy = policies.make(policy_name)
     records: list[RequestRecord] = []
     cluster = Cluster(config, records.append)
@@ -44,7 +44,7 @@ def drained(workload: Workload, policy_name: str, config: ClusterConfig) -> Clus
     strict_share=st.sampled_from([None, 0.3]),
     seed=st.integers(0, 99),
 )
-def test_a_drained_cluster_costs_what_its_result_does(
+def test_a_drained_cluster_costs_the_same_as_its_result(
     rate_rps: float,
     policy: str,
     tbt_slo_s: float,
@@ -58,7 +58,9 @@ def test_a_drained_cluster_costs_what_its_result_does(
         strict = SloClass(0.5, 0.012, 0.1, share=strict_share)
         slos = Slos((strict, SloClass(tbt_s=tbt_slo_s, share=1.0 - strict_share)))
     workload = generate("burst", rate_rps=rate_rps, requests=60, seed=seed, max_prompt_tokens=25_000, slos=slos)
-    config = ClusterConfig(toy_profile(kv_capacity_tokens=capacity), step_budget="fixed")  # small: preemptions
+    config = ClusterConfig(
+        toy_profile(kv_capacity_tokens=capacity), step_budget="fixed"
+    )  # small, so that requests are preempted
     running = objective.of(drained(workload, policy, config))
     result = simulate(workload, policies.make(policy), config)
     assert objective.of_result(result, workload) == pytest.approx(running, rel=1e-9)
@@ -75,7 +77,7 @@ def test_the_loss_of_a_node_costs_the_same_in_both_forms() -> None:
     )
 
 
-def test_who_never_got_a_first_token_has_waited_until_the_end() -> None:
+def test_requests_without_a_first_token_waited_until_the_end() -> None:
     workload = Workload.of([0.0, 1.0], [500, 60_000], [4, 4], label="one is cut off", ttft_slo_s=[2.0, 0.5])
     result = simulate(workload, policies.make("static"), ClusterConfig(toy_profile()), drain_s=0.25)
     served, cut_off = result.records
@@ -91,7 +93,7 @@ def test_parts_add_up_and_accrue() -> None:
     assert objective.total(Costs(1.0, 2.0, 4.0, 3)) == 1.0 + 10.0 + 2.0 + 6.0
 
 
-def test_misses_are_counted_only_where_they_cost() -> None:
+def test_misses_are_counted_only_if_they_have_a_weight() -> None:
     workload = generate("burst", rate_rps=16.0, requests=80, seed=2, slos=Slos.of(0.1))
     cluster = drained(workload, "static", ClusterConfig(toy_profile()))
     assert Objective().costs(cluster).misses == 0

@@ -1,4 +1,4 @@
-"""The observation: what it says, where, and on which scale."""
+"""The observation: its values, their places and their scales."""
 
 import re
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ def test_a_signed_value_keeps_order_around_one_half(x: float, y: float, ref: flo
 
 
 @given(ref=st.floats(1e-3, 1e6))
-def test_zero_squashes_to_zero_and_the_reference_to_its_share(ref: float) -> None:
+def test_zero_is_squashed_to_zero_and_the_reference_to_its_share(ref: float) -> None:
     zero, at_ref = squashed([0.0, ref], ref)
     assert zero == 0.0
     assert at_ref == pytest.approx(log1p(1.0) / (1.0 + log1p(1.0)), rel=1e-6)
@@ -66,7 +66,7 @@ def test_a_flag_is_0_or_1() -> None:
     assert squashed([0.0, SET], 0.0, "flag") == [0.0, 1.0]
 
 
-def test_squash_tells_a_long_queue_from_one_ten_times_longer() -> None:
+def test_squash_distinguishes_a_queue_from_one_ten_times_longer() -> None:
     queues = squashed([1e4, 1e5, 1e6], 2048.0)
     assert np.diff(queues).min() > 0.02
 
@@ -76,14 +76,14 @@ def test_squash_tells_a_long_queue_from_one_ten_times_longer() -> None:
 
 @dataclass(frozen=True)
 class Documented:
-    """A table of features in the environment's docstring, and the shape stated in front of it."""
+    """A table of features in the environment's docstring, and the shape stated before it."""
 
     shape: tuple[int, ...]
     rows: list[tuple[int, str, str, str]]
 
 
 def documented(after: str) -> Documented:
-    """The first table after some words of the docstring; the shape is the last one stated by then."""
+    """The first table after a phrase of the docstring, and the last shape stated before it."""
     text = PrefillPlacementEnv.__doc__
     assert text is not None
     at = text.index(after)
@@ -100,9 +100,9 @@ def documented(after: str) -> Documented:
     [
         ("`request`, shape", REQUEST_FEATURES, 0, len(REQUEST_FEATURES)),
         ("`global`, shape", GLOBAL_FEATURES, 0, len(GLOBAL_FEATURES)),
-        ("of the node that prefills:", PREFILL_FEATURES, 0, len(CHOICE_FEATURES)),
-        ("of the node that decodes:", DECODE_FEATURES, len(PREFILL_FEATURES), len(CHOICE_FEATURES)),
-        ("of both:", PAIR_FEATURES, len(PREFILL_FEATURES) + len(DECODE_FEATURES), len(CHOICE_FEATURES)),
+        ("features of the prefilling node:", PREFILL_FEATURES, 0, len(CHOICE_FEATURES)),
+        ("features of the decoding node:", DECODE_FEATURES, len(PREFILL_FEATURES), len(CHOICE_FEATURES)),
+        ("features of the pair:", PAIR_FEATURES, len(PREFILL_FEATURES) + len(DECODE_FEATURES), len(CHOICE_FEATURES)),
     ],
 )
 def test_the_docstrings_tables_are_the_declared_features(
@@ -120,7 +120,7 @@ def test_the_docstrings_tables_are_the_declared_features(
             assert kind == ("signed" if feature.kind == "signed" else "")
 
 
-def test_the_stated_shapes_are_those_of_the_space() -> None:
+def test_the_stated_shapes_equal_those_of_the_space() -> None:
     space = observation_space(16)
     assert space["request"].shape == documented("`request`, shape").shape
     assert space["global"].shape == documented("`global`, shape").shape
@@ -138,7 +138,7 @@ def test_no_two_features_share_a_name(features: Features) -> None:
 
 
 def scaled(values: dict[str, float], features: Features) -> list[float]:
-    """Values by name in the declared order, squashed as the docstring says."""
+    """Values by name in the declared order, squashed as in the docstring."""
     assert list(values) == [feature.name for feature in features]
     row = []
     for feature in features:
@@ -159,7 +159,7 @@ def scaled(values: dict[str, float], features: Features) -> list[float]:
     choice_set=st.sampled_from(CHOICE_SETS),
     spare=st.sampled_from([0, 1, 5]),
 )
-def test_every_feature_is_what_its_name_says(
+def test_every_feature_has_the_value_of_its_name(
     view: HandMade, request: RequestView, arrivals: list[tuple[float, int]], choice_set: str, spare: int
 ) -> None:
     counters, topology = view.counters, view.topology
@@ -263,7 +263,7 @@ def test_renumbering_nodes_within_a_role_renumbers_rows(
 ) -> None:
     counters = view.counters
     fewest = sorted(counters.decode_requests[3:])
-    assume(choice_set == "pairs" or fewest[0] < fewest[1])  # the first of equals changes with the numbers
+    assume(choice_set == "pairs" or fewest[0] < fewest[1])  # ties depend on the numbers of the nodes
     order = data.draw(st.permutations([0, 1, 2])) + data.draw(st.permutations([3, 4, 5]))
     renumbered = HandMade(
         "3P3D", *[view.reports[i] for i in order], at_s=view.at_s, step_budget=view.topology.step_budget
@@ -281,7 +281,7 @@ def test_renumbering_nodes_within_a_role_renumbers_rows(
     assert np.array_equal(seen["choices"][rows], seen_after["choices"])
     assert np.array_equal(seen["action_mask"][rows], seen_after["action_mask"])
     assert np.array_equal(seen["request"], seen_after["request"])
-    assert np.allclose(seen["global"], seen_after["global"], rtol=1e-6)  # sums in another order
+    assert np.allclose(seen["global"], seen_after["global"], rtol=1e-6)  # sums in a different order
 
 
 @settings(max_examples=60)

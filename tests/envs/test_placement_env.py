@@ -1,4 +1,4 @@
-"""The environment's arguments, actions and rewards; `test_conformance` has the laws of every variant."""
+"""The environment's arguments, actions and rewards; `test_conformance` tests the laws of every variant."""
 
 import inspect
 import re
@@ -36,7 +36,7 @@ from tests.envs.reference import Reference
 # ---- arguments ------------------------------------------------------------------------------------------------------
 
 
-def test_make_takes_every_keyword() -> None:
+def test_make_accepts_every_keyword() -> None:
     keywords: dict[str, Any] = {
         "profile": "a100-llama31-8b",
         "cluster": "1P3D",
@@ -71,7 +71,7 @@ def test_make_takes_every_keyword() -> None:
     assert inner.config.profile.name == "a100-llama31-8b"
     assert inner.config.hosts == (0, 0, 1, 1)
     assert (inner.config.step_budget, inner.config.report_age_s) == ("fixed", 0.2)
-    # An EnvSpec's JSON keeps no tuples.
+    # An EnvSpec's JSON has no tuples.
     assert env.spec is not None
     again = gymnasium.make(EnvSpec.from_json(env.spec.to_json()))
     assert again.reset(seed=1)[0]["request"].tobytes() == first["request"].tobytes()
@@ -95,9 +95,9 @@ SHORT = generate("LPLD", rate_rps=1.0, requests=60, seed=0)
         ({"slo_classes": [(1.0, 2.0)]}, "slo_classes"),
         ({"slo_classes": [(0.5, 2.0, 0.1), (0.4, 2.0, 0.1)]}, "classes add up to 0.9"),
         ({"slo_classes": []}, "SLOs"),
-        ({"step_budget": "loose"}, "step_budget 'loose' is none of slo, fixed"),
+        ({"step_budget": "loose"}, "step_budget 'loose' is not one of slo, fixed"),
         *[({"report_age_s": bad}, "report.age") for bad in (-0.1, nan)],
-        ({"start": "warm"}, "start 'warm' is none of empty, running"),
+        ({"start": "warm"}, "start 'warm' is not one of empty, running"),
         ({"warm_up": "kairos"}, "warm_up 'kairos'"),
         ({"warm_up": []}, "warm_up"),
         *[({"warm_up_s": bad}, "warm_up_s") for bad in ((3.0, 2.0), (-1.0, 2.0), (1.0, inf), (nan, 2.0), (1.0,))],
@@ -113,14 +113,14 @@ SHORT = generate("LPLD", rate_rps=1.0, requests=60, seed=0)
         ({"render_mode": "human"}, "render_mode"),
     ],
 )
-def test_a_bad_argument_is_one_line_that_names_it(arguments: dict[str, Any], named: str) -> None:
+def test_the_error_for_a_bad_argument_is_one_line_that_names_it(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(InputError) as caught:
         toy(**arguments)
     assert re.search(named, str(caught.value))
     assert "\n" not in str(caught.value)
 
 
-def test_options_of_the_cluster_reach_its_predictions() -> None:
+def test_cluster_options_affect_predictions() -> None:
     env = toy(cluster_options={"node_speeds": (1.0, 1.0, 1.0, 0.5)}, start="empty")
     observation, _ = env.reset(seed=0)
     execution = observation["choices"][:, COLUMN["prefill_execution_s"]].reshape(4, 4)
@@ -128,7 +128,7 @@ def test_options_of_the_cluster_reach_its_predictions() -> None:
     assert (execution[0] == execution[1]).all()
 
 
-def test_nodes_of_one_host_are_predicted_a_shorter_transfer() -> None:
+def test_nodes_of_one_host_have_a_shorter_predicted_transfer() -> None:
     observation, _ = toy(hosts=(0, 1, 0, 1)).reset(seed=0)
     transfer = observation["choices"][:, COLUMN["transfer_s"]].reshape(4, 4)
     near, far, own = transfer[0, 2], transfer[0, 1], transfer[0, 0]
@@ -139,7 +139,7 @@ def test_nodes_of_one_host_are_predicted_a_shorter_transfer() -> None:
 
 
 @pytest.mark.parametrize(("step_budget", "planned"), [("slo", False), ("fixed", True)])
-def test_the_step_budget_decides_who_plans_the_chunks(step_budget: str, planned: bool) -> None:
+def test_the_step_budget_determines_who_plans_the_chunks(step_budget: str, planned: bool) -> None:
     env = toy(step_budget=step_budget)
     with submitted() as (_, placements):
         play(env, always_deflect)
@@ -147,7 +147,7 @@ def test_the_step_budget_decides_who_plans_the_chunks(step_budget: str, planned:
     assert {bool(placement.chunk_plan) for placement in deflected} == {planned}
 
 
-def test_more_rows_change_nothing_but_the_padding() -> None:
+def test_more_rows_only_add_padding() -> None:
     narrow, wide = toy(cluster="1P2D"), toy(cluster="1P2D", rows=30)
     assert (narrow.action_space.n, wide.action_space.n) == (9, 30)
     for (seen, *rest), (padded, *same) in zip(play(narrow, soonest), play(wide, soonest), strict=True):
@@ -157,7 +157,7 @@ def test_more_rows_change_nothing_but_the_padding() -> None:
         assert np.array_equal(padded["action_mask"][:9], seen["action_mask"])
 
 
-def test_rendering_shows_the_cluster_as_its_router_sees_it() -> None:
+def test_rendering_shows_the_routers_view() -> None:
     ansi, pixels, none = (toy(render_mode=mode) for mode in ("ansi", "rgb_array", None))
     for env in (ansi, pixels, none):
         env.reset(seed=1)
@@ -190,7 +190,7 @@ def test_with_strict_actions_a_masked_action_is_an_error() -> None:
 
 @pytest.mark.parametrize("step_budget", ["slo", "fixed"])
 @pytest.mark.parametrize("nodes", [(0,), (3,), (0, 3), (1, 2)])
-def test_nothing_is_placed_on_a_lost_node(nodes: tuple[int, ...], step_budget: str) -> None:
+def test_no_request_is_placed_on_a_lost_node(nodes: tuple[int, ...], step_budget: str) -> None:
     losses = tuple(Disturbance(1.0, "loss", node) for node in nodes)
     env = toy(horizon_requests=90, cluster_options={"disturbances": losses}, step_budget=step_budget)
     rng = np.random.default_rng(5)
@@ -208,7 +208,7 @@ def test_nothing_is_placed_on_a_lost_node(nodes: tuple[int, ...], step_budget: s
 
 
 def with_quiet_tail(requests: int, rate_rps: float, seed: int) -> Workload:
-    """A burst workload of two SLO classes whose last request comes long after all others are done."""
+    """A burst workload with two SLO classes, whose last request arrives long after the others have finished."""
     body = generate("burst", rate_rps=rate_rps, requests=requests - 1, seed=seed)
     strict = np.random.default_rng(seed).random(requests) < 0.4
     return Workload.of(
@@ -222,7 +222,7 @@ def with_quiet_tail(requests: int, rate_rps: float, seed: int) -> Workload:
 
 
 def token_times(env: PrefillPlacementEnv, requests: list[Request], placements: list[Any]) -> list[list[float]]:
-    """When each request got each token, from the step-by-step reference."""
+    """Times of each request's tokens, from the step-by-step reference."""
     columns = zip(
         *[(r.arrival_s, r.prompt_tokens, r.output_tokens, r.ttft_slo_s, r.tbt_slo_s) for r in requests], strict=True
     )
@@ -231,7 +231,7 @@ def token_times(env: PrefillPlacementEnv, requests: list[Request], placements: l
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_rewards_sum_to_what_every_token_says(rule: Rule) -> None:
+def test_rewards_sum_to_the_cost_of_every_token(rule: Rule) -> None:
     weights = {"tbt_weight": 2.0, "tail_weight": 0.5, "miss_weight": 3.0}
     env = toy(workload=with_quiet_tail, rate_rps=20.0, step_budget="fixed", **weights)
     with submitted() as (requests, placements):
@@ -253,7 +253,7 @@ def test_rewards_sum_to_what_every_token_says(rule: Rule) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_costs_are_paid_when_they_accrue(rule: Rule) -> None:
+def test_costs_are_charged_when_they_accrue(rule: Rule) -> None:
     env = toy(ttft_slo_s=0.5, tbt_slo_s=0.0105, rate_rps=20.0, step_budget="fixed")
     with submitted() as (requests, placements):
         steps = play(env, rule, seed=8)
@@ -270,20 +270,20 @@ def test_costs_are_paid_when_they_accrue(rule: Rule) -> None:
             exceeded_by_tokens += np.maximum(0.0, np.diff(given_s) / 0.0105 - 1.0).sum()
         assert waited == pytest.approx(waited_by_tokens)
         assert exceeded == pytest.approx(exceeded_by_tokens)
-    if rule is not anywhere:  # which happens to break no TBT SLO here
+    if rule is not anywhere:  # which breaks no TBT SLO here
         assert exceeded > 1.0
 
 
-def test_records_have_every_request_that_has_finished() -> None:
+def test_records_contain_every_finished_request() -> None:
     env = toy(workload=with_quiet_tail)
     for seed in (1, 2):
         play(env, soonest, seed)
         assert sorted(record.request for record in env.records) == list(range(60))
 
 
-def test_records_tell_deflected_requests_from_others() -> None:
+def test_records_distinguish_deflected_requests() -> None:
     for rule, deflected in ((never_deflect, False), (always_deflect, True)):
-        env = toy(workload="LPLD", tbt_slo_s=0.5)  # no deflection is masked
+        env = toy(workload="LPLD", tbt_slo_s=0.5)  # so that no deflection is masked
         play(env, rule)
         assert {record.deflected for record in env.records} == {deflected}
 

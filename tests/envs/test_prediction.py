@@ -1,4 +1,4 @@
-"""What a router computes of a request, against the step law summed chunk by chunk."""
+"""A router's predictions for a request, compared with the step law summed chunk by chunk."""
 
 from dataclasses import dataclass, replace
 
@@ -21,7 +21,7 @@ LAWS = {
 
 @dataclass(frozen=True)
 class Named:
-    """A law that prints as its name."""
+    """A law whose repr is its name."""
 
     name: str
 
@@ -45,7 +45,7 @@ def test_prefill_execution_is_the_sum_over_its_chunks(on: Named, prompt: int, ch
 
 
 @given(on=laws, ahead=st.integers(0, 100_000), chunk=st.integers(1, 2048))
-def test_the_queue_wait_is_fractional_chunks_of_half_the_queues_context(on: Named, ahead: int, chunk: int) -> None:
+def test_the_queue_wait_counts_chunks_at_half_the_queues_context(on: Named, ahead: int, chunk: int) -> None:
     # (L / chi) * T_step(chi, L / 2), written out with the law's coefficients.
     law = on.law
     step_s = law.token_time_s[chunk] + law.chunk_const_s
@@ -54,7 +54,7 @@ def test_the_queue_wait_is_fractional_chunks_of_half_the_queues_context(on: Name
 
 
 @given(on=laws, ahead=st.integers(1, 100_000), chunk=st.integers(1, 2048))
-def test_more_ahead_waits_longer_and_nothing_ahead_not_at_all(on: Named, ahead: int, chunk: int) -> None:
+def test_the_wait_grows_with_the_tokens_ahead_from_zero(on: Named, ahead: int, chunk: int) -> None:
     assert queue_wait_s(on.law, 0, chunk, 0.0) == 0.0
     assert queue_wait_s(on.law, ahead + 1, chunk, ahead / 2) > queue_wait_s(on.law, ahead, chunk, ahead / 2) > 0.0
 
@@ -63,7 +63,7 @@ def test_more_ahead_waits_longer_and_nothing_ahead_not_at_all(on: Named, ahead: 
 
 
 def step_s(law: StepLaw, chunks: list[int], chunk: int, batch: int, kv_tokens: int) -> float:
-    """The step that computes `chunk` after `chunks`: every decode has grown by a token in each of those steps."""
+    """Duration of the step with `chunk` after `chunks`; every decode has grown by one token per step."""
     return law.time_s([(chunk, sum(chunks))], batch, kv_tokens + len(chunks) * batch)
 
 
@@ -121,7 +121,7 @@ def parts(plan: LocalPrefill) -> tuple[object, ...]:
 
 @settings(max_examples=200)
 @given(**states)
-def test_where_none_fits_the_smallest_goes_on_and_the_slack_says_so(
+def test_if_no_chunk_fits_the_smallest_is_used_with_negative_slack(
     on: Named, prompt: int, batch: int, kv_tokens: int, budget_s: float, token_budget: int
 ) -> None:
     kv_tokens *= bool(batch)
@@ -136,7 +136,7 @@ def test_where_none_fits_the_smallest_goes_on_and_the_slack_says_so(
     assert forced.total_s == pytest.approx(sum(times_s), rel=1e-9)
     assert forced.slack_s == pytest.approx(budget_s - max(times_s), abs=1e-9)
     if token_budget - batch >= CHUNK_CANDIDATES[-1]:
-        assert forced.slack_s < 0.0  # else it was the engine's own budget that left no room
+        assert forced.slack_s < 0.0  # otherwise the engine's token budget left no room
     assert all(n <= 128 for n, time_s in zip(forced.chunks, times_s, strict=True) if time_s > budget_s)
 
 
@@ -150,7 +150,7 @@ def test_a_larger_budget_is_never_slower(on: Named, prompt: int, batch: int, bud
         assert len(loose.chunks) <= len(tight.chunks)
 
 
-def test_candidates_of_ones_own_are_used() -> None:
+def test_given_candidates_are_used() -> None:
     plan = plan_chunks(TOY_LAW, 1000, 0, 0, 0.1, 2048, candidates=(300, 50))
     assert plan is not None
     assert plan.chunks == (300, 300, 300, 100)

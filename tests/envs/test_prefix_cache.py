@@ -1,4 +1,4 @@
-"""Prefix caching: the cache alone, what a hit saves, and what must hold whatever is cached."""
+"""Prefix caching: the cache itself, the savings of a hit, and invariants of runs with caches."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ STAMPS = tuple(name for name in RequestRecord._fields if name.endswith("_s"))
 
 TRACES = Path(__file__).parents[3] / "shared" / "data" / "traces"
 
-# A prompt of a random tree: the branch taken at each block names it and all before it.
+# A prompt in a random tree: the hash of a block identifies the path to it.
 chains = st.lists(st.integers(0, 1), min_size=1, max_size=6).map(
     lambda path: tuple(int("1" + "".join(map(str, path[: i + 1])), 2) for i in range(len(path)))
 )
@@ -31,11 +31,9 @@ chains = st.lists(st.integers(0, 1), min_size=1, max_size=6).map(
 
 
 @given(uses=st.lists(chains, max_size=30), capacity=st.integers(0, 12))
-def test_it_keeps_the_blocks_used_last_and_never_one_without_those_before_it(
-    uses: list[tuple[int, ...]], capacity: int
-) -> None:
+def test_the_cache_keeps_recent_blocks_and_only_whole_prefixes(uses: list[tuple[int, ...]], capacity: int) -> None:
     cache = PrefixCache(capacity * HASH_BLOCK_TOKENS + 511, 0.0)
-    order: list[int] = []  # least recent first; of one prompt the first block is the most recent
+    order: list[int] = []  # least recently used first; within a prompt the first block is the most recent
     for now_s, chain in enumerate(uses):
         cache.use(chain, float(now_s))
         order = [block for block in order if block not in chain] + list(reversed(chain))
@@ -52,7 +50,7 @@ def test_it_keeps_the_blocks_used_last_and_never_one_without_those_before_it(
     capacity=st.integers(0, 8),
     asked=chains,
 )
-def test_a_router_knows_the_cache_as_it_was_and_asking_changes_nothing(
+def test_a_router_sees_the_old_cache_and_looking_changes_nothing(
     uses: list[tuple[float, tuple[int, ...]]], age_s: float, capacity: int, asked: tuple[int, ...]
 ) -> None:
     quiet, asking = (PrefixCache(capacity * HASH_BLOCK_TOKENS, age_s) for _ in range(2))
@@ -73,7 +71,7 @@ def test_a_router_knows_the_cache_as_it_was_and_asking_changes_nothing(
 
 
 def twice(prompt_tokens: int, shared_blocks: int, output_tokens: int = 3) -> Workload:
-    """A prompt, and long after it one that shares its first blocks."""
+    """A prompt, and much later a prompt that shares its first blocks."""
     blocks = blocks_of(prompt_tokens)
     other = tuple(i if i < shared_blocks else 1000 + i for i in range(blocks))
     return Workload.of(
@@ -86,7 +84,7 @@ def twice(prompt_tokens: int, shared_blocks: int, output_tokens: int = 3) -> Wor
 
 
 def assert_alike(found: list[RequestRecord], expected: list[RequestRecord]) -> None:
-    """The same records but for rounding: with prefix caching a KV transfer ends a span, which else goes on."""
+    """Equal records up to rounding, because with prefix caching a KV transfer ends a span."""
     assert [record._replace(**dict.fromkeys(STAMPS, 0.0)) for record in found] == [
         record._replace(**dict.fromkeys(STAMPS, 0.0)) for record in expected
     ]
@@ -103,7 +101,7 @@ def execution_s(prompt_tokens: int, first_token: int, chunk: int = 2048) -> floa
 
 @settings(max_examples=60)
 @given(prompt=st.integers(1, 20_000), shared=st.integers(0, 40))
-def test_the_second_time_costs_what_is_left_by_the_step_law_and_the_link(prompt: int, shared: int) -> None:
+def test_a_hit_leaves_only_the_cost_of_the_uncached_tokens(prompt: int, shared: int) -> None:
     config = ClusterConfig(toy_profile(), shape="1P1D", prefix_cache=True)
     result = simulate(twice(prompt, shared), Given(Placement(0, 1)), config)
     hit = min(shared * HASH_BLOCK_TOKENS, prompt - 1)
@@ -113,13 +111,13 @@ def test_the_second_time_costs_what_is_left_by_the_step_law_and_the_link(prompt:
     assert second.prefill_start_s == 100.0
     sent_blocks = -(-prompt // 16) - hit // 16
     assert second.kv_ready_s - second.prefill_end_s == pytest.approx(1e-4 + sent_blocks * 16 * 100_000 / 20e9)
-    # What it decodes on is all there: decoding takes what it takes.
+    # All KV is on the decode node, so decoding takes the same time.
     assert second.last_token_s - second.kv_ready_s == pytest.approx(first.last_token_s - first.kv_ready_s)
     assert result.counters.prefix_hit_tokens == hit
     assert result.counters.kv_bytes_moved == (-(-prompt // 16) + sent_blocks) * 16 * 100_000
 
 
-def test_a_deflected_prompt_starts_at_its_hit_with_the_chunks_planned_from_there_on() -> None:
+def test_a_deflected_prompt_starts_at_its_hit_with_later_chunks() -> None:
     config = ClusterConfig(toy_profile(), shape="1P1D", prefix_cache=True, step_budget="fixed")
     result = simulate(twice(3000, 2), Given(Placement(1, 1, (1000, 500, 250))), config)
     chunks = [(250, 1024 + 250 * i) for i in range(7)] + [(226, 2774)]  # the first two were planned for less context
@@ -133,7 +131,7 @@ def test_kv_that_arrives_is_cached_on_the_decode_node() -> None:
     assert result.records[1].first_token_s - 100.0 == pytest.approx(execution_s(3000, 2999))
 
 
-def test_a_preempted_sequence_computes_again_only_what_is_not_cached() -> None:
+def test_a_preempted_request_recomputes_only_uncached_tokens() -> None:
     workload = Workload.of(
         [0.0] * 8,
         [1024] * 8,
@@ -151,7 +149,7 @@ def test_a_preempted_sequence_computes_again_only_what_is_not_cached() -> None:
 # ---- what a router can tell -----------------------------------------------------------------------------------------
 
 
-def test_the_view_tells_hits_by_node_once_the_report_is_there() -> None:
+def test_the_view_shows_hits_by_node_once_they_are_reported() -> None:
     cluster = Cluster(ClusterConfig(toy_profile(), shape="2P1D", prefix_cache=True, report_age_s=0.1), lambda _: None)
     hashes = (7, 8, 9)
     cluster.submit(Request(0, 0.0, 1300, 1, 2.0, 0.1, hashes), Placement(1, 2))
@@ -173,7 +171,7 @@ def test_the_view_tells_hits_by_node_once_the_report_is_there() -> None:
     assert cluster.view().prefix_hit_tokens(asked._replace(block_hashes=()), 1) == 0
 
 
-def test_without_a_cache_there_is_nothing_to_hit() -> None:
+def test_without_a_cache_there_are_no_hits() -> None:
     cluster = Cluster(ClusterConfig(toy_profile()), lambda _: None)
     assert cluster.view().prefix_hit_tokens(RequestView(0, 0.0, 1200, 2.0, 0.1, (1, 2, 3)), 0) == 0
 
@@ -190,7 +188,7 @@ def test_without_a_cache_there_is_nothing_to_hit() -> None:
     streaming=st.booleans(),
     max_seqs=st.sampled_from([2, 256]),
 )
-def test_nothing_is_lost_left_or_over_its_bound(
+def test_no_kv_is_lost_or_left_or_over_its_bound(
     seed: int, capacity: int, share: float, rule: str, streaming: bool, max_seqs: int
 ) -> None:
     workload = conversations(seed, gap_s=0.02)
@@ -208,7 +206,7 @@ def test_nothing_is_lost_left_or_over_its_bound(
 
 
 @pytest.mark.parametrize("rule", policies.names())
-def test_switched_off_hashes_change_nothing_to_the_byte(rule: str) -> None:
+def test_without_caching_hashes_do_not_change_a_byte(rule: str) -> None:
     workload = conversations(5)
     config = ClusterConfig(toy_profile())
     known, unknown = (simulate(w, policies.make(rule), config) for w in (workload, without_hashes(workload)))
@@ -218,7 +216,7 @@ def test_switched_off_hashes_change_nothing_to_the_byte(rule: str) -> None:
     assert known.counters.prefix_hit_tokens == 0
 
 
-def test_switched_on_without_hashes_only_the_capacity_is_smaller() -> None:
+def test_caching_without_hashes_only_reduces_the_capacity() -> None:
     workload = without_hashes(conversations(5))
     results = [
         simulate(workload, policies.make("static"), config)
@@ -230,7 +228,7 @@ def test_switched_on_without_hashes_only_the_capacity_is_smaller() -> None:
     assert_alike(results[0].records, results[1].records)
 
 
-def test_host_memory_hits_more_and_takes_no_kv_from_sequences() -> None:
+def test_host_memory_has_more_hits_and_takes_no_kv_from_requests() -> None:
     workload = conversations(11, requests=200)
     hits = []
     for host_tokens in (0, 5_000, 50_000):
@@ -264,7 +262,7 @@ def test_hits_save_time_and_bytes() -> None:
     capacity=st.sampled_from([9_000, 400_000]),
     cache=st.booleans(),
 )
-def test_a_copy_plays_on_as_the_original_would(seed: int, cut: int, capacity: int, cache: bool) -> None:
+def test_a_copy_continues_like_the_original(seed: int, cut: int, capacity: int, cache: bool) -> None:
     requests = rows(conversations(seed))
     config = ClusterConfig(toy_profile(capacity), prefix_cache=cache, kv_streaming=True)
     original = Watched(config, "kairos")
@@ -292,7 +290,7 @@ def test_a_copy_plays_on_as_the_original_would(seed: int, cut: int, capacity: in
     cache=st.booleans(),
     streaming=st.booleans(),
 )
-def test_a_lost_node_takes_its_cache_with_it_and_nobody_else(
+def test_a_lost_node_loses_only_its_own_cache(
     rule: str, node: int, at_s: float, seed: int, capacity: int, cache: bool, streaming: bool
 ) -> None:
     workload = conversations(seed, gap_s=0.03)
@@ -310,7 +308,7 @@ def test_a_lost_node_takes_its_cache_with_it_and_nobody_else(
 @pytest.mark.parametrize(
     "config", [{"prefix_cache_share": s} for s in (-0.1, 1.0, float("nan"))] + [{"prefix_cache_host_tokens": -1}]
 )
-def test_a_capacity_that_makes_no_sense_is_refused(config: dict[str, float]) -> None:
+def test_an_invalid_capacity_is_an_error(config: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(config))):
         ClusterConfig(toy_profile(), prefix_cache=True, **config)  # type: ignore[arg-type]
 
@@ -334,7 +332,7 @@ def test_hashes_stay_with_their_requests() -> None:
 @pytest.mark.parametrize(
     ("hashes", "reason"), [(((1,),), "one tuple for each of the 2"), (((1,), (1, 2)), "request 1 has more blocks")]
 )
-def test_hashes_that_make_no_sense_are_refused(hashes: tuple[tuple[int, ...], ...], reason: str) -> None:
+def test_invalid_hashes_are_an_error(hashes: tuple[tuple[int, ...], ...], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         Workload.of([0.0, 1.0], [512, 512], [1, 1], label="two", block_hashes=hashes)
 
@@ -357,7 +355,7 @@ def test_hashes_are_read_from_mooncake_and_kept_in_the_native_file(tmp_path: Pat
 
 
 @pytest.mark.parametrize("bad", [1, "a b", [1.5], [[1]], {"a": 1}, [True], [None]])
-def test_hashes_that_are_none_are_named_by_line(tmp_path: Path, bad: object) -> None:
+def test_the_error_for_bad_hashes_names_the_line(tmp_path: Path, bad: object) -> None:
     row = {"timestamp": 0, "input_length": 512, "output_length": 1, "hash_ids": bad}
     path = tmp_path / "trace.jsonl"
     path.write_text(json.dumps(row) + "\n")
@@ -366,7 +364,7 @@ def test_hashes_that_are_none_are_named_by_line(tmp_path: Path, bad: object) -> 
 
 
 @pytest.mark.skipif(not TRACES.is_dir(), reason=f"the recorded traces are not at {TRACES}")
-def test_the_mooncake_trace_hits() -> None:
+def test_the_mooncake_trace_has_hits() -> None:
     workload = read_trace(TRACES / "mooncake_synthetic.jsonl.gz", "mooncake")
     hashes = workload.block_hashes
     assert [len(mine) for mine in hashes] == (-(-workload.prompt_tokens // HASH_BLOCK_TOKENS)).tolist()
@@ -376,4 +374,4 @@ def test_the_mooncake_trace_hits() -> None:
         again += sum(block in seen for block in mine)
         seen.update(mine)
     endless = again / sum(map(len, hashes))
-    assert 0.3 < endless < 0.9  # what a cache without a bound would hit
+    assert 0.3 < endless < 0.9  # the hits of an unlimited cache

@@ -1,4 +1,4 @@
-"""Predictions for prompts that are partly cached: they start after the hit, and agree with the engine."""
+"""Predictions for partly cached prompts: they start after the hit, and agree with the engine."""
 
 from math import inf
 
@@ -29,9 +29,7 @@ residents = st.one_of(st.just(IDLE), st.builds(decoding, st.integers(1, 128), st
     batch=st.integers(0, 128),
     budget_s=st.floats(0.011, 0.25),
 )
-def test_a_plan_after_cached_tokens_is_the_greedy_one_from_there_on(
-    tokens: int, done: int, batch: int, budget_s: float
-) -> None:
+def test_a_plan_after_cached_tokens_is_greedy_from_there(tokens: int, done: int, batch: int, budget_s: float) -> None:
     kv_tokens = 300 * batch
     plan = plan_chunks(TOY_LAW, tokens, batch, kv_tokens, budget_s, 2048, smallest_if_none=True, done_tokens=done)
     assert plan is not None
@@ -66,7 +64,7 @@ def test_a_safe_chunk_after_cached_tokens_keeps_every_step(
 
 
 @given(report=residents, prompt=st.integers(2, 12_000), share=st.floats(0, 1), budget=budgets)
-def test_what_is_cached_is_not_computed(report: NodeReport, prompt: int, share: float, budget: StepBudget) -> None:
+def test_cached_tokens_are_not_computed(report: NodeReport, prompt: int, share: float, budget: StepBudget) -> None:
     topology = HandMade("1P1D", step_budget=budget).topology
     done = int(share * (prompt - 1))
     whole, rest = (
@@ -84,7 +82,7 @@ def test_what_is_cached_is_not_computed(report: NodeReport, prompt: int, share: 
 
 
 class Warmed:
-    """Has the first prompt on both nodes, then places the last one on `node` and keeps what was predicted for it."""
+    """Puts the first prompt on both nodes, then places the last one on `node` and records its predictions."""
 
     name = "warmed"
 
@@ -111,7 +109,7 @@ class Warmed:
     budget=budgets,
     cached=st.booleans(),
 )
-def test_on_an_idle_cluster_with_a_warm_cache_the_prediction_comes_true(
+def test_on_an_idle_cluster_with_a_warm_cache_predictions_are_exact(
     prompt: int, shared: int, node: int, budget: StepBudget, cached: bool
 ) -> None:
     blocks = blocks_of(prompt)
@@ -131,7 +129,7 @@ def test_on_an_idle_cluster_with_a_warm_cache_the_prediction_comes_true(
 
 
 @given(prompt=st.integers(1, 20_000), hit=st.integers(0, 20_000))
-def test_a_transfer_leaves_out_the_whole_blocks_that_the_decode_node_has(prompt: int, hit: int) -> None:
+def test_a_transfer_skips_whole_blocks_on_the_decode_node(prompt: int, hit: int) -> None:
     view = HandMade("1P1D")
     view.hits[1] = hit
     blocks = -(-prompt // 16) - min(hit, prompt - 1) // 16
@@ -139,7 +137,7 @@ def test_a_transfer_leaves_out_the_whole_blocks_that_the_decode_node_has(prompt:
     assert sent_bytes == 16 * blocks * view.topology.kv_bytes_per_token > 0
 
 
-def test_the_best_prefill_node_may_be_the_one_that_has_the_prompt() -> None:
+def test_the_best_prefill_node_may_be_the_one_with_the_prompt() -> None:
     view = HandMade("2P1D", IDLE, changed(IDLE, prefill_tokens_ahead=1000), IDLE)
     view.counters.queued_prompts[1] = 1
     view.counters.queued_prompt_tokens[1] = 1000
@@ -159,7 +157,7 @@ def test_the_best_prefill_node_may_be_the_one_that_has_the_prompt() -> None:
 
 
 class Queued:
-    """Sends every request to one node and keeps what a report and the router's counts told before."""
+    """Sends every request to one node and records the report and the router's counts before it."""
 
     name = "queued"
 
@@ -186,7 +184,7 @@ class Queued:
     node=st.integers(0, 1),
     budget=budgets,
 )
-def test_prompts_in_a_queue_count_without_what_is_cached_of_them(
+def test_queued_prompts_count_without_their_cached_tokens(
     prompt: int, shared: int, count: int, node: int, budget: StepBudget
 ) -> None:
     blocks = blocks_of(prompt)

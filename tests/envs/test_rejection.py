@@ -1,4 +1,4 @@
-"""A rejected request: it has a record, and leaves no other trace."""
+"""A rejected request has a record and leaves no other trace."""
 
 from dataclasses import replace
 from math import isnan
@@ -17,7 +17,7 @@ from tests.toy import toy_profile
 
 
 class Choosy:
-    """Another rule, but for what it is told to reject."""
+    """Another policy that also rejects given requests."""
 
     name = "choosy"
 
@@ -49,7 +49,7 @@ def is_rejected(record: RequestRecord) -> bool:
 
 @settings(max_examples=25)
 @given(gone=st.sets(st.integers(0, 79), min_size=1, max_size=60))
-def test_a_run_is_that_of_the_requests_that_were_taken_in(gone: set[int]) -> None:
+def test_a_run_equals_that_of_the_accepted_requests(gone: set[int]) -> None:
     config = ClusterConfig(toy_profile())
     result = simulate(WORKLOAD, Choosy(gone), config)
     alone = simulate(without(WORKLOAD, gone), Choosy(set()), config)
@@ -61,14 +61,14 @@ def test_a_run_is_that_of_the_requests_that_were_taken_in(gone: set[int]) -> Non
     assert result.counters.kv_bytes_moved == alone.counters.kv_bytes_moved
 
 
-def test_the_record_says_what_was_asked_for() -> None:
+def test_the_record_has_the_requests_lengths_and_no_times() -> None:
     record = simulate(WORKLOAD, Choosy({5}), ClusterConfig(toy_profile())).records[5]
     assert is_rejected(record)
     asked = (WORKLOAD.arrival_s[5], WORKLOAD.prompt_tokens[5], WORKLOAD.output_tokens[5])
     assert (record.arrival_s, record.prompt_tokens, record.output_tokens) == asked
 
 
-def test_who_streams_records_hears_of_rejected_ones_as_well() -> None:
+def test_streamed_records_include_rejected_requests() -> None:
     heard: list[RequestRecord] = []
     result = simulate(WORKLOAD, Choosy({0, 3}), ClusterConfig(toy_profile()), on_record=heard.append)
     assert result.records == []
@@ -76,7 +76,7 @@ def test_who_streams_records_hears_of_rejected_ones_as_well() -> None:
     assert {record.request for record in heard if is_rejected(record)} == {0, 3}
 
 
-def test_everything_may_be_rejected() -> None:
+def test_all_requests_may_be_rejected() -> None:
     result = simulate(WORKLOAD, Choosy(set(range(80))), ClusterConfig(toy_profile()), time_decisions=True)
     assert all(is_rejected(record) for record in result.records)
     assert len(result.decision_s) == 80
@@ -84,7 +84,7 @@ def test_everything_may_be_rejected() -> None:
 
 
 @pytest.mark.parametrize("rule", [*policies.names(), "lookahead:horizon=2"])
-def test_what_could_never_fit_is_rejected_under_every_rule(rule: str) -> None:
+def test_requests_that_never_fit_are_rejected_under_every_policy(rule: str) -> None:
     workload = Workload.of([0.0, 0.1, 0.2], [1000, 1_000_000, 1000], [10] * 3, label="one too long")
     records = simulate(workload, policies.make(rule, seed=1), ClusterConfig(toy_profile())).records
     assert [is_rejected(record) for record in records] == [False, True, False]
@@ -92,7 +92,7 @@ def test_what_could_never_fit_is_rejected_under_every_rule(rule: str) -> None:
 
 
 @pytest.mark.parametrize(("output_tokens", "fits"), [(1999, True), (2000, False)])
-def test_the_smallest_node_sets_the_longest_request(output_tokens: int, *, fits: bool) -> None:
+def test_the_smallest_node_limits_the_length_of_requests(output_tokens: int, *, fits: bool) -> None:
     small, large = toy_profile(4000), replace(toy_profile(9000), name="toy, larger")
     config = ClusterConfig(large, shape="1P1D", node_profiles=(large, small))
     workload = Workload.of([0.0], [2000], [output_tokens], label="one")
@@ -103,7 +103,7 @@ def test_the_smallest_node_sets_the_longest_request(output_tokens: int, *, fits:
 
 @settings(max_examples=25)
 @given(long=st.sets(st.integers(0, 79), max_size=60))
-def test_requests_that_are_too_long_change_nothing_for_the_others(long: set[int]) -> None:
+def test_too_long_requests_do_not_affect_others(long: set[int]) -> None:
     prompts = [10**6 if number in long else tokens for number, tokens in enumerate(WORKLOAD.prompt_tokens.tolist())]
     workload = Workload.of(WORKLOAD.arrival_s, prompts, WORKLOAD.output_tokens, label="some too long")
     config = ClusterConfig(toy_profile())
@@ -115,7 +115,7 @@ def test_requests_that_are_too_long_change_nothing_for_the_others(long: set[int]
 
 
 @pytest.mark.parametrize("node", [0, 3])
-def test_what_was_taken_in_is_placed_again_whatever_the_policy_says(node: int) -> None:
+def test_accepted_requests_are_placed_again_even_if_rejected_then(node: int) -> None:
     lost_s = float(WORKLOAD.arrival_s[40])
     config = ClusterConfig(toy_profile(), disturbances=(Disturbance(lost_s + 1e-6, "loss", node),))
     result = simulate(WORKLOAD, Choosy(set(), "static", until_s=lost_s), config)

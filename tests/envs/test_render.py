@@ -1,4 +1,4 @@
-"""The cluster as a person sees it."""
+"""Renderings of the cluster."""
 
 import re
 
@@ -23,7 +23,7 @@ def busy() -> Cluster:
     return cluster
 
 
-def test_the_table_has_a_line_a_node_with_what_the_router_counts(busy: Cluster) -> None:
+def test_the_table_has_one_line_per_node_with_the_routers_counts(busy: Cluster) -> None:
     time, header, *lines = node_table(busy.view()).splitlines()
     assert time == "t = 1.001 s"
     assert header.split() == ["node", "role", "prompts", "tokens", "deflected", "decodes", "batch", "KV"]
@@ -37,7 +37,7 @@ def test_the_table_has_a_line_a_node_with_what_the_router_counts(busy: Cluster) 
     assert len({len(line) for line in [header, *lines]}) == 1, "columns line up"
 
 
-def test_the_picture_is_fresh_pixels(busy: Cluster) -> None:
+def test_the_image_is_a_new_array(busy: Cluster) -> None:
     first, second = draw_nodes(busy.view()), draw_nodes(busy.view())
     assert first.dtype == np.uint8
     assert first.shape == (320, 640, 3)
@@ -46,7 +46,7 @@ def test_the_picture_is_fresh_pixels(busy: Cluster) -> None:
     assert first.flags.owndata
 
 
-def test_the_picture_shows_load(busy: Cluster) -> None:
+def test_the_image_shows_load(busy: Cluster) -> None:
     idle = Cluster(ClusterConfig(toy_profile(), shape="1P2D"), lambda _: None)
     idle.clock.advance_to(1.001)
     blue, orange = (0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00)
@@ -60,7 +60,7 @@ def test_the_picture_shows_load(busy: Cluster) -> None:
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("ansi", str), ("rgb_array", np.ndarray), (None, type(None))])
-def test_the_environment_renders_in_the_mode_it_was_made_with(mode: str | None, kind: type) -> None:
+def test_the_environment_renders_in_its_mode(mode: str | None, kind: type) -> None:
     env = PrefillPlacementEnv(
         profile=toy_profile(), cluster="4P4D", horizon_requests=30, rate_rps=40.0, render_mode=mode
     )

@@ -1,4 +1,4 @@
-"""Laws of the SLOs: what a class promises, and who is in which class."""
+"""Laws of the SLOs: the SLOs of a class, and the assignment of requests to classes."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def test_a_longer_workload_begins_with_the_classes_of_the_shorter_one(
     assert promises(long)[:shorter] == promises(short)
 
 
-def test_each_class_gets_its_share_and_its_promises() -> None:
+def test_each_class_has_its_share_and_its_slos() -> None:
     workload = generate("LPLD", rate_rps=1.0, requests=20_000, seed=1, slos=TWO)
     strict = workload.tbt_slo_s == STRICT.tbt_s
     assert strict.mean() == pytest.approx(0.3, abs=0.01)
@@ -79,7 +79,7 @@ def test_a_part_of_a_trace_keeps_the_class_of_each_request(tmp_path: Path) -> No
     assert promises(part) == [promises(whole)[tokens - 1] for tokens in part.prompt_tokens.tolist()]
 
 
-def test_a_native_files_columns_come_first(tmp_path: Path) -> None:
+def test_a_native_files_slo_columns_take_precedence(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
     write_native(Workload.of([0.0, 1.0], [5, 6], [1, 1], label="", ttft_slo_s=[3.0, 4.0], tbt_slo_s=0.5), path)
     assert promises(read_trace(path, "native", slos=TWO)) == [(3.0, 0.5), (4.0, 0.5)]
@@ -95,7 +95,7 @@ def test_a_single_flat_ttft_slo_is_known() -> None:
     assert slos_of_format("mooncake", Slos.of(3.0, ttft_per_1k_tokens_s=0.0)).flat_ttft_s == 3.0
 
 
-def test_the_text_says_everything() -> None:
+def test_the_text_states_all_values() -> None:
     assert str(slos_of_family("burst")) == "TTFT 2 s, TBT 0.1 s"
     assert str(slos_of_family("mooncake-conv")) == "TTFT 2 s + 0.25 s per 1,000 prompt tokens, TBT 0.1 s"
     assert str(TWO) == (
@@ -104,7 +104,7 @@ def test_the_text_says_everything() -> None:
     )
 
 
-def test_shares_typed_by_hand_may_miss_1_by_a_little() -> None:
+def test_shares_may_sum_to_nearly_1() -> None:
     thirds = Slos(tuple(SloClass(ttft_s, share=0.3333) for ttft_s in (1.0, 2.0, 3.0)))
     found = generate("LPLD", rate_rps=1.0, requests=3000, seed=0, slos=thirds)
     assert np.unique(found.ttft_slo_s, return_counts=True)[1] == pytest.approx([1000] * 3, rel=0.1)
@@ -123,7 +123,7 @@ def test_shares_typed_by_hand_may_miss_1_by_a_little() -> None:
         (lambda: Slos((SloClass(share=0.5), SloClass(share=0.4))), "add up to 0.9: must add up to 1"),
     ],
 )
-def test_what_cannot_be_promised_is_one_line(wrong: object, says: str) -> None:
+def test_the_error_for_an_invalid_slo_is_one_line(wrong: object, says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
         wrong()  # type: ignore[operator]
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Spans of steps against summing step by step."""
+"""Spans of steps, compared with sums step by step."""
 
 from dataclasses import dataclass
 from itertools import accumulate
@@ -14,7 +14,7 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Steps:
-    """What a span is made of; `ends_s` are the times at which its steps end, its start first."""
+    """A span's parameters; `ends_s` has its start and then the end of each step."""
 
     start_s: float
     steps: int
@@ -36,7 +36,7 @@ class Steps:
         return span
 
 
-# A step grows by the attention of its decodes to one token each, and of its chunk to the chunk before: by less than
+# A step grows by the attention of its decodes to one token each, and of its chunk to the previous chunk: by less than
 # the first step takes.
 made = st.builds(
     lambda start_s, steps, first_s, share: Steps(start_s, steps, first_s, share * first_s),
@@ -57,27 +57,27 @@ def test_times_of_boundaries_are_sums_of_steps(made: Steps) -> None:
 
 
 @given(made, shares)
-def test_the_boundary_is_the_first_that_is_not_before_now(made: Steps, share: float) -> None:
+def test_the_boundary_is_the_first_at_or_after_now(made: Steps, share: float) -> None:
     span = made.span
     now_s = min(made.start_s + share * (span.end_s - made.start_s), span.end_s)
     steps, time_s = span.boundary(now_s)
     assert 0 <= steps <= made.steps
     assert time_s == span.boundary_s(steps) >= now_s
     assert steps == 0 or span.boundary_s(steps - 1) < now_s
-    # Summed step by step it is the same, unless now is a boundary to within rounding.
+    # The sum step by step gives the same unless now is a boundary up to rounding.
     if min(abs(end_s - now_s) for end_s in made.ends_s) > ROUNDING:
         assert steps == sum(end_s < now_s for end_s in made.ends_s)
 
 
 @given(made, st.data())
-def test_a_boundary_at_now_is_the_one(made: Steps, data: st.DataObject) -> None:
+def test_a_boundary_at_now_counts(made: Steps, data: st.DataObject) -> None:
     span = made.span
     steps = data.draw(st.integers(0, made.steps))
     assert span.boundary(span.boundary_s(steps)) == (steps, span.boundary_s(steps))
 
 
 @given(made, st.floats(-0.1, 1.1))
-def test_steps_over_are_those_that_end_by_now(made: Steps, share: float) -> None:
+def test_finished_steps_are_those_that_end_by_now(made: Steps, share: float) -> None:
     span = made.span
     now_s = made.start_s + share * (span.end_s - made.start_s)
     over = span.steps_over(now_s)
@@ -86,21 +86,21 @@ def test_steps_over_are_those_that_end_by_now(made: Steps, share: float) -> None
 
 
 @given(made, st.data())
-def test_a_step_that_ends_now_is_over(made: Steps, data: st.DataObject) -> None:
+def test_a_step_that_ends_now_is_finished(made: Steps, data: st.DataObject) -> None:
     span = made.span
     steps = data.draw(st.integers(0, made.steps))
     assert span.steps_over(span.boundary_s(steps)) == steps
 
 
 @given(made, st.floats(0, 5))
-def test_steps_within_a_limit_are_counted_one_by_one(made: Steps, limit_s: float) -> None:
+def test_the_number_of_steps_within_a_limit_equals_a_count(made: Steps, limit_s: float) -> None:
     found = steps_up_to(limit_s, made.steps, made.first_s, made.growth_s)
     least, most = (sum(step_s <= limit_s + near for step_s in made.lasting_s) for near in (-ROUNDING, ROUNDING))
     assert least <= found <= most
 
 
 @given(made)
-def test_an_idle_span_has_no_steps_over_and_a_copy_is_independent(made: Steps) -> None:
+def test_an_idle_span_has_no_steps_and_a_copy_is_independent(made: Steps) -> None:
     span = made.span
     twin = span.copy()
     span.begin(made.start_s, 0, 0.0, 0.0)

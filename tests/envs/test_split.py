@@ -1,6 +1,6 @@
-"""A prompt split over two nodes: closed form, conservation whatever else goes on, and a copy in the midst of it.
+"""A prompt split over two nodes: closed form, conservation in random runs, and copies during a split.
 
-Step by step it is held against the reference in test_coalescing.py.
+test_coalescing.py compares splits with the step-by-step reference.
 """
 
 from math import isfinite
@@ -29,7 +29,7 @@ from tests.toy import TOY_LAW, toy_profile
 
 
 class Splits:
-    """Splits some prompts at random, deflects some, and prefills the rest elsewhere."""
+    """Splits some prompts at random, deflects some, and prefills the rest on prefill nodes."""
 
     name = "splits"
 
@@ -55,7 +55,7 @@ class Splits:
     ("step_budget", "plan", "rest"),
     [("fixed", (512, 488), [(512, 2000), (488, 2512)]), ("fixed", (), [(1000, 2000)]), ("slo", (), [(1000, 2000)])],
 )
-def test_alone_the_two_parts_and_the_transfer_add_up(
+def test_alone_ttft_is_the_sum_of_both_parts_and_the_transfer(
     step_budget: StepBudget, plan: tuple[int, ...], rest: list[tuple[int, int]]
 ) -> None:
     workload = Workload.of([0.0], [3000], [2], label="one")
@@ -82,13 +82,13 @@ def test_alone_the_two_parts_and_the_transfer_add_up(
 
 
 @pytest.mark.parametrize("split", [-1, 1000, 1001])
-def test_a_split_takes_a_token_for_each_node(split: int) -> None:
+def test_a_split_needs_a_token_for_each_node(split: int) -> None:
     cluster = Cluster(ClusterConfig(toy_profile()), lambda _: None)
     with pytest.raises(InputError, match="a token for each"):
         cluster.submit(Request(0, 0.0, 1000, 5, 2.0, 0.1), Placement(0, 2, (), split))
 
 
-def test_a_split_takes_two_nodes() -> None:
+def test_a_split_needs_two_nodes() -> None:
     cluster = Cluster(ClusterConfig(toy_profile()), lambda _: None)
     with pytest.raises(InputError, match="two nodes"):
         cluster.submit(Request(0, 0.0, 1000, 5, 2.0, 0.1), Placement(2, 2, (), 500))
@@ -97,13 +97,13 @@ def test_a_split_takes_two_nodes() -> None:
 @pytest.mark.parametrize(
     ("shape", "config", "placements"),
     [
-        # Its prefill node is lost, and it is placed again as a whole.
+        # Its prefill node is lost, and the whole prompt is placed again.
         ("2P1D", {"disturbances": (Disturbance(0.01, "loss", 0),)}, [Placement(0, 2, (), 1000)]),
-        # Its KV finds no room in time, and its decode node computes it as a whole.
+        # Its KV gets no room in time, and its decode node computes the whole prompt.
         ("1P1D", {"kv_hold_s": 0.1}, [Placement(1, 1), Placement(0, 1, (), 1000)]),
     ],
 )
-def test_a_split_that_comes_to_nothing_leaves_no_tokens_ahead(
+def test_a_cancelled_split_leaves_no_tokens_ahead(
     shape: str, config: dict[str, object], placements: list[Placement]
 ) -> None:
     records: list[RequestRecord] = []
@@ -152,7 +152,7 @@ def cluster_of(options: dict, records: list[RequestRecord], policy: Splits) -> C
 
 @settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), options=options)
-def test_all_finish_and_leave_nothing_behind(seed: int, options: dict) -> None:
+def test_all_requests_finish_and_nothing_is_left(seed: int, options: dict) -> None:
     workload = conversations(seed, requests=40, longest=4_000)
     records: list[RequestRecord] = []
     policy = Splits(seed)
@@ -181,7 +181,7 @@ def test_all_finish_and_leave_nothing_behind(seed: int, options: dict) -> None:
     streaming=st.booleans(),
     step_budget=st.sampled_from(["slo", "fixed"]),
 )
-def test_a_copy_plays_on_as_the_original_would(seed: int, cut: int, streaming: bool, step_budget: StepBudget) -> None:
+def test_a_copy_continues_like_the_original(seed: int, cut: int, streaming: bool, step_budget: StepBudget) -> None:
     rows = conversations(seed, requests=40, longest=4_000).rows()
     options = {
         "capacity": 400_000,

@@ -1,4 +1,4 @@
-"""Laws of the trace readers: what each format means, one line for every bad row, the real files' statistics."""
+"""Laws of the trace readers: formats, one-line errors for bad rows, and statistics of the real files."""
 
 import csv
 import gzip
@@ -18,7 +18,7 @@ from hardware_profiles.errors import InputError
 TRACES = Path(__file__).parents[3] / "shared" / "data" / "traces"
 needs_traces = pytest.mark.skipif(not TRACES.is_dir(), reason=f"the recorded traces are not at {TRACES}")
 
-# One small good file of each format: the same three requests at 0, 0.5 and 2 s.
+# A small valid file of each format: the same three requests at 0, 0.5 and 2 s.
 GOOD = {
     "azure": """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:17:03.9799600,10,1
@@ -46,7 +46,7 @@ def written(folder: Path, text: str | bytes, name: str = "trace") -> Path:
 
 
 def error_of(path: Path, trace_format: str, **arguments: object) -> str:
-    """The one line that reading gives."""
+    """The one-line error of reading a file."""
     with pytest.raises(InputError) as caught:
         read_trace(path, trace_format, **arguments)  # type: ignore[arg-type]
     text = str(caught.value)
@@ -54,13 +54,13 @@ def error_of(path: Path, trace_format: str, **arguments: object) -> str:
     return text
 
 
-def test_every_format_has_its_good_file() -> None:
+def test_every_format_has_a_valid_file_here() -> None:
     assert set(GOOD) == set(formats())
 
 
 @pytest.mark.parametrize("trace_format", GOOD)
 @pytest.mark.parametrize("dress", ["plain", "gzip", "crlf", "bom", "blank lines"])
-def test_the_same_requests_in_every_format_and_dress(tmp_path: Path, trace_format: str, dress: str) -> None:
+def test_every_format_and_compression_gives_the_same_requests(tmp_path: Path, trace_format: str, dress: str) -> None:
     raw = GOOD[trace_format].encode()
     raw = {
         "plain": raw,
@@ -80,10 +80,10 @@ def test_the_same_requests_in_every_format_and_dress(tmp_path: Path, trace_forma
 
 
 @pytest.mark.parametrize("trace_format", GOOD)
-def test_rows_out_of_order_are_sorted_stably_and_said_so(tmp_path: Path, trace_format: str) -> None:
+def test_unsorted_rows_are_sorted_stably_and_the_label_says_so(tmp_path: Path, trace_format: str) -> None:
     lines = GOOD[trace_format].splitlines()
     first = 0 if trace_format == "mooncake" else 1
-    # The first row again, at the end and with another output, so that it ties with the first by its stamp.
+    # The first row again at the end, with another output, so that both have the same time.
     again = lines[first].replace('output_length": 1', 'output_length": 7').replace(",10,1", ",10,7")
     shuffled = [*lines[:first], lines[first + 2], *lines[first : first + 2], again]
     workload = read_trace(written(tmp_path, "\n".join(shuffled)), trace_format)
@@ -113,7 +113,7 @@ def test_rows_out_of_order_are_sorted_stably_and_said_so(tmp_path: Path, trace_f
         ("0.5", "", "must be"),
     ],
 )
-def test_a_bad_csv_row_is_named_by_file_line_and_reason(
+def test_the_error_for_a_bad_csv_row_has_file_line_and_reason(
     tmp_path: Path, trace_format: str, old: str, new: str, reason: str
 ) -> None:
     old = {"0.5": "2023-11-16 18:17:04.4799600"}.get(old, old) if trace_format == "azure" else old
@@ -140,7 +140,7 @@ def test_a_bad_csv_row_is_named_by_file_line_and_reason(
         ('{"timestamp": 500', "[500]{", "is not a JSON object"),
     ],
 )
-def test_a_bad_json_row_is_named_by_file_line_and_reason(
+def test_the_error_for_a_bad_json_row_has_file_line_and_reason(
     tmp_path: Path, old: str, new: str, reason: str | None
 ) -> None:
     path = written(tmp_path, GOOD["mooncake"].replace(old, new, 1))
@@ -153,7 +153,7 @@ def test_a_bad_json_row_is_named_by_file_line_and_reason(
 
 
 @pytest.mark.parametrize("trace_format", ["azure", "vidur", "mooncake", "native"])
-def test_zero_tokens_are_an_error_where_the_format_has_no_failures(tmp_path: Path, trace_format: str) -> None:
+def test_zero_tokens_are_an_error_except_in_burstgpt(tmp_path: Path, trace_format: str) -> None:
     text = GOOD[trace_format].replace(",20,2", ",20,0").replace('"output_length": 2', '"output_length": 0')
     path = written(tmp_path, text)
     line = 2 if trace_format == "mooncake" else 3
@@ -169,7 +169,7 @@ def test_burstgpts_failures_are_dropped_and_counted(tmp_path: Path) -> None:
     assert "no requests" in error_of(only_failed, "burstgpt")
 
 
-def test_a_file_that_is_none_is_one_line(tmp_path: Path) -> None:
+def test_the_error_for_an_invalid_file_is_one_line(tmp_path: Path) -> None:
     good = written(tmp_path, GOOD["azure"], "good")
     assert "unknown trace format 'csv'; known: azure, vidur, mooncake, burstgpt, native" in error_of(good, "csv")
     assert f"{good}:1: the header has no arrived_at" in error_of(good, "vidur")
@@ -204,17 +204,17 @@ def test_arguments_are_applied_in_order_slice_subsample_scale_limit(tmp_path: Pa
     assert got.prompt_tokens.tolist() == by_hand.prompt_tokens.tolist()
     for said in ("slice from 10 s to 90 s", "thinned to 0.5", "compressed in time x4", "first 20 requests"):
         assert said in got.label
-    assert read_trace(path, "native", slos=Slos.of(5)).ttft_slo_s[0] == 2.0  # the file's own promise comes first
+    assert read_trace(path, "native", slos=Slos.of(5)).ttft_slo_s[0] == 2.0  # the file's own SLO takes precedence
     for bad in ({"rate_scale": 0}, {"limit": 0}, {"start_s": 500}, {"start_s": 5, "end_s": 5}, {"subsample": 0}):
         error_of(path, "native", **bad)
 
 
-def test_dates_of_two_zones_share_a_clock(tmp_path: Path) -> None:
+def test_dates_in_two_time_zones_share_a_clock(tmp_path: Path) -> None:
     text = "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-05-10 00:00:00.25+00:00,1,1\n2024-05-10T02:00:01+02:00,1,1\n"
     assert read_trace(written(tmp_path, text), "azure").arrival_s.tolist() == [0.0, 0.75]
 
 
-def test_a_coarse_clock_is_spread_inside_its_ticks_in_file_order(tmp_path: Path) -> None:
+def test_a_coarse_clock_is_spread_within_ticks_in_file_order(tmp_path: Path) -> None:
     ticks = np.repeat(np.arange(50) * 3000, 8)
     rows = [f'{{"timestamp": {t}, "input_length": {i + 1}, "output_length": 1}}' for i, t in enumerate(ticks)]
     path = written(tmp_path, "\n".join(rows))
@@ -227,7 +227,7 @@ def test_a_coarse_clock_is_spread_inside_its_ticks_in_file_order(tmp_path: Path)
     assert workload.arrival_s.tolist() != read_trace(path, "mooncake", seed=2).arrival_s.tolist()
 
 
-def test_equal_stamps_of_a_fine_clock_stay_equal(tmp_path: Path) -> None:
+def test_equal_times_of_a_fine_clock_stay_equal(tmp_path: Path) -> None:
     rows = [f'{{"timestamp": {t}, "input_length": 1, "output_length": 1}}' for t in (0, 40, 40, 90, 700)]
     workload = read_trace(written(tmp_path, "\n".join(rows)), "mooncake")
     assert workload.arrival_s.tolist() == [0, 0.04, 0.04, 0.09, 0.7]
@@ -249,7 +249,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "w.csv").read_bytes() == before
 
 
-def test_the_time_to_read_a_trace_grows_with_its_rows(tmp_path: Path) -> None:
+def test_reading_a_trace_takes_linear_time(tmp_path: Path) -> None:
     def least_s(count: int) -> float:
         path = tmp_path / f"{count}.csv"
         write_native(Workload.of(np.arange(count) / 3, np.ones(count), np.ones(count), label=""), path)
@@ -260,7 +260,7 @@ def test_the_time_to_read_a_trace_grows_with_its_rows(tmp_path: Path) -> None:
             taken_s.append(time.process_time() - start_s)
         return min(taken_s)
 
-    # Eight times the rows; the square of that would be 64.
+    # There are eight times as many rows; quadratic time would be a factor of 64.
     assert least_s(40_000) < 24 * least_s(5_000)
 
 
@@ -269,9 +269,8 @@ def interarrival_cv(workload: Workload) -> float:
     return float(gaps_s.std() / gaps_s.mean())
 
 
-# The table of domain/workloads.md: rate, CV of gaps, and percentiles 50, 95, 99 of prompts and outputs. It describes
-# whole traces; of Azure's the repository has the first 60 %, so those agree loosely, and the rate of Azure code, which
-# is silent for minutes at a time, not at all.
+# Rate, CV of gaps, and percentiles 50, 95, 99 of prompts and outputs of the whole traces. The files of the Azure traces
+# have only the first 60 %, so they agree loosely, and the rate of Azure code, which is silent for minutes, does not.
 @needs_traces
 @pytest.mark.parametrize(
     ("name", "trace_format", "rate_rps", "cv", "prompt", "output", "within"),
@@ -290,7 +289,7 @@ def interarrival_cv(workload: Workload) -> float:
         ),
     ],
 )
-def test_real_traces_have_the_statistics_of_the_table(
+def test_real_traces_have_the_known_statistics(
     name: str,
     trace_format: str,
     rate_rps: float | None,
@@ -308,8 +307,8 @@ def test_real_traces_have_the_statistics_of_the_table(
 
 
 @needs_traces
-def test_real_rows_are_read_as_they_stand() -> None:
-    """Against the plainest reading of the file, row by row."""
+def test_real_rows_are_read_unchanged() -> None:
+    """Compare with a simple reader, row by row."""
     path = TRACES / "azure2023_conv_first60pct.csv.gz"
     with gzip.open(path, "rt") as file:
         rows = list(csv.DictReader(file))
@@ -323,7 +322,7 @@ def test_real_rows_are_read_as_they_stand() -> None:
 
 
 @needs_traces
-def test_mooncakes_fine_clock_is_left_alone() -> None:
+def test_mooncakes_fine_clock_is_unchanged() -> None:
     workload = read_trace(TRACES / "mooncake_synthetic.jsonl.gz", "mooncake")
     assert len(workload) == 3993
     assert workload.arrival_s[[0, -1]].tolist() == [0.0, 1022.025]

@@ -1,4 +1,4 @@
-"""The vector environment plays as Gymnasium's own vector of single environments does, to the byte."""
+"""The vector environment equals Gymnasium's vector of single environments, to the byte."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def rows(observation: Any, rng: np.random.Generator) -> np.ndarray:
-    """A feasible row of each environment, at random, and now and then any row."""
+    """A random feasible row of each environment, and sometimes any row."""
     weights = rng.random(observation["action_mask"].shape) * (observation["action_mask"] + (rng.random() < 0.1))
     found: np.ndarray = weights.argmax(axis=1)
     return found
@@ -46,7 +46,7 @@ def rows(observation: Any, rng: np.random.Generator) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 @pytest.mark.parametrize("arguments", VARIANTS.values(), ids=VARIANTS.keys())
-def test_it_is_a_vector_of_single_environments_to_the_byte(arguments: dict[str, Any], mode: AutoresetMode) -> None:
+def test_it_equals_a_vector_of_single_environments_to_the_byte(arguments: dict[str, Any], mode: AutoresetMode) -> None:
     batched = PlacementVectorEnv(3, mode, **arguments)
     apart = SyncVectorEnv([lambda: PrefillPlacementEnv(**arguments)] * 3, autoreset_mode=mode)
     assert batched.observation_space == apart.observation_space
@@ -84,7 +84,7 @@ def test_disabled_autoreset_resets_by_mask() -> None:
         batched.step(chosen)
 
 
-def test_make_vec_gives_it() -> None:
+def test_make_vec_creates_it() -> None:
     envs = gymnasium.make_vec(ID, num_envs=2, cluster="1P2D", rate_rps=6.0, horizon_requests=4)
     assert isinstance(envs.unwrapped, PlacementVectorEnv)
     assert envs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
@@ -103,17 +103,17 @@ def test_make_vec_gives_it() -> None:
         {"reset_mask": [True, True]},
     ],
 )
-def test_a_bad_reset_mask_is_refused(options: dict[str, Any]) -> None:
+def test_a_bad_reset_mask_is_an_error(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="reset_mask"):
         PlacementVectorEnv(2, **TOY).reset(options=options)
 
 
-def test_as_many_seeds_as_environments() -> None:
+def test_a_wrong_number_of_seeds_is_an_error() -> None:
     with pytest.raises(ValueError, match="3 seeds for 2 environments"):
         PlacementVectorEnv(2, **TOY).reset(seed=[1, 2, 3])
 
 
-def test_its_arrays_are_fresh() -> None:
+def test_its_arrays_are_new() -> None:
     envs = PlacementVectorEnv(2, **TOY)
     rng = np.random.default_rng(0)
     before, _ = envs.reset(seed=0)
@@ -133,7 +133,7 @@ def test_it_renders_each_environment() -> None:
     assert PlacementVectorEnv(2, **TOY).render() is None
 
 
-def test_a_batch_of_different_clusters_is_each_ones_own_observation() -> None:
+def test_a_batch_of_different_clusters_has_each_ones_observation() -> None:
     shapes = [("2P2D", "pairs"), ("1P3D", "pairs"), ("3P1D", "deflection"), ("6P6D", "deflection"), ("2P2D", "pairs")]
     envs = [PrefillPlacementEnv(**TOY | {"cluster": shape, "choices": choices}) for shape, choices in shapes]
     for seed, env in enumerate(envs):

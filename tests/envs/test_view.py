@@ -1,4 +1,4 @@
-"""What a router sees: as old as it says, counted right, and without the future."""
+"""The router's view: its age, its counts, and no knowledge of the future."""
 
 from inspect import signature
 from math import exp, inf
@@ -41,7 +41,7 @@ def workload(seed: int, requests: int = 40, gap_s: float = 0.04) -> Workload:
 
 
 def placements(seed: int, requests: int = 40) -> list[Placement]:
-    """On 2P2D, a third of them deflected."""
+    """Random placements on 2P2D; a third are deflected."""
     rng = np.random.default_rng(seed + 1)
     found = []
     for _ in range(requests):
@@ -52,7 +52,7 @@ def placements(seed: int, requests: int = 40) -> list[Placement]:
 
 
 class Placed:
-    """A cluster to which a workload comes with given placements, as far as a time that only moves on."""
+    """A cluster that gets a workload with given placements, and whose time can be advanced."""
 
     def __init__(self, seed: int, report_age_s: float, capacity: int = ROOMY) -> None:
         self.records: list[RequestRecord] = []
@@ -69,7 +69,7 @@ class Placed:
         self.submitted: list[Request] = []
 
     def view(self, time_s: float) -> RouterView:
-        """Its router's view at `time_s`, before what arrives at that very instant."""
+        """The router's view at `time_s`, before the arrivals at that time."""
         while self._coming and self._coming[0][0].arrival_s < time_s:
             seq, placement = self._coming.pop(0)
             self.cluster.clock.advance_to(seq.arrival_s)
@@ -91,7 +91,7 @@ seeds = st.integers(0, 2**32)
 
 @settings(max_examples=60)
 @given(seed=seeds, times_s=times_s, age_s=st.floats(0.001, 0.5), capacity=st.sampled_from([ROOMY, TIGHT]))
-def test_a_report_of_some_age_is_what_a_fresh_one_said_then(
+def test_an_old_report_equals_the_fresh_report_of_its_time(
     seed: int, times_s: list[float], age_s: float, capacity: int
 ) -> None:
     old, fresh = Placed(seed, age_s, capacity), Placed(seed, 0.0, capacity)
@@ -107,7 +107,7 @@ def test_a_report_of_some_age_is_what_a_fresh_one_said_then(
 
 
 def since_dispatched(seed: int, times_s: list[float], age_s: float, capacity: int) -> None:
-    """Prompt tokens ahead are those of the fresh report back then, and what the router has sent since."""
+    """Prompt tokens ahead are those of the fresh report then, plus the tokens that the router has sent since."""
     old, fresh = Placed(seed, age_s, capacity), Placed(seed, 0.0, capacity)
     for time_s in times_s:
         if time_s > age_s:
@@ -124,9 +124,7 @@ def since_dispatched(seed: int, times_s: list[float], age_s: float, capacity: in
 
 @settings(max_examples=60)
 @given(seed=seeds, times_s=times_s, age_s=st.floats(0.001, 0.5))
-def test_prompt_tokens_ahead_are_the_old_ones_and_those_dispatched_since(
-    seed: int, times_s: list[float], age_s: float
-) -> None:
+def test_prompt_tokens_ahead_are_old_ones_plus_dispatched_ones(seed: int, times_s: list[float], age_s: float) -> None:
     since_dispatched(seed, times_s, age_s, ROOMY)
 
 
@@ -137,14 +135,14 @@ def test_a_preemption_is_not_seen_before_its_report() -> None:
 
 @settings(max_examples=60)
 @given(seed=seeds, times_s=times_s)
-def test_a_fresh_report_is_a_recount_of_tokens(seed: int, times_s: list[float]) -> None:
+def test_a_fresh_report_equals_a_recount_of_tokens(seed: int, times_s: list[float]) -> None:
     whole = Placed(seed, 0.0).drain()
     placed = Placed(seed, 0.0)
     for time_s in times_s:
         view = placed.view(time_s)
         for node in range(4):
             report = view.report(node)
-            # Sequences join a batch one step before their first token; a deflected one with its first token.
+            # Requests join a batch one step before their first token; a deflected one with its first token.
             in_batch = [r for r in whole if r.decode_node == node and r.first_token_s <= time_s < r.last_token_s]
             joining = [
                 r
@@ -155,18 +153,19 @@ def test_a_fresh_report_is_a_recount_of_tokens(seed: int, times_s: list[float]) 
             slos_s = [float(workload(seed).tbt_slo_s[r.request]) for r in in_batch]
             assert report.tbt_slo_s <= min(slos_s, default=inf)
             assert (report.tbt_slo_s == inf) == (report.decode_batch == 0)
-            # Every token of context is a prompt's or came out since.
+            # Every token of context is from the prompt or was generated since.
             least = sum(r.prompt_tokens for r in in_batch)
             most = sum(r.prompt_tokens + r.output_tokens for r in in_batch + joining)
             assert least <= report.decode_kv_tokens <= most
-            # What is not computed yet is at least the prompts not begun, and at most those not ended.
+            # The tokens not computed yet are at least those of prompts not begun, and at most those of prompts not
+            # finished.
             ahead = [r for r in whole if r.prefill_node == node and r.arrival_s < time_s <= r.prefill_end_s]
             begun = [r for r in ahead if r.prefill_start_s < time_s]
             assert report.prefill_tokens_ahead <= sum(r.prompt_tokens for r in ahead)
             assert report.prefill_tokens_ahead >= sum(r.prompt_tokens for r in set(ahead) - set(begun))
 
 
-def test_a_fresh_report_tells_the_kv_that_is_held() -> None:
+def test_a_fresh_report_has_the_kv_that_is_held() -> None:
     placed = Placed(1, 0.0)
     for time_s in np.linspace(0.1, 30.0, 60):
         view = placed.view(float(time_s))
@@ -177,7 +176,7 @@ def test_a_fresh_report_tells_the_kv_that_is_held() -> None:
             # On a prefill node KV is held from a prompt's first chunk until its transfer is complete.
             begun = [seq for seq in prefilling if seq.prefill_node == node and seq.prefill_start_s < time_s]
             assert view.report(node).kv_used_tokens >= sum(seq.prompt_tokens for seq in begun)
-            if not begun:  # what is sent while a step runs is told when the scheduler runs next
+            if not begun:  # KV sent during a step is reported when the scheduler runs next
                 assert view.report(node).kv_used_tokens <= sum(s.prompt_tokens for s in prefilling)
 
 
@@ -202,7 +201,7 @@ def test_counters_equal_recounts(seed: int, times_s: list[float], capacity: int)
         counters = placed.view(time_s).counters
         here = [r for r in whole if r.arrival_s < time_s]
         for node in range(4):
-            # A stamp at this very instant is not seen yet.
+            # A stamp at this time is not seen yet.
             queued = [r for r in here if r.prefill_node == node and time_s <= r.prefill_end_s]
             decodes = [r for r in here if r.decode_node == node and time_s <= r.last_token_s]
             assert counters.queued_prompts[node] == len(queued)
@@ -235,7 +234,7 @@ def test_counters_equal_recounts(seed: int, times_s: list[float], capacity: int)
 @settings(max_examples=60)
 @given(seed=seeds, times_s=times_s, age_s=st.sampled_from([0.0, 0.3]))
 def test_generated_tokens_are_the_context_beyond_the_prompts(seed: int, times_s: list[float], age_s: float) -> None:
-    """Fresh, however old the reports are."""
+    """The count is up to date, whatever the age of reports."""
     whole = Placed(seed, 0.0).drain()
     fresh, placed = Placed(seed, 0.0), Placed(seed, age_s)
     for time_s in times_s:
@@ -252,7 +251,7 @@ def test_generated_tokens_are_the_context_beyond_the_prompts(seed: int, times_s:
 
 
 @given(requests=st.lists(st.integers(0, 5), min_size=3, max_size=3))
-def test_the_least_loaded_decode_node_is_the_first_of_the_fewest(requests: list[int]) -> None:
+def test_the_least_loaded_decode_node_is_the_first_with_the_fewest(requests: list[int]) -> None:
     cluster = Cluster(ClusterConfig(toy_profile(), shape="1P3D"), lambda _: None)
     cluster.lifecycle.counters.decode_requests[1:] = requests
     assert cluster.view().least_loaded_decode_node() == 1 + int(np.argmin(requests))
@@ -262,7 +261,7 @@ def test_the_least_loaded_decode_node_is_the_first_of_the_fewest(requests: list[
 
 
 class Watched:
-    """A policy that keeps its placements, and the observations it could have learned from."""
+    """A policy that records its placements and the observations."""
 
     def __init__(self, rule: str) -> None:
         self.name = rule
@@ -283,7 +282,7 @@ class Watched:
 @given(seed=seeds, report_age_s=st.sampled_from([0.0, 0.1]))
 @pytest.mark.parametrize("rule", policies.names())
 def test_output_lengths_are_unknown_until_a_request_ends(rule: str, seed: int, report_age_s: float) -> None:
-    """Two worlds whose requests differ only in output length look the same until one such request can have ended."""
+    """Two runs whose requests differ only in output length look the same until such a request may have ended."""
     rng = np.random.default_rng(seed)
     arrivals, prompts = np.cumsum(rng.exponential(0.02, 60)), rng.integers(10, 3000, 60)
     outputs = rng.integers(30, 300, (2, 60))
@@ -299,6 +298,6 @@ def test_output_lengths_are_unknown_until_a_request_ends(rule: str, seed: int, r
     assert watched[0].seen[:alike] == watched[1].seen[:alike]
 
 
-def test_neither_a_request_nor_a_report_has_a_field_for_what_is_unknown() -> None:
+def test_requests_and_reports_have_no_field_for_unknown_values() -> None:
     fields = {*RequestView._fields, *signature(NodeReport).parameters, *FIELDS} - {"finished_output_tokens"}
     assert not [name for name in fields if "output" in name or "remaining" in name or "future" in name]

@@ -1,4 +1,4 @@
-"""Laws of the Workload type: what it refuses, what slicing, scaling and thinning leave alone, and its file."""
+"""Laws of the Workload type: validation, slicing, scaling, thinning, and its file."""
 
 import gzip
 from itertools import chain
@@ -42,11 +42,17 @@ def columns(workload: Workload) -> list[list[float]]:
     ]
 
 
-def test_scalar_promises_are_given_to_every_request_and_default_to_the_projects() -> None:
+def test_scalar_slos_apply_to_every_request_and_have_defaults() -> None:
     workload = Workload.of([0.0, 1.0], [1, 2], [3, 4], label="two", ttft_slo_s=5.0)
     assert workload.ttft_slo_s.tolist() == [5.0, 5.0]
     assert workload.tbt_slo_s.tolist() == [0.1, 0.1]
     assert workload.with_slos(1.0, [0.2, 0.3]).tbt_slo_s.tolist() == [0.2, 0.3]
+
+
+def test_requests_beyond_a_models_context_are_counted() -> None:
+    workload = Workload.of([0.0, 1.0, 2.0], [900, 901, 5_000], [100, 100, 1], label="three")
+    assert workload.beyond_context(1_000) == 2
+    assert workload.beyond_context(10_000) == 0
 
 
 def test_arrays_are_copies_and_read_only() -> None:
@@ -80,7 +86,7 @@ def test_arrays_are_copies_and_read_only() -> None:
         ({"tbt_slo_s": [0.1, 0.1]}, "tbt_slo_s: .*each of the 3"),
     ],
 )
-def test_refuses_what_cannot_be_a_workload(changed: dict[str, object], reason: str) -> None:
+def test_an_invalid_workload_is_an_error(changed: dict[str, object], reason: str) -> None:
     good = {"arrival_s": [0.0, 0.0, 1.0], "prompt_tokens": [1, 2, 3], "output_tokens": [1, 2, 3], "label": "three"}
     Workload.of(**good)
     with pytest.raises(InputError, match=reason) as caught:
@@ -89,18 +95,18 @@ def test_refuses_what_cannot_be_a_workload(changed: dict[str, object], reason: s
 
 
 @given(workloads(), st.floats(0.01, 100))
-def test_rate_scale_compresses_arrivals_and_touches_nothing_else(workload: Workload, factor: float) -> None:
+def test_rate_scale_only_compresses_arrivals(workload: Workload, factor: float) -> None:
     scaled = workload.rate_scale(factor)
     assert scaled.arrival_s == pytest.approx(workload.arrival_s / factor)
     assert columns(scaled)[1:] == columns(workload)[1:]
     if (
         workload.arrival_s[-1] - workload.arrival_s[0] > 1e-3
-    ):  # else the difference of late arrivals has few digits left
+    ):  # otherwise the difference of late arrivals has few digits
         assert scaled.rate_rps == pytest.approx(factor * workload.rate_rps)
 
 
 @given(workloads(), st.floats(0, 1e5))
-def test_two_windows_that_meet_hold_every_request_once(workload: Workload, cut_s: float) -> None:
+def test_two_adjacent_windows_contain_every_request_once(workload: Workload, cut_s: float) -> None:
     before = int((workload.arrival_s < cut_s).sum())
     parts = []
     if before:
@@ -130,7 +136,7 @@ def test_thinning_keeps_the_share_and_nested_sets() -> None:
     assert columns(half) != columns(workload.subsample(0.5, seed=4))
 
 
-def test_the_label_says_what_was_done_and_nothing_where_nothing_was() -> None:
+def test_the_label_states_changes_and_only_them() -> None:
     workload = Workload.of(np.arange(10.0), np.ones(10), np.ones(10), label="ten")
     assert workload.rate_scale(1).subsample(1).head(10).label == "ten"
     assert workload.rate_scale(2).label == "ten, arrivals compressed in time x2"
@@ -142,7 +148,7 @@ def test_the_label_says_what_was_done_and_nothing_where_nothing_was() -> None:
     assert repr(workload) == "<Workload: 10 requests at 1 req/s; ten>"
 
 
-def test_rate_of_one_request_and_of_simultaneous_ones() -> None:
+def test_the_rate_of_one_request_is_0_and_of_simultaneous_ones_inf() -> None:
     assert Workload.of([3.0], [1], [1], label="one").rate_rps == 0
     assert Workload.of([3.0, 3.0], [1, 1], [1, 1], label="two").rate_rps == np.inf
 
@@ -169,14 +175,14 @@ def test_rate_of_one_request_and_of_simultaneous_ones() -> None:
         lambda w: w.with_slos(1, [0.1]),
     ],
 )
-def test_a_change_out_of_range_is_one_line(change: object) -> None:
+def test_the_error_for_a_change_out_of_range_is_one_line(change: object) -> None:
     workload = Workload.of(np.arange(10.0), np.ones(10), np.ones(10), label="ten")
     with pytest.raises(InputError, match=r"^[^\n]+$"):
         change(workload)  # type: ignore[operator]
 
 
 @given(workloads())
-def test_native_files_give_back_what_was_written(tmp_path_factory: pytest.TempPathFactory, workload: Workload) -> None:
+def test_native_files_restore_what_was_written(tmp_path_factory: pytest.TempPathFactory, workload: Workload) -> None:
     tmp_path = tmp_path_factory.mktemp("native")
     for name in ("w.csv", "w.csv.gz"):
         write_native(workload, tmp_path / name)
@@ -189,7 +195,7 @@ def test_native_files_give_back_what_was_written(tmp_path_factory: pytest.TempPa
 
 
 @given(workloads(), st.data())
-def test_a_slice_is_its_rows_with_time_0_at_the_first(workload: Workload, data: st.DataObject) -> None:
+def test_a_slice_has_time_0_at_its_first_request(workload: Workload, data: st.DataObject) -> None:
     first = data.draw(st.integers(0, len(workload) - 1))
     last = data.draw(st.integers(first + 1, len(workload)))
     part, rows = workload.slice(first, last), workload.rows(first, last)

@@ -1,4 +1,4 @@
-"""A watched run is the run that nobody watched, and what was seen adds up to what its records and counters say."""
+"""A watched run equals an unwatched one, and its samples agree with records and counters."""
 
 import numpy as np
 import pytest
@@ -42,20 +42,20 @@ intervals_s = st.floats(0.01, 20.0)
     streams=st.booleans(),
     drain_s=st.sampled_from([0.0, 1.0, float("inf")]),
 )
-def test_a_watched_run_is_the_one_that_is_not(
+def test_a_watched_run_equals_an_unwatched_one(
     rule: str, seed: int, interval_s: float, capacity: int, streams: bool, drain_s: float
 ) -> None:
     config = ClusterConfig(toy_profile(capacity), kv_streaming=streams)
     _, alone = play(rule, seed, config, drain_s)
     _, seen = play(rule, seed, config, drain_s, Watch(interval_s))
-    assert repr(seen.records) == repr(alone.records)  # nan is not itself
+    assert repr(seen.records) == repr(alone.records)  # nan is not equal to itself
     assert seen.gaps.columns().tobytes() == alone.gaps.columns().tobytes()
     assert (seen.counters, seen.end_s) == (alone.counters, alone.end_s)
 
 
 @settings(max_examples=25)
 @given(rule=rules, seed=seeds, interval_s=intervals_s, drain_s=st.sampled_from([0.0, 0.7, float("inf")]))
-def test_samples_come_at_the_interval_and_at_the_end(rule: str, seed: int, interval_s: float, drain_s: float) -> None:
+def test_samples_are_at_the_interval_and_at_the_end(rule: str, seed: int, interval_s: float, drain_s: float) -> None:
     samples, result = watched(rule, seed, interval_s, drain_s)
     *regular, last_s = samples.time_s.tolist()
     assert regular == [i * interval_s for i in range(len(regular))]
@@ -65,7 +65,7 @@ def test_samples_come_at_the_interval_and_at_the_end(rule: str, seed: int, inter
 
 @settings(max_examples=25)
 @given(rule=rules, seed=seeds, interval_s=intervals_s)
-def test_queued_prompts_are_those_that_arrived_and_are_not_computed(rule: str, seed: int, interval_s: float) -> None:
+def test_queued_prompts_have_arrived_and_are_not_computed(rule: str, seed: int, interval_s: float) -> None:
     samples, result = watched(rule, seed, interval_s)
     for i, at_s in enumerate(samples.time_s.tolist()):
         queued = [row for row in result.records if row.arrival_s < at_s <= row.prefill_end_s]
@@ -84,11 +84,11 @@ def test_busy_shares_add_up_to_the_time_in_steps(rule: str, seed: int, interval_
     assert (share <= 1 + 1e-9).all()
     added_s = (share[1:] * np.diff(samples.time_s)[:, None]).sum(axis=0)
     assert added_s == pytest.approx(result.counters.busy_s, rel=1e-9)
-    # Busy at a sample is in a step at it: some of the time since the one before.
+    # A node that is busy at a sample has been busy for some of the time since the previous one.
     assert ((samples.step_s[1:-1] == 0) | (samples.busy_s[2:] > samples.busy_s[1:-1])).all()
 
 
-def test_one_request_by_hand() -> None:
+def test_one_request_equals_a_hand_computation() -> None:
     """A prompt of 2048 tokens is computed, sent, and gives three tokens."""
     computed_s = TOY_LAW.time_s([(2048, 0)], 0, 0)
     sent_s = computed_s + 1e-4 + 2048 * 100_000 / 20e9
@@ -119,23 +119,23 @@ def test_one_request_by_hand() -> None:
         assert np.isnan(samples.decode_slack[i, 0])
 
 
-def test_a_shared_nic_shows_on_each_of_its_nodes() -> None:
+def test_a_shared_nic_counts_for_each_of_its_nodes() -> None:
     clock = Clock()
     link = Link(0.0, 1e9, "made up")
     network = Network(clock.timeline, (0, 1, 2, 2), (0, 0, 1, 2), link, link, lambda _: None)
     first, second, third, fourth = (Request(i, 0.0, 10, 10, 2.0, 0.1) for i in range(4))
     network.start(first, 0, 2, 4e9, 0.0)
-    network.start(second, 1, 3, 1e9, 0.0)  # over the NIC that node 0 sends by too
-    network.start(third, 2, 3, 2e9, 0.0)  # by NVLink
-    network.start(fourth, 3, 2, 1e9, 2.0)  # not yet
+    network.start(second, 1, 3, 1e9, 0.0)  # over the NIC that node 0 uses, too
+    network.start(third, 2, 3, 2e9, 0.0)  # over NVLink
+    network.start(fourth, 3, 2, 1e9, 2.0)  # not started yet
     assert network.backlog_bytes() == ([5e9, 5e9, 2e9, 0.0], [0.0, 0.0, 4e9, 3e9])
-    clock.advance_to(1.0)  # the first two have had half a NIC each, the third all of its link
+    clock.advance_to(1.0)  # the first two had half a NIC each, the third its whole link
     sending, receiving = network.backlog_bytes()
     assert sending == pytest.approx([4e9, 4e9, 1e9, 0.0])
     assert receiving == pytest.approx([0.0, 0.0, 3.5e9, 1.5e9])
 
 
-def test_a_copy_of_a_watched_cluster_plays_on_unwatched() -> None:
+def test_a_copy_of_a_watched_cluster_is_not_watched() -> None:
     records: list[RequestRecord] = []
     watch = Watch(0.01)
     cluster = Cluster(ClusterConfig(toy_profile()), records.append)
@@ -155,6 +155,6 @@ def test_a_copy_of_a_watched_cluster_plays_on_unwatched() -> None:
 
 
 @pytest.mark.parametrize("interval_s", [0.0, -1.0, float("inf"), float("nan")])
-def test_an_interval_is_a_time(interval_s: float) -> None:
+def test_an_invalid_interval_is_an_error(interval_s: float) -> None:
     with pytest.raises(InputError, match="watch interval"):
         Watch(interval_s)

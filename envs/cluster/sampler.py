@@ -1,7 +1,7 @@
-"""Watching a cluster: what its queues, nodes and links are like at a fixed interval of simulated time.
+"""Monitoring of a cluster: samples of its queues, nodes and links at a fixed interval of simulated time.
 
-A `Watch` stops the clock between events, reads, and lets it go on. It schedules nothing, so a watched run has the same
-events, records and end as one that is not, and a copy of the cluster knows nothing of it.
+A `Watch` stops the clock between events, takes a sample, and continues. It schedules nothing, so a watched run has the
+same events, records and end as an unwatched one, and a copy of the cluster does not refer to the watch.
 """
 
 from array import array
@@ -33,22 +33,22 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Samples:
-    """A watched run: n samples of a cluster's nodes, each as it was before the events of its own instant.
+    """A watched run: n samples of a cluster's nodes, each taken before the events of its instant.
 
     Attributes:
-        time_s: shape (n,): 0, interval, 2 * interval, ..., and at last the end of the run, seconds.
-        prefill_nodes: nodes below this index were prefill nodes by the cluster's shape.
+        time_s: shape (n,): 0, interval, 2 * interval, ..., and finally the end of the run, seconds.
+        prefill_nodes: nodes below this index are the prefill nodes of the cluster's shape.
         kv_capacity_tokens: shape (nodes,).
-        queued_prompts: prompts dispatched to a node and not computed, the router's counter; shape (n, nodes), as all
+        queued_prompts: prompts dispatched to a node and not computed (router's count), shape (n, nodes) like all arrays
             below.
-        queued_prompt_tokens: their tokens, likewise.
-        busy_s: time spent in steps by then, seconds.
-        kv_used_tokens: KV held or reserved when the node's scheduler last ran, and what its decodes have added since.
-        decode_batch: sequences decoding.
-        step_s: how long the step under way lasts, seconds; 0 where the node idles.
-        tbt_slo_s: strictest TBT SLO among the decoding sequences; inf where there are none.
-        sending_bytes: still to leave through the node's sending ends, see `Network.backlog_bytes`.
-        receiving_bytes: still to come through its receiving ends.
+        queued_prompt_tokens: their tokens (router's count).
+        busy_s: time spent in steps so far, seconds.
+        kv_used_tokens: KV held or reserved when the node's scheduler last ran, plus the tokens of its decodes since.
+        decode_batch: requests decoding.
+        step_s: duration of the current step, seconds; 0 if the node is idle.
+        tbt_slo_s: strictest TBT SLO among the decoding requests; inf if there are none.
+        sending_bytes: bytes that must still leave through the node's sending ends, see `Network.backlog_bytes`.
+        receiving_bytes: bytes that must still arrive through its receiving ends.
     """
 
     time_s: Floats
@@ -66,7 +66,7 @@ class Samples:
 
     @property
     def busy_share(self) -> Floats:
-        """Share of the time since the sample before that a node was in a step; 0 at the first."""
+        """Share of the time since the previous sample that a node was in a step; 0 for the first sample."""
         share = np.zeros_like(self.busy_s)
         share[1:] = np.diff(self.busy_s, axis=0) / np.diff(self.time_s)[:, None]
         return share
@@ -78,13 +78,13 @@ class Samples:
 
     @property
     def decode_slack(self) -> Floats:
-        """(SLO - step) / SLO for the strictest TBT SLO on a node; nan where nothing decodes."""
+        """(SLO - step) / SLO for the strictest TBT SLO on a node; nan if no request decodes there."""
         slack: Floats = np.where(np.isfinite(self.tbt_slo_s), 1.0 - self.step_s / self.tbt_slo_s, nan)
         return slack
 
 
 class Watch:
-    """Samples one cluster while a run plays it.
+    """Samples one cluster during a run.
 
     Args:
         interval_s: simulated time between two samples, seconds.
@@ -102,7 +102,7 @@ class Watch:
         self._cluster: Cluster | None = None
 
     def over(self, cluster: Cluster) -> tuple[Callable[[float], int], Callable[[float], int]]:
-        """Take on a new cluster; returns what to use for its clock's `advance_to` and `drain`."""
+        """Watch a new cluster; returns replacements for its clock's `advance_to` and `drain`."""
         assert self._cluster is None, "a watch watches one run"
         self._cluster = cluster
         clock = cluster.clock
@@ -156,7 +156,7 @@ class Watch:
 
     @property
     def samples(self) -> Samples:
-        """What has been seen so far."""
+        """The samples so far."""
         cluster = self._cluster
         assert cluster is not None, "nothing has been watched"
         topology = cluster.topology
