@@ -1,4 +1,4 @@
-"""A batch of environments in another process, which steps while this one does something else."""
+"""A batch of environments in another process, which steps concurrently with this one."""
 
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import get_context
@@ -9,29 +9,29 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from agents.processes import end_with_parent
+from agents.processes import end_with_parent, without_interrupts
 from envs.batch import EnvBatch, Stepped
 from envs.garbage_collection import rare_garbage_collection
 from envs.observation import Observation
 
 Shared = dict[str, tuple[Any, tuple[int, ...], Any]]
-"""Arrays in shared memory by name: memory, shape, type."""
+"""Arrays in shared memory by name: (memory, shape, type)."""
 
 _STEP = {"rewards": np.float32, "dones": np.bool_, "dt_s": np.float32}
 
 
 class BatchProcess:
-    """An EnvBatch that lives in a separate process; observations and rewards come through shared memory.
+    """An EnvBatch in a separate process; observations and rewards are passed in shared memory.
 
-    The process ends when this object is closed, or with its parent.
+    The process ends when this object is closed, or when its parent ends.
 
     Args:
         batch: the environments, before their first reset.
-        space: of an observation.
+        space: space of an observation.
     """
 
     def __init__(self, batch: EnvBatch, space: spaces.Dict) -> None:
-        context = get_context("spawn")  # a forked child may inherit a lock that a thread of NumPy or torch held
+        context = get_context("spawn")  # a forked child may inherit a lock held by a thread of NumPy or torch
         count = len(batch.envs)
         parts = {name: (part.shape or (), part.dtype) for name, part in space.spaces.items()}
         parts |= {name: ((), np.dtype(kind)) for name, kind in _STEP.items()}
@@ -42,7 +42,8 @@ class BatchProcess:
         self._arrays = _arrays(shared)
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, batch, shared), daemon=True)
-        self._process.start()
+        with without_interrupts():
+            self._process.start()
         theirs.close()
 
     def _ask(self, *request: Any) -> Any:
@@ -59,16 +60,16 @@ class BatchProcess:
         return answer
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any] | None]) -> Observation:
-        """As `EnvBatch.reset`; the arrays are overwritten by the next step."""
+        """See `EnvBatch.reset`; the next step overwrites the arrays."""
         self._ask("reset", seeds, options)
         return self._observation()
 
     def step_async(self, rows: Sequence[int]) -> None:
-        """Begin a step."""
+        """Start a step."""
         self._connection.send(("step", rows))
 
     def step_wait(self) -> Stepped:
-        """Wait for the step, as `EnvBatch.step`; the arrays are overwritten by the next step."""
+        """Wait for the step; see `EnvBatch.step`. The next step overwrites the arrays."""
         finals = self._answer()
         arrays = self._arrays
         return Stepped(self._observation(), arrays["rewards"], arrays["dones"], arrays["dt_s"], finals)
@@ -77,12 +78,12 @@ class BatchProcess:
         return {name: array for name, array in self._arrays.items() if name not in _STEP}
 
     def episodes(self) -> list[int]:
-        """`EnvBatch.episodes`."""
+        """See `EnvBatch.episodes`."""
         found: list[int] = self._ask("episodes")
         return found
 
     def of_each(self, function: Callable[..., Any], indices: Sequence[int], *arguments: Any) -> list[Any]:
-        """Call a function, which must be picklable, with each of some environments and the arguments."""
+        """Call a picklable function with each of the environments `indices` and the arguments."""
         found: list[Any] = self._ask("of_each", function, indices, arguments)
         return found
 
@@ -99,7 +100,7 @@ def _arrays(shared: Mapping[str, tuple[Any, tuple[int, ...], Any]]) -> dict[str,
 
 
 def _serve(connection: Connection, batch: EnvBatch, shared: Shared) -> None:
-    """Do what the parent asks, until it closes."""
+    """Serve the parent's requests until it closes the batch."""
     end_with_parent()
     arrays = _arrays(shared)
     with rare_garbage_collection():
@@ -114,7 +115,7 @@ def _serve(connection: Connection, batch: EnvBatch, shared: Shared) -> None:
 
 
 def _done(name: str, arguments: list[Any], batch: EnvBatch, arrays: Mapping[str, np.ndarray]) -> Any:
-    """Do one thing; returns what the parent is to be sent."""
+    """Handle one request; returns the answer for the parent."""
     if name == "episodes":
         return batch.episodes
     if name == "of_each":

@@ -1,8 +1,8 @@
-"""Checkpoints: what a killed training run needs to go on, in one file that replaces the one before it.
+"""Checkpoints: the state from which an interrupted training run resumes, in one file that each save replaces.
 
-The file holds tensors and plain values only and is read with `weights_only=True`, so reading one runs no
-code. The episodes under way are not in it: a resumed run starts the ones that come next, so it is a valid run
-of the same arguments but not step for step the run that was killed.
+The file contains only tensors and plain values and is read with `weights_only=True`, so that reading it runs no code.
+It does not contain the episodes in progress: a resumed run starts the next ones. It is therefore a valid run with the
+same arguments, but not identical to an uninterrupted run.
 """
 
 from pathlib import Path
@@ -17,14 +17,14 @@ from hardware_profiles.files import replacing
 
 
 def save(path: Path, model: PPO, arguments: dict[str, Any]) -> None:
-    """Write the checkpoint of `model`, whole or not at all.
+    """Write the checkpoint of `model` atomically.
 
     Args:
         path: file to write or replace.
         model: the learner.
-        arguments: the run's arguments as plain values; `read` gives them back.
+        arguments: the run's arguments as plain values, which `read` returns.
     """
-    # stable-baselines3 shuffles its batches with NumPy's global generator.
+    # stable-baselines3 shuffles batches with NumPy's global generator.
     numpy_random: Any = np.random.get_state(legacy=False)  # noqa: NPY002
     numpy_random["state"]["key"] = torch.as_tensor(numpy_random["state"]["key"].astype(np.int64))
     state = {
@@ -41,7 +41,7 @@ def save(path: Path, model: PPO, arguments: dict[str, Any]) -> None:
 
 
 def _next_episodes(model: PPO) -> list[int]:
-    """Number of the episode that each environment is to start with: one begun and not yet played is not left out."""
+    """Number of the next episode of each environment; an episode that has begun but has no decision yet is next."""
     begun: list[int] = model.get_env().episodes
     return [int(number) - int(fresh) for number, fresh in zip(begun, model._last_episode_starts, strict=True)]
 
@@ -50,19 +50,19 @@ def read(path: Path) -> dict[str, Any]:
     """Read a checkpoint.
 
     Raises:
-        InputError: the file is missing, damaged or no checkpoint.
+        InputError: the file is missing, damaged or not a checkpoint.
     """
     try:
         state = torch.load(path, weights_only=True)
         return {**state, "timesteps": int(state["timesteps"])}
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no checkpoint there to resume from") from error
-    except Exception as error:  # torch lets through whatever its reader stumbles on
+        raise InputError(f"{path}: there is no checkpoint to resume from") from error
+    except Exception as error:  # torch raises exceptions of many types
         raise InputError(f"{path}: not a training checkpoint, or a damaged one") from error
 
 
 def restore(state: dict[str, Any], model: PPO) -> None:
-    """Put a checkpoint's weights, optimizer, count and random states into a model of the same arguments."""
+    """Restore a checkpoint's weights, optimizer, count and random states in a model with the same arguments."""
     model.policy.load_state_dict(state["policy"])
     model.policy.optimizer.load_state_dict(state["optimizer"])
     model.num_timesteps = state["timesteps"]

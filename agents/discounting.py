@@ -1,11 +1,11 @@
-"""Discounting by time rather than by step, for decisions that are unevenly spaced.
+"""Discounting by time instead of by step, for decisions at irregular times.
 
-A reward is the cost of the time between two decisions, so the discount between them is exp(-beta * dt): a
-semi-Markov decision process (Bradtke and Duff 1994). dt is the time from a decision to the next, in seconds.
+A reward is the negative cost of the time between two decisions, so the discount between them is exp(-beta * dt), where
+dt is that time in seconds: a semi-Markov decision process (Bradtke and Duff 1994).
 
-stable-baselines3 has one discount for all steps, gamma, and hands neither the time nor the environment's infos to its
-rollout buffer. So two parts share what they know about the step just made, a `LastStep`: `TimedRewards`, around the
-environments, writes it; `TimeDiscountedBuffer` reads it and discounts. PPO is given gamma = 1.
+stable-baselines3 has one discount gamma for all steps, and its rollout buffer gets neither times nor infos. Therefore
+two objects share a `LastStep`: `TimedRewards`, a wrapper of the environments, writes the step just made;
+`TimeDiscountedBuffer` reads it and discounts. PPO gets gamma = 1.
 """
 
 from collections.abc import Iterator
@@ -20,26 +20,26 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from torch import Tensor
 
 ADVANTAGE_LIMIT = 3.0
-"""Advantages are limited to this many standard deviations."""
+"""Advantages are clipped to this many standard deviations."""
 
 FloatArray = NDArray[np.float32]
 
 
 class LastStep:
-    """The step that all environments made last: how long it took, and its rewards as learning is to see them."""
+    """The last step of all environments: its simulated time and its rewards, scaled for learning."""
 
     def __init__(self) -> None:
         self._step: tuple[FloatArray, FloatArray] | None = None
 
     def put(self, dt_s: FloatArray, rewards: FloatArray) -> None:
-        """Keep a step of the environments: seconds (n_envs,) and scaled rewards (n_envs,)."""
+        """Store a step of the environments: seconds (n_envs,) and scaled rewards (n_envs,)."""
         self._step = dt_s, rewards
 
     def take(self) -> tuple[FloatArray, FloatArray]:
-        """Return the step and forget it, so that none is used twice.
+        """Return the step and delete it, so that no step is used twice.
 
         Raises:
-            RuntimeError: there is none; the environments are not those of a TimedRewards that shares this.
+            RuntimeError: there is no step, because the environments have no TimedRewards that shares this object.
         """
         if self._step is None:
             raise RuntimeError("no step was timed: wrap the environments in TimedRewards(env, scale, buffer.last_step)")
@@ -48,13 +48,13 @@ class LastStep:
 
 
 class TimedRewards(VecEnvWrapper):
-    """Scales rewards, passes on how long each step took, and sums the rewards as the environments gave them.
+    """Scales rewards, records the time of each step, and sums the unscaled rewards.
 
     Args:
-        venv: environments whose steps last `venv.dt_s` (n_envs,) seconds each or, where they have no such attribute,
+        venv: environments; the simulated seconds of a step are `venv.dt_s` (n_envs,) or, without this attribute,
             info["dt_s"].
-        reward_scale: rewards are multiplied by this before the learner sees them.
-        last_step: shared with the learner's TimeDiscountedBuffer. A model that was loaded from a file has one there:
+        reward_scale: factor on the rewards for the learner.
+        last_step: shared with the learner's TimeDiscountedBuffer. The buffer of a model loaded from a file has one:
             `model.set_env(TimedRewards(env, scale, model.rollout_buffer.last_step))`.
     """
 
@@ -70,17 +70,17 @@ class TimedRewards(VecEnvWrapper):
         return self.venv.reset()
 
     def step_wait(self) -> tuple[Any, FloatArray, NDArray[np.bool_], list[dict[str, Any]]]:
-        """Step, with scaled rewards."""
+        """Finish a step; the rewards are scaled."""
         observations, rewards, dones, infos = self.venv.step_wait()
         dt_s = self.venv.dt_s if self._times_itself else [info["dt_s"] for info in infos]
         self._reward_total += float(rewards.sum(dtype=np.float64))
         scaled = np.asarray(rewards, dtype=np.float32) * np.float32(self.reward_scale)
         self.last_step.put(np.array(dt_s, dtype=np.float32), scaled)
-        # The learner adds values of last observations to what it is given, so it is given a copy.
+        # The learner adds values of last observations to the array, so it gets a copy.
         return observations, scaled.copy(), dones, infos
 
     def take_reward_total(self) -> float:
-        """The sum of all rewards since the last call, as the environments gave them."""
+        """The sum of all unscaled rewards since the last call."""
         total, self._reward_total = self._reward_total, 0.0
         return total
 
@@ -88,28 +88,27 @@ class TimedRewards(VecEnvWrapper):
 class TimeDiscountedBuffer(DictRolloutBuffer):
     """Rollout buffer whose advantages use a separate discount for each step.
 
-    Costs differ tenfold between light load and overload and have a heavy tail, so that raw advantages would
-    be those of the worst minute seen. Two measures, neither of which touches the returns that the critic
-    learns:
+    Costs differ tenfold between light load and overload and have a heavy tail, so that the worst minute of a rollout
+    would dominate raw advantages. Two measures prevent this, without changing the returns that the critic learns:
 
-    - Environments in a row that play the same arrivals form a group, and the mean advantage over a group at a step is
-      taken off: what the arrivals did to all of them alike (a burst ahead) says nothing about an action. This is an
-      input-dependent baseline, arXiv 1807.02264; up to a constant factor it adds no bias.
-    - A group's advantages are divided by their standard deviation over the rollout and limited to ADVANTAGE_LIMIT of
-      them, so that every load counts alike. This changes what is optimized: from the mean cost over loads towards the
-      mean relative cost. PPO must leave them as they are (`normalize_advantage=False`): it would scale a batch by the
-      spread of whatever loads are in it.
+    - Consecutive environments with the same arrivals form a group, and the mean advantage of the group at a step is
+      subtracted: an effect of the arrivals on all of them (such as a coming burst) is no information about an action.
+      This is an input-dependent baseline, arXiv 1807.02264; up to a constant factor it adds no bias.
+    - A group's advantages are divided by their standard deviation over the rollout and clipped to ADVANTAGE_LIMIT
+      deviations, so that all loads have equal weight. This changes the objective from the mean cost over loads towards
+      the mean relative cost. PPO must not normalize advantages (`normalize_advantage=False`), because it would scale a
+      batch by the spread of the loads that happen to be in it.
 
-    A step is copied once, into arrays that last as long as the buffer, and once more into each batch that it is in.
+    A step is copied once into arrays that are reused for all rollouts, and once into each batch.
 
     Args:
-        args: DictRolloutBuffer's own.
+        args: arguments of DictRolloutBuffer.
         last_step: written by the TimedRewards around the environments.
-        rollouts_per_arrivals: environments in a group; 1 for no baseline.
+        rollouts_per_arrivals: environments per group; 1: no baseline.
         rate_per_s: beta; a step of dt seconds is discounted by exp(-beta * dt).
-        gae_time_s: a step's lambda is exp(-dt / gae_time_s) if that is above `gae_lambda`: where decisions are dense,
-            what an action does shows only after many of them. 0: `gae_lambda` for all steps.
-        kwargs: DictRolloutBuffer's own; `gamma` is not used.
+        gae_time_s: a step's lambda is the larger of `gae_lambda` and exp(-dt / gae_time_s), because if decisions are
+            frequent, an action takes effect only after many of them. 0: `gae_lambda` for all steps.
+        kwargs: arguments of DictRolloutBuffer; `gamma` is not used.
     """
 
     advantages: np.ndarray
@@ -134,11 +133,11 @@ class TimeDiscountedBuffer(DictRolloutBuffer):
         self.rollouts_per_arrivals = rollouts_per_arrivals
 
     def reset(self) -> None:
-        """Forget the rollout."""
+        """Start a new rollout."""
         if not hasattr(self, "observations"):
-            super().reset()  # makes the arrays, which then serve every rollout
+            super().reset()  # creates the arrays, which all rollouts share
         self.pos, self.full, self.generator_ready = 0, False, False
-        # nan until written, so that a step that was never recorded cannot pass unnoticed.
+        # nan until written, so that a missing step cannot go unnoticed.
         self.dt_s = np.full((self.buffer_size, self.n_envs), np.nan, dtype=np.float32)
 
     def add(
@@ -150,20 +149,20 @@ class TimeDiscountedBuffer(DictRolloutBuffer):
         value: Tensor,
         log_prob: Tensor,
     ) -> None:
-        """Keep a step of all environments.
+        """Store a step of all environments.
 
         Args:
-            obs: observations it was decided on.
-            action: (n_envs, 1).
-            reward: (n_envs,), with the value of the last observation added where an episode was cut off.
-            episode_start: whether it was an episode's first.
-            value: (n_envs, 1), of the observations.
-            log_prob: (n_envs,), of the actions.
+            obs: observations before the step.
+            action: actions, (n_envs, 1).
+            reward: rewards, (n_envs,), plus the value of the last observation if an episode was truncated.
+            episode_start: whether the step is the first of an episode, (n_envs,).
+            value: values of the observations, (n_envs, 1).
+            log_prob: log probabilities of the actions, (n_envs,).
         """
         at = self.pos
         dt_s, rewards = self.last_step.take()
         self.dt_s[at] = dt_s
-        # stable-baselines3 has added the value of what follows undiscounted: gamma is 1.
+        # stable-baselines3 has added the value of the next state undiscounted, because gamma is 1.
         self.rewards[at] = rewards + np.exp(-self.rate_per_s * dt_s) * (reward - rewards)
         for name, kept in self.observations.items():
             kept[at] = obs[name]
@@ -175,7 +174,7 @@ class TimeDiscountedBuffer(DictRolloutBuffer):
         self.full = self.pos == self.buffer_size
 
     def compute_returns_and_advantage(self, last_values: Tensor, dones: np.ndarray) -> None:
-        """GAE(lambda), arXiv 1506.02438, with a discount and a lambda per step.
+        """Compute GAE(lambda), arXiv 1506.02438, with a discount and a lambda per step.
 
         Args:
             last_values: values of the states after the last step, (n_envs, 1).
@@ -199,7 +198,7 @@ class TimeDiscountedBuffer(DictRolloutBuffer):
         self.advantages = self._comparable(self.advantages)
 
     def _comparable(self, advantages: np.ndarray) -> np.ndarray:
-        """Advantages minus their group's mean at the step, in units of their group's spread, within ADVANTAGE_LIMIT."""
+        """Subtract a group's mean at each step, divide by the group's spread, and clip to ADVANTAGE_LIMIT."""
         groups = advantages.reshape(self.buffer_size, -1, self.rollouts_per_arrivals)
         if self.rollouts_per_arrivals > 1:
             groups = groups - groups.mean(axis=2, keepdims=True)
@@ -208,19 +207,19 @@ class TimeDiscountedBuffer(DictRolloutBuffer):
         return limited.reshape(advantages.shape)
 
     def get(self, batch_size: int | None = None) -> Iterator[DictRolloutBufferSamples]:
-        """Yield the rollout's decisions in random order, `batch_size` at a time; all at once by default."""
+        """Yield the rollout's decisions in random order in batches of `batch_size`; by default, in one batch."""
         assert self.full, "the rollout is not complete"
         decisions = self.buffer_size * self.n_envs
-        order = np.random.permutation(decisions)  # noqa: NPY002 - as stable-baselines3; a checkpoint keeps its state
+        order = np.random.permutation(decisions)  # noqa: NPY002 - as in stable-baselines3; a checkpoint stores its state
         for start in range(0, decisions, batch_size or decisions):
             yield self._get_samples(order[start : start + (batch_size or decisions)])
 
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> DictRolloutBufferSamples:
-        """The decisions numbered step * n_envs + environment."""
-        del env  # as in the base class
+        """The decisions with the numbers step * n_envs + environment."""
+        del env  # unused, as in the base class
 
         def of(kept: np.ndarray) -> Tensor:
-            flat = kept.reshape(-1, *kept.shape[2:])  # a view: base classes would first copy everything by environment
+            flat = kept.reshape(-1, *kept.shape[2:])  # a view; the base class would copy everything
             return torch.from_numpy(flat.take(batch_inds, axis=0)).to(self.device)
 
         return DictRolloutBufferSamples(

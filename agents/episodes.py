@@ -1,8 +1,8 @@
-"""Training episodes: a seed of its own for each, and its total reward.
+"""Training episodes, each with a separate seed and its total reward.
 
-stable-baselines3 seeds only the first reset of an environment, so that later episodes depend on everything
-that happened before them. Here episode k of stream s of a training run is the same requests whatever was
-trained, and a resumed run goes on with the episodes that come next.
+stable-baselines3 seeds only the first reset of an environment, so that later episodes depend on everything before them.
+Here episode k of stream s of a training run always has the same requests, whatever is trained, and a resumed run
+continues with the next episodes.
 """
 
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ import gymnasium
 import numpy as np
 
 FIRST_TRAINING_SEED = 2**31
-"""Training seeds are at or above this, so evaluation seeds below it are never trained on."""
+"""Training seeds start here, so that no evaluation seed below it is used in training."""
 
 
 def training_seed(run_seed: int, stream: int, episode: int) -> int:
-    """Seed of one training episode: in [2^31, 2^32), a function of its place alone."""
+    """Seed of a training episode, in [2^31, 2^32), which depends only on the arguments."""
     word = int(np.random.SeedSequence([run_seed, stream, episode]).generate_state(1)[0])
     return FIRST_TRAINING_SEED | word
 
 
 @dataclass(frozen=True)
 class TrainingSeeds:
-    """The seeds of a training run's episodes, of which environments in a row share a stream.
+    """The seeds of a training run's episodes; groups of consecutive environments share a stream.
 
     Attributes:
         run_seed: the training run's seed.
-        rollouts_per_arrivals: environments that share a stream.
+        rollouts_per_arrivals: number of environments that share a stream.
     """
 
     run_seed: int
@@ -43,15 +43,15 @@ class TrainingSeeds:
 
 
 class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Seeds every reset from (run seed, stream, episode) and reports each episode's total.
+    """Seeds every reset from (run seed, stream, episode) and reports each episode's total reward.
 
-    The last step of an episode carries info["episode"] = {"r": sum of rewards, "l": decisions}, which is
-    where stable-baselines3 looks for it.
+    The last step of an episode has info["episode"] = {"r": sum of rewards, "l": decisions}, in the format of
+    stable-baselines3.
 
     Args:
         env: the environment.
         run_seed: the training run's seed.
-        stream: environments with the same stream play the same arrivals.
+        stream: environments with the same stream get the same arrivals.
         episode: number of the first episode.
     """
 
@@ -64,7 +64,7 @@ class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._decisions = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start the next episode; `seed` is not used, the episode's own is."""
+        """Start the next episode with its training seed; `seed` is ignored."""
         del seed
         own_seed = training_seed(self.run_seed, self.stream, self.episode)
         self.episode += 1
@@ -72,7 +72,7 @@ class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self.env.reset(seed=own_seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Step, and total up."""
+        """Step, and add up the rewards."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._reward += float(reward)
         self._decisions += 1

@@ -1,7 +1,7 @@
-"""Policy files: the actor's weights and what is needed to use them, in one `.npz` that holds no pickle.
+"""Policy files: the actor's weights and metadata, in one `.npz` without pickled objects.
 
-A file has one array for each of the actor's parameters and "metadata", a JSON text with the observation
-layout the policy was trained on and how it was trained. Loading it runs no code.
+A file has one array per parameter of the actor and "metadata", a JSON text with the observation layout that the policy
+was trained with and the arguments of the training. Loading it runs no code.
 """
 
 import json
@@ -15,20 +15,20 @@ from agents.layout import FeatureSizes, Layout
 from hardware_profiles.errors import InputError
 from hardware_profiles.files import replacing
 
-if TYPE_CHECKING:  # torch is for training only
-    from agents.network import PlacementNetwork
+if TYPE_CHECKING:  # only training needs torch
+    from agents.placement_network import PlacementNetwork
 
 FORMAT = "prefill-placement-policy/3"
-"""Changes when a reader of this version could not use the file."""
+"""Changes whenever older readers cannot use new files."""
 
 
 class PolicyFile(NamedTuple):
-    """What a policy file holds.
+    """The contents of a policy file.
 
     Attributes:
         weights: the actor's parameters by name, float32.
-        layout: the observations they are for.
-        training: how they were trained, as plain values.
+        layout: layout of the observations.
+        training: arguments and results of the training, as plain values.
     """
 
     weights: Mapping[str, np.ndarray]
@@ -37,13 +37,13 @@ class PolicyFile(NamedTuple):
 
 
 def save_policy(path: Path, network: "PlacementNetwork", layout: Layout, training: Mapping[str, Any]) -> None:
-    """Write the actor of `network` as a policy file, whole or not at all.
+    """Write the actor of `network` as a policy file, atomically.
 
     Args:
         path: file to write or replace, usually named policy.npz.
         network: the trained network.
-        layout: layout of the observations it was trained on.
-        training: arguments and results to keep with it; anything JSON can hold.
+        layout: layout of the observations that it was trained with.
+        training: arguments and results to store in the file; any JSON values.
     """
     if layout.sizes != network.sizes:
         raise ValueError(f"the layout names {layout.sizes}, the network takes {network.sizes}")
@@ -57,24 +57,24 @@ def load_policy(path: Path) -> PolicyFile:
     """Read a policy file.
 
     Raises:
-        InputError: the file is missing, damaged, or not a policy file; names the file and the reason.
+        InputError: the file is missing, damaged or not a policy file; the message names the file and the reason.
     """
     try:
-        # Opened here: np.load leaves a damaged file that it opened itself open.
+        # Opened here, because np.load does not close a damaged file that it opened.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         if damaged := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-            raise ValueError(f"{damaged[0]} is no array")  # a damaged member comes back as bytes
+            raise ValueError(f"{damaged[0]} is not an array")  # NumPy returns a damaged member as bytes
         metadata = json.loads(str(arrays.pop("metadata")))
         if metadata["format"] != FORMAT:
-            raise InputError(f"{path}: format {metadata['format']!r}, this version reads {FORMAT!r}")
+            raise InputError(f"{path}: format {metadata['format']!r}, but this version reads {FORMAT!r}")
         layout = _layout(metadata["layout"])
         training = metadata["training"]
     except InputError:
         raise
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such policy file") from error
-    except Exception as error:  # what a reader of zip, NumPy and JSON stumbles on is not bounded
+    except Exception as error:  # the readers of zip, NumPy and JSON raise exceptions of many types
         raise InputError(f"{path}: not a policy file, or a damaged one ({_one_line(error)})") from error
     _check_weights(path, arrays, layout.sizes)
     return PolicyFile(arrays, layout, training)
@@ -86,7 +86,7 @@ def _layout(values: Mapping[str, Any]) -> Layout:
 
 
 def _check_weights(path: Path, weights: Mapping[str, np.ndarray], sizes: FeatureSizes) -> None:
-    """Refuse weights that are not those of an Actor of these sizes."""
+    """Raise InputError unless the weights are those of an Actor of these sizes."""
     bias = weights.get("summary.bias")
     hidden = len(bias) if bias is not None and bias.ndim == 1 else 0
     shapes = weight_shapes(sizes, hidden)

@@ -1,4 +1,4 @@
-"""The environments of a training run, and ordinary Gymnasium environments as such."""
+"""The environments of a training run, and an adapter for ordinary Gymnasium environments."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,20 +12,19 @@ MakeEnv = Callable[[int], gymnasium.Env[Any, Any]]
 """Makes the environment of one stream of episodes (0, 1, ...); streams may differ in load or workload."""
 
 MakeVecEnv = Callable[[Sequence[int]], VecEnv]
-"""Makes the environments of a training run, as many as numbers are given; each starts with the episode of its number.
+"""Makes the environments of a training run, one per given number, which is the number of its first episode.
 
-The environments have two attributes beyond stable-baselines3's: `episodes`, a list of how many episodes each has begun
-(the number of its next one), and `dt_s` (n_envs,), the seconds that each one's last step took; the latter may be given
-as info["dt_s"] instead.
+The environments have two attributes in addition to stable-baselines3's: `episodes`, a list of the number of each one's
+next episode, and `dt_s` (n_envs,), the simulated seconds of each one's last step; info["dt_s"] may replace the latter.
 """
 
 
 class SteppedInTurn(DummyVecEnv):
-    """Ordinary environments, stepped one after another, as the environments of a training run.
+    """Ordinary environments, stepped one after another, for a training run.
 
     Args:
-        make_env: makes the environment of a stream; its steps must give info["dt_s"].
-        seeds: of the training run.
+        make_env: makes the environment of a stream; its infos must contain "dt_s".
+        seeds: seeds of the training run.
         first_episodes: number of the first episode of each environment.
     """
 
@@ -38,5 +37,5 @@ class SteppedInTurn(DummyVecEnv):
 
     @property
     def episodes(self) -> list[int]:
-        """How many episodes each environment has begun."""
+        """Number of each environment's next episode."""
         return [int(number) for number in self.get_attr("episode")]

@@ -1,13 +1,13 @@
-"""What an observation's numbers mean; shared by training, which needs torch, and by evaluation, which does not."""
+"""The layout of observations; shared by training, which needs torch, and evaluation, which does not."""
 
 from typing import NamedTuple
 
 MASKED_SCORE = -1e8
-"""Score of a choice that may not be made: no probability, and still finite."""
+"""Score of a masked choice: finite, but with probability 0."""
 
 
 class FeatureSizes(NamedTuple):
-    """How many features each part of an observation has; all that a network's shape depends on."""
+    """Number of features in each part of an observation, on which the shape of a network depends."""
 
     request: int
     global_: int
@@ -15,11 +15,11 @@ class FeatureSizes(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The meaning of an observation: a policy is only good for the layout it was trained on.
+    """The meaning of an observation; a policy works only with the layout that it was trained with.
 
     Attributes:
-        version: of how features are computed and squashed.
-        choice_set: which choices the rows are, see `envs.choices`.
+        version: version of the computation and squashing of features.
+        choice_set: set of choices, see `envs.choices`.
         request: names of the request's features.
         global_: names of the global features.
         choices: names of the features of a choice's row.

@@ -1,7 +1,7 @@
-"""The trained actor in NumPy: the same scores as torch at a fraction of the time a decision.
+"""The trained actor in NumPy: the same scores as torch in a fraction of the time per decision.
 
-torch and stable-baselines3 spend most of a single decision on dispatch; this is what a router would run, and
-what evaluation times.
+torch and stable-baselines3 spend most of the time of a single decision on dispatch. A router would run this version,
+and evaluation measures its time.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from agents.layout import MASKED_SCORE
 
 
 class NumpyActor:
-    """An Actor's forward pass for one observation, any number of choices.
+    """The forward pass of an Actor for one observation with any number of choices.
 
     Args:
-        weights: parameters of an Actor by name, as a policy file holds them.
+        weights: parameters of an Actor by name, as in a policy file.
     """
 
     def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
-        # The layers over 2 x - 1 as layers over x.
+        # Converts the layers of 2 x - 1 to layers of x.
         self._choice = np.ascontiguousarray(2.0 * weights["choice.weight"].T)
         self._summary = np.ascontiguousarray(2.0 * weights["summary.weight"].T)
         self._bias = (
@@ -31,7 +31,7 @@ class NumpyActor:
         self._skip = weights["skip.weight"][0]
 
     def scores(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the score of every choice, (C,), MASKED_SCORE where the mask is 0.
+        """Return the score of every choice, (C,); it is MASKED_SCORE if the mask is 0.
 
         Args:
             observation: "request" (R,), "global" (G,), "choices" (C, F) and "action_mask" (C,).

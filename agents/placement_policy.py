@@ -1,4 +1,4 @@
-"""A trained policy file as a placement policy, next to the rules."""
+"""Trained policies as placement policies with the same interface as rules."""
 
 from pathlib import Path
 from typing import cast
@@ -14,7 +14,7 @@ from hardware_profiles.errors import InputError
 
 
 def current_layout(choice_set: str) -> Layout:
-    """Layout of the observations that envs.observation makes now of a set of choices."""
+    """Layout of the current version's observations of a set of choices."""
     return Layout(
         version=LAYOUT_VERSION,
         choice_set=choice_set,
@@ -25,13 +25,13 @@ def current_layout(choice_set: str) -> Layout:
 
 
 class LearnedPolicy:
-    """Makes the choice that the trained network scores highest. It draws nothing at random.
+    """Uses the choice with the highest score of the trained network; it is deterministic.
 
     Args:
         path: a policy file.
 
     Raises:
-        InputError: the file cannot be used; names it and says why.
+        InputError: the file cannot be used; the message names the file and the reason.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -41,7 +41,7 @@ class LearnedPolicy:
         choice_set = file.layout.choice_set
         if choice_set not in CHOICE_SETS or file.layout != current_layout(choice_set):
             raise InputError(
-                f"{path}: trained on observation layout {file.layout.version} of {choice_set}, this version makes "
+                f"{path}: trained on observation layout {file.layout.version} of {choice_set}, but this version has "
                 f"layout {LAYOUT_VERSION} of {', '.join(CHOICE_SETS)}; train it again"
             )
         self.training = file.training
@@ -49,6 +49,6 @@ class LearnedPolicy:
         self._actor = NumpyActor(file.weights)
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
-        """Choose where `request` is prefilled and decodes, from what the router can see."""
+        """Place one request."""
         choices = Choices.of(request, view, self._choice_set)
         return choices.placement(self._actor.act(encode(choices)))

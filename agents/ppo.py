@@ -1,4 +1,4 @@
-"""PPO for placements: its arguments and how the learner is put together from them."""
+"""PPO for placements: its arguments, and the construction of the learner."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,38 +16,40 @@ from agents.sb3_policy import PlacementActorCritic
 
 @dataclass(frozen=True)
 class PPOArguments:
-    """Everything that decides a training run, apart from its environment.
+    """The arguments of a training run, without those of its environment.
 
-    Clip range, lambda, value weight and gradient limit are stable-baselines3's defaults. The others come from trials of
-    400,000 to 1,000,000 decisions on five families of `envs.generators` (2P2D, Qwen3-8B, `step_budget="fixed"`), judged
-    on seeds from 700,000 on, which no table reports. What mattered, most first: advantages compared within a group and
-    scaled by load (TimeDiscountedBuffer), the learning rate, and the reward scale. With pairs of nodes as choices there
-    are two kinds of policies that no single changed decision improves: one uses all nodes alike, the other keeps the
-    roles. Both runs at a reward scale of 0.2 ended in the first kind, which has the lower P95 TTFT on four of the five
-    families; all five at 0.02 ended in the second. Learning rate, epochs and width come from later trials of 250,000
-    decisions on three families, which chose for the time of an update; docs/learned.md has the P95 TTFTs next to those
-    of the ones before (1e-3, 4 and 64, with more layers).
+    Clip range, lambda, value weight and gradient limit are stable-baselines3's defaults. The other defaults come from
+    trials of 400,000 to 1,000,000 decisions on five families of `envs.generators` (2P2D, Qwen3-8B,
+    `step_budget="fixed"`), evaluated on seeds from 700,000 on, which no table reports. The most important settings, in
+    this order, were advantages relative to a group and scaled by load (TimeDiscountedBuffer), the learning rate, and
+    the reward scale. With pairs of nodes as choices there are two kinds of locally optimal policies, which no change of
+    a single decision improves: one uses all nodes alike, the other keeps the roles. Both runs with a reward scale of
+        0.2
+    ended in the first kind, which has the lower P95 TTFT on four of the five families; all five runs with 0.02 ended in
+    the second. Learning rate, epochs and width come from later trials of 250,000 decisions on three families, which
+    optimised the time of an update; docs/learned.md compares their P95 TTFTs with the earlier values (1e-3, 4 and 64,
+    with more layers).
 
     Attributes:
-        timesteps: decisions to train on; rounded up to whole rollouts.
-        seed: of weights, sampling and episodes.
-        n_envs: environments stepped together.
-        n_steps: decisions a rollout takes from each.
+        timesteps: number of decisions to train on, rounded up to whole rollouts.
+        seed: seed of weights, sampling and episodes.
+        n_envs: number of environments stepped together.
+        n_steps: decisions of each environment per rollout.
         batch_size: decisions per gradient step; must divide n_envs * n_steps.
         n_epochs: passes over a rollout.
-        learning_rate: of Adam at the start, falling linearly to 0.
-        discount_rate_per_s: beta in exp(-beta * dt).
-        reward_scale: what rewards are multiplied by before learning.
-        gae_lambda: of GAE, for steps of any length.
-        gae_time_s: raises it for short steps, see TimeDiscountedBuffer.
-        clip_range: of the probability ratio.
-        entropy_weight: at the start, falling linearly to 0.
-        value_weight: of the value loss.
+        learning_rate: initial learning rate of Adam, decreasing linearly to 0.
+        discount_rate_per_s: beta in the discount exp(-beta * dt).
+        reward_scale: factor on rewards before learning.
+        gae_lambda: smallest lambda of GAE.
+        gae_time_s: increases lambda for short steps, see TimeDiscountedBuffer.
+        clip_range: clip range of the probability ratio.
+        entropy_weight: initial weight of the entropy, decreasing linearly to 0.
+        value_weight: weight of the value loss.
         max_grad_norm: gradients are clipped to this norm.
-        target_kl: a rollout's epochs stop early above 1.5 times this.
+        target_kl: a rollout's epochs stop early if the KL divergence is above 1.5 times this.
         rollouts_per_arrivals: environments that share arrivals, see TimeDiscountedBuffer; must divide n_envs.
         hidden: width of the network, see PlacementNetwork.
-        skip_start: where the skip's weights start, see PlacementNetwork; from nothing by default.
+        skip_start: initial weights of the skip connection, see PlacementNetwork; none by default.
     """
 
     timesteps: int = 200_000
@@ -71,15 +73,15 @@ class PPOArguments:
     skip_start: Mapping[int, float] = field(default_factory=dict)
 
     def for_groups(self, groups: int) -> "PPOArguments":
-        """The same with so many groups of environments, in 10 batches per rollout.
+        """The same arguments with this number of groups of environments, and 10 batches per rollout.
 
-        Each group plays the same arrivals in `rollouts_per_arrivals` environments.
+        The `rollouts_per_arrivals` environments of a group get the same arrivals.
         """
         n_envs = groups * self.rollouts_per_arrivals
         return replace(self, n_envs=n_envs, batch_size=n_envs * self.n_steps // _BATCHES)
 
 
-_BATCHES = 10  # per rollout, where the number of environments follows the number of workloads
+_BATCHES = 10  # per rollout, if the number of environments depends on the number of workloads
 
 
 def build(
@@ -88,16 +90,16 @@ def build(
     first_episodes: Sequence[int] | None = None,
     algorithm: type[PPO] = PPO,
 ) -> PPO:
-    """Put the learner together.
+    """Build the learner.
 
-    Seeds Python's, NumPy's and torch's global generators, which stable-baselines3 draws from, and keeps torch to one
-    thread: at this size a second one costs more than it brings.
+    This seeds the global generators of Python, NumPy and torch, which stable-baselines3 uses, and limits torch to one
+    thread, because a second one is slower at this size.
 
     Args:
         make_vec_env: makes the environments.
         arguments: the run's arguments.
-        first_episodes: number of the first episode in each environment; None starts at 0.
-        algorithm: PPO or a subclass with its arguments.
+        first_episodes: number of the first episode in each environment; None: 0.
+        algorithm: PPO or a subclass with the same arguments.
     """
     torch.set_num_threads(1)
     _keep_freed_memory()
@@ -117,7 +119,7 @@ def build(
         ent_coef=arguments.entropy_weight,
         vf_coef=arguments.value_weight,
         max_grad_norm=arguments.max_grad_norm,
-        normalize_advantage=False,  # the buffer has scaled them by group; by batch would mix light load and overload
+        normalize_advantage=False,  # the buffer scales them by group; scaling by batch would mix loads
         target_kl=arguments.target_kl,
         rollout_buffer_class=TimeDiscountedBuffer,
         rollout_buffer_kwargs={
@@ -129,7 +131,7 @@ def build(
         policy_kwargs={
             "hidden": arguments.hidden,
             "skip_start": dict(arguments.skip_start),
-            # One pass over the parameters rather than several dozen small operations.
+            # One pass over the parameters instead of several dozen small operations.
             "optimizer_kwargs": {"eps": 1e-5, "fused": True},
         },
         device="cpu",
@@ -137,24 +139,26 @@ def build(
 
 
 def _keep_freed_memory() -> None:
-    """Let the C library keep what an update frees, for the next one; a quarter less time for an update.
+    """Let the C library keep memory that an update frees for the next update, which saves a quarter of its time.
 
-    glibc gives the end of its heap back to the system when more is free there than twice the largest block that was
-    ever freed, and each batch would fetch its pages anew: about 1,800 faults at 800 decisions of 16 choices. It learns
-    from one freed block, just below the 32 MiB above which it would not; elsewhere this does nothing.
+    glibc returns the end of its heap to the system if more is free there than twice the largest block ever freed, and
+    each batch would then cause page faults: about 1,800 for 800 decisions with 16 choices. Freeing one block just below
+        32 MiB,
+    the size up to which glibc adapts, prevents this. With other C libraries this has no effect.
     """
     np.empty(31 * 2**20, dtype=np.uint8)
 
 
 class EntropyDecay(BaseCallback):
-    """Lets the entropy weight fall linearly to 0; stable-baselines3 has no schedule for it."""
+    """Decreases the entropy weight linearly to 0; stable-baselines3 has no schedule for it."""
 
     def __init__(self, start: float) -> None:
         super().__init__()
         self.start = start
 
     def _on_rollout_start(self) -> None:
-        # From the count: stable-baselines3's own figure is not there yet in the first rollout after a resumption.
+        # Computed from the counts, because stable-baselines3 has not set its progress in the first rollout of a resumed
+        # run.
         self.model.ent_coef = self.start * (1.0 - self.model.num_timesteps / self.model._total_timesteps)
 
     def _on_step(self) -> bool:

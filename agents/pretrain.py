@@ -1,8 +1,7 @@
-"""Warm starts: fitting the network to costs or actions before PPO.
+"""Warm starts: fit the network to costs or actions before PPO.
 
-Inputs are plain arrays. The network is exactly permutation-equivariant, so permuting rows would add nothing to
-the examples. Part of the examples is held out; the weights kept are those of the epoch that
-did best there.
+Inputs are plain arrays. The network is exactly permutation-equivariant, so permuted rows would be no new examples. Some
+of the examples are held out; the result has the weights of the epoch with the least held-out loss.
 """
 
 import copy
@@ -14,21 +13,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agents.network import PlacementNetwork
+from agents.placement_network import PlacementNetwork
 
 Loss = Callable[[Mapping[str, Tensor], Tensor], Tensor]
-"""(observations, targets) of a batch -> mean loss."""
+"""Maps (observations, targets) of a batch to the mean loss."""
 
 
 class FitArguments(NamedTuple):
-    """How to fit.
+    """The arguments of a fit.
 
     Attributes:
         epochs: passes over the examples.
-        batch_size: examples a gradient step.
-        learning_rate: of Adam at the start, falling linearly to 0.
-        held_out: share of the examples kept for choosing the epoch.
-        seed: of the split and the order of the batches.
+        batch_size: examples per gradient step.
+        learning_rate: initial learning rate of Adam, decreasing linearly to 0.
+        held_out: share of the examples used only for choosing the epoch.
+        seed: seed of the split and of the order of the batches.
     """
 
     epochs: int = 20
@@ -42,7 +41,7 @@ DEFAULT_FIT = FitArguments()
 
 
 class Fit(NamedTuple):
-    """How a fit went: the held-out loss before any training and after each epoch; the least one was kept."""
+    """The held-out losses of a fit, before training and after each epoch; the weights with the least one were kept."""
 
     held_out_losses: list[float]
 
@@ -55,18 +54,17 @@ def regress_costs(
     arguments: FitArguments = DEFAULT_FIT,
     robust_above: float = 0.2,
 ) -> Fit:
-    """Fit scores to minus the costs of the choices, each decision's centred (Huber loss).
+    """Fit scores to the negative costs of the choices, centred per decision, with the Huber loss.
 
     Args:
-        network: fitted in place, the actor only.
+        network: its actor is fitted in place.
         observations: "request" (M, R), "global" (M, G), "choices" (M, C, F), "action_mask" (M, C).
-        costs: (M, C); entries where the mask is 0 are not read.
-        temperature: cost difference that makes one choice e times as likely as another, for the
-            policy's softmax. Large leaves PPO more to explore; the best-scored choice does not depend on
-            it.
-        robust_above: cost errors above this count linearly, not squared (Huber); a few decisions cost a hundred times
-            as much as most.
-        arguments: how to fit.
+        costs: costs of the choices, (M, C); entries with mask 0 are not read.
+        temperature: cost difference that makes one choice e times as likely as another in the policy's softmax. A large
+            value leaves more exploration to PPO; the choice with the best score does not depend on it.
+        robust_above: cost errors above this count linearly instead of squared (Huber), because a few decisions cost a
+            hundred times as much as most.
+        arguments: arguments of the fit.
     """
 
     def loss(batch: Mapping[str, Tensor], targets: Tensor) -> Tensor:
@@ -84,7 +82,7 @@ def clone_actions(
     actions: np.ndarray,
     arguments: FitArguments = DEFAULT_FIT,
 ) -> Fit:
-    """Fit the policy to an expert's actions (M,), by cross-entropy; the actor only."""
+    """Fit the actor to an expert's actions (M,), with the cross-entropy loss."""
 
     def loss(batch: Mapping[str, Tensor], targets: Tensor) -> Tensor:
         return functional.cross_entropy(network.forward_actor(batch), targets)
@@ -98,7 +96,7 @@ def fit_values(
     returns: np.ndarray,
     arguments: FitArguments = DEFAULT_FIT,
 ) -> Fit:
-    """Fit the critic to discounted returns (M,), scaled as in training."""
+    """Fit the critic to discounted returns (M,), which are scaled as in training."""
 
     def loss(batch: Mapping[str, Tensor], targets: Tensor) -> Tensor:
         return functional.mse_loss(network.forward_critic(batch).squeeze(1), targets)
@@ -107,7 +105,7 @@ def fit_values(
 
 
 def _centred(scores: Tensor, allowed: Tensor) -> Tensor:
-    """Scores less their mean over the rows allowed; 0 where none is."""
+    """Scores minus their mean over the allowed rows; 0 in the other rows."""
     scores = torch.where(allowed, scores, 0.0)
     mean = scores.sum(dim=1, keepdim=True) / allowed.sum(dim=1, keepdim=True)
     return torch.where(allowed, scores - mean, 0.0)

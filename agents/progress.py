@@ -1,7 +1,7 @@
-"""The record of a training run: progress.csv, and beside it a line on the terminal and wandb.
+"""The progress of a training run: progress.csv, a line on the terminal, and optionally wandb.
 
-progress.csv is the record; wandb is a mirror of it, imported only when it is asked for (an offline wandb run
-cannot be resumed, so it could not be the record).
+progress.csv is the authoritative record. wandb gets a copy, and is imported only if it is used; an offline wandb run
+cannot be resumed, so it cannot be the record.
 """
 
 import os
@@ -15,18 +15,18 @@ from hardware_profiles.files import replacing
 
 
 class ProgressRow(NamedTuple):
-    """One rollout and the update that followed; a line of progress.csv.
+    """One rollout and the update after it; one line of progress.csv.
 
     Attributes:
         timesteps: decisions so far.
-        wall_s: seconds of training so far, over all its resumptions.
-        steps_per_s: decisions a second in this rollout and its update.
-        reward_per_decision: mean reward of a decision in the rollout, as the environment gave it.
-        episode_cost: mean of minus the total reward, over the last 100 whole episodes; nan before the first.
-        episodes: whole episodes behind `episode_cost`.
-        explained_variance: of the returns by the values, before the update.
+        wall_s: wall-clock seconds of training so far, including those before a resumption.
+        steps_per_s: decisions per second in this rollout and its update.
+        reward_per_decision: mean unscaled reward per decision in the rollout.
+        episode_cost: mean negative total reward of the last 100 complete episodes; nan before the first.
+        episodes: number of complete episodes in `episode_cost`.
+        explained_variance: share of the returns' variance explained by the values, before the update.
         entropy: mean entropy of the policy in nats.
-        approx_kl: from the policy before the update to the one after, last epoch.
+        approx_kl: KL divergence between the policies before and after the update, in the last epoch.
         clip_fraction: share of probability ratios outside the clip range.
         value_loss: mean squared error of the scaled values.
     """
@@ -45,12 +45,12 @@ class ProgressRow(NamedTuple):
 
 
 class ProgressFile:
-    """progress.csv, appended to row by row and flushed, so that a killed run leaves what it did.
+    """progress.csv; every row is flushed, so that an interrupted run leaves a complete record.
 
     Args:
         path: the file.
-        resume_at: decisions of the checkpoint the run goes on from; later rows are dropped, as they will be
-            done again. 0 starts a new file.
+        resume_at: decisions of the checkpoint from which the run resumes; later rows are dropped, because they will be
+            repeated. 0: start a new file.
     """
 
     def __init__(self, path: Path, resume_at: int = 0) -> None:
@@ -82,12 +82,12 @@ def _rows_until(path: Path, timesteps: int) -> tuple[list[str], float]:
 
 
 class ProgressLine:
-    """Shows a run's progress on a terminal in one line that is rewritten; elsewhere, a line now and then.
+    """Shows progress in one line that is rewritten on a terminal, or in occasional lines elsewhere.
 
     Args:
-        total_timesteps: decisions the run will make.
-        stream: where to; None is standard error.
-        every_s: least seconds between lines when the stream is no terminal.
+        total_timesteps: total number of decisions of the run.
+        stream: output stream; None: standard error.
+        every_s: shortest time between lines if the stream is not a terminal, seconds.
     """
 
     def __init__(self, total_timesteps: int, stream: IO[str] | None = None, every_s: float = 15.0) -> None:
@@ -118,15 +118,15 @@ WANDB_MODES: tuple[str, ...] = get_args(WandbMode)
 
 
 class WandbMirror:
-    """Mirrors rows to wandb; does nothing, and does not import it, when the mode is "disabled".
+    """Copies rows to wandb; in mode "disabled" it does nothing and does not import wandb.
 
     Args:
         mode: one of WANDB_MODES.
-        directory: where offline runs are kept.
+        directory: folder of offline runs.
         config: the run's arguments.
 
     Raises:
-        InputError: an unknown mode, or wandb refused to start (online with no key, say).
+        InputError: the mode is unknown, or wandb does not start (for example, online without a key).
     """
 
     def __init__(self, mode: WandbMode, directory: Path, config: dict[str, Any]) -> None:
@@ -135,9 +135,9 @@ class WandbMirror:
         self._run = None
         if mode == "disabled":
             return
-        import wandb  # takes a second or two, and most runs do without
+        import wandb  # takes a second or two, and most runs do not need it
 
-        # wandb takes our package `agents` for a library of LLM agents and would advertise tracing for it.
+        # wandb mistakes the package `agents` for a library of LLM agents and would advertise tracing for it.
         os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
         settings = wandb.Settings(console="off", silent=True)
         try:
@@ -148,7 +148,7 @@ class WandbMirror:
             raise InputError(f"wandb mode {mode!r}: {str(error).splitlines()[0]}") from error
 
     def write(self, row: ProgressRow) -> None:
-        """Mirror a row."""
+        """Copy a row."""
         if self._run is not None:
             self._run.log(row._asdict(), step=row.timesteps)
 

@@ -11,16 +11,17 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from agents.layout import FeatureSizes
-from agents.network import PlacementNetwork
+from agents.placement_network import PlacementNetwork
 
-_SHORTEST = 1e-30  # an exponential clock may be drawn as 0, and 0 / 0 is no number
+_SHORTEST = 1e-30  # an exponential draw may be 0, and 0 / 0 is nan
 
 
 class PlacementActorCritic(ActorCriticPolicy):
-    """ActorCriticPolicy whose whole network is a PlacementNetwork, as `self.network`.
+    """ActorCriticPolicy with a PlacementNetwork, `self.network`, as its whole network.
 
-    What PPO calls for every step and every batch goes straight to the network; the base class's way through a features
-    extractor and a distribution object gives the same numbers at a multiple of the cost, and serves everything else.
+    The methods that PPO calls for every step and every batch use the network directly. The base class's path through a
+    features extractor and a distribution object gives the same numbers at several times the cost; all other methods use
+    it.
 
     Args:
         observation_space: Dict of "request" (R,), "global" (G,), "choices" (C, F), "action_mask" (C,).
@@ -28,7 +29,7 @@ class PlacementActorCritic(ActorCriticPolicy):
         lr_schedule: learning rate by remaining progress (1 to 0).
         hidden: width of the network's layers.
         skip_start: see PlacementNetwork.
-        kwargs: ActorCriticPolicy's own.
+        kwargs: arguments of ActorCriticPolicy.
     """
 
     def __init__(
@@ -47,13 +48,13 @@ class PlacementActorCritic(ActorCriticPolicy):
 
     @property
     def network(self) -> PlacementNetwork:
-        """The network itself, for copying weights in and out."""
+        """The network."""
         network: PlacementNetwork = self.mlp_extractor
         return network
 
     def _build(self, lr_schedule: Schedule) -> None:
-        # The network gives logits and value itself, so what the base class would put behind it is the
-        # identity, and the optimizer is built here, over these parameters only.
+        # The network computes logits and value, so the base class's layers after it are the identity. The optimizer is
+        # built here, so that it has only these parameters.
         self.mlp_extractor = PlacementNetwork(feature_sizes(self.observation_space), self.hidden, self.skip_start)
         self.action_net = nn.Identity()
         self.value_net = nn.Identity()
@@ -64,7 +65,7 @@ class PlacementActorCritic(ActorCriticPolicy):
 
         Args:
             obs: a batch of observations.
-            deterministic: take the likeliest action rather than draw one.
+            deterministic: use the most likely action instead of sampling.
 
         Returns:
             Actions (B,), values (B, 1), and the actions' log probabilities (B,).
@@ -74,20 +75,20 @@ class PlacementActorCritic(ActorCriticPolicy):
         if deterministic:
             actions = scores.argmax(dim=1)
         else:
-            # The first of exponential clocks with these rates is a draw from the distribution; a rate of 0 never rings.
+            # The index of the first of exponential arrivals with these rates is a sample; a rate of 0 never arrives.
             clocks = torch.empty_like(scores).exponential_().clamp_(min=_SHORTEST)
             actions = log_probabilities.exp().div_(clocks).argmax(dim=1)
         return actions, values, log_probabilities.gather(1, actions.unsqueeze(1)).squeeze(1)
 
     def evaluate_actions(self, obs: dict[str, Tensor], actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Evaluate actions (B,) that were taken.
+        """Evaluate actions (B,).
 
         Returns:
             Values (B, 1), the actions' log probabilities (B,), and the entropies of their distributions (B,).
         """
         scores, values = self.network(obs)
         log_probabilities = torch.log_softmax(scores, dim=1)
-        entropies = -(log_probabilities.exp() * log_probabilities).sum(dim=1)  # a masked action's share: 0 * -1e8
+        entropies = -(log_probabilities.exp() * log_probabilities).sum(dim=1)  # 0 * -1e8 for a masked action
         return values, log_probabilities.gather(1, actions.long().unsqueeze(1)).squeeze(1), entropies
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
@@ -97,13 +98,13 @@ class PlacementActorCritic(ActorCriticPolicy):
 
 
 class WholeObservation(BaseFeaturesExtractor):
-    """A features extractor that extracts nothing: the network takes the observation by parts."""
+    """A features extractor that returns the observation unchanged, because the network uses its parts."""
 
     def __init__(self, observation_space: spaces.Dict) -> None:
-        super().__init__(observation_space, features_dim=1)  # never read: nothing is built behind it
+        super().__init__(observation_space, features_dim=1)  # never read, because no layer follows
 
     def forward(self, observation: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the observation as it is."""
+        """Return the observation unchanged."""
         return observation
 
 

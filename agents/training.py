@@ -1,4 +1,4 @@
-"""The training run: PPO from a start to a policy, with a record of it and checkpoints on the way."""
+"""The training run: PPO with a progress record and checkpoints."""
 
 import math
 import time
@@ -39,24 +39,25 @@ def train(
 ) -> PPO:
     """Train a policy.
 
-    Writes into `out_dir`: progress.csv (a row a rollout), checkpoint.pt (replaced every CHECKPOINT_EVERY_S
+    This writes into `out_dir`: progress.csv (one row per rollout), checkpoint.pt (replaced every CHECKPOINT_EVERY_S
     seconds and at the end) and, at the end, model.zip for stable-baselines3.
 
     Args:
         make_vec_env: makes the environments.
         arguments: the run's arguments.
-        out_dir: folder of the run, made when missing.
-        initial_weights: state_dict of a PlacementNetwork to start from (a warm start); None starts anew. Not
-            used when resuming.
-        on_progress: called with every row.
+        out_dir: folder of the run, created if missing.
+        initial_weights: state_dict of a PlacementNetwork to start from (a warm start); None: random weights. Not used
+            when resuming.
+        on_progress: called with every row of progress.csv.
         wandb_mode: "offline", "online" or "disabled".
-        resume: go on from out_dir/checkpoint.pt, which must come from the same arguments; a run that was
-            finished is returned as it is.
-        algorithm: PPO or a subclass with its arguments.
-        callback: called too.
+        resume: continue from out_dir/checkpoint.pt, which must be from a run with the same arguments; a finished run is
+            returned unchanged.
+        algorithm: PPO or a subclass with the same arguments.
+        callback: an additional callback.
 
     Raises:
-        InputError: nothing to resume, or other arguments; a wandb mode that is not known or does not start.
+        InputError: there is no checkpoint to resume, or its arguments differ; the wandb mode is unknown, or wandb does
+            not start.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     described = asdict(arguments)
@@ -65,7 +66,9 @@ def train(
         _refuse_other_arguments(state["arguments"], described, out_dir)
     model = build(make_vec_env, arguments, state["episodes"] if state else None, algorithm)
     with closing(model.get_env()):
-        model.set_logger(Logger(folder=None, output_formats=[]))  # its default makes a folder in /tmp for every run
+        model.set_logger(
+            Logger(folder=None, output_formats=[])
+        )  # the default logger creates a folder in /tmp for every run
         if state is not None:
             checkpoint.restore(state, model)
         elif initial_weights is not None:
@@ -79,7 +82,7 @@ def train(
             try:
                 callbacks = [EntropyDecay(arguments.entropy_weight), recorder, *([callback] if callback else [])]
                 with rare_garbage_collection():
-                    # stable-baselines3 adds the decisions already made to the number asked for when it goes on.
+                    # When resuming, stable-baselines3 adds the decisions already made to the given number.
                     model.learn(
                         arguments.timesteps - done,
                         callback=CallbackList(callbacks),
@@ -102,7 +105,7 @@ def _refuse_other_arguments(old: dict[str, Any], new: dict[str, Any], out_dir: P
 
 
 class _Recorder(BaseCallback):
-    """Turns each rollout and its update into a ProgressRow, and writes checkpoints between updates."""
+    """Writes a ProgressRow for each rollout and its update, and checkpoints between updates."""
 
     def __init__(
         self,
@@ -120,7 +123,7 @@ class _Recorder(BaseCallback):
         self.on_progress = on_progress
         self._earlier_s = self.file.wall_s
         self._start_s = self._rollout_start_s = self._saved_s = time.monotonic()
-        self._reward_total = math.nan  # nan: no rollout is waiting to be written
+        self._reward_total = math.nan  # nan: there is no rollout to write
 
     def _on_rollout_start(self) -> None:
         self._write()
@@ -143,7 +146,7 @@ class _Recorder(BaseCallback):
         self._saved_s = time.monotonic()
 
     def _write(self) -> None:
-        """Write the last rollout's row; its update's figures are there only once the update is over."""
+        """Write the row of the last rollout, whose update has finished by now."""
         if math.isnan(self._reward_total):
             return
         now_s = time.monotonic()

@@ -1,4 +1,4 @@
-"""The batched environment as stable-baselines3 takes it."""
+"""The vectorised environment for stable-baselines3."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -18,21 +18,21 @@ from envs.placement_env import PrefillPlacementEnv
 class PlacementVecEnv(VecEnv):
     """K placement environments that step together, in this process or split over several.
 
-    An environment whose episode has ended begins the next one at once. Its last observation, the summary of the episode
-    and its total reward are then in `infos`, as stable-baselines3 has them: "terminal_observation",
-    "TimeLimit.truncated", "episode" ("r" and "l"), "episode_summary". The other infos are empty: `dt_s` has what an
-    environment's info would. What is played does not depend on `processes`.
+    An environment whose episode has ended starts the next one at once. Its entry in `infos` then has the last
+    observation, the total reward and the summary of the episode under stable-baselines3's names "terminal_observation",
+    "TimeLimit.truncated" and "episode" ("r" and "l"), and "episode_summary". The other infos are empty; `dt_s` replaces
+    an environment's info. Episodes do not depend on `processes`.
 
     Attributes:
         dt_s: (K,) float32; simulated time of each environment's last step, seconds.
 
     Args:
-        envs: the environments, not reset yet; they share their spaces, and may differ in all else.
-        seed_of: seeds each episode; None: an environment draws its episodes one after the other, from what `seed` set.
-            It must be picklable if there are several processes.
+        envs: the environments before their first reset; their spaces must be equal, but they may differ otherwise.
+        seed_of: seeds each episode; None: each environment draws its episodes from the generator that `seed` sets. It
+            must be picklable if there are several processes.
         first_episodes: number of the first episode in each environment; None: 0.
-        reward_scales: what each environment's rewards are multiplied by; None: 1.
-        processes: the environments are split over as many, this one included; two are faster than one on two cores.
+        reward_scales: factor of each environment's rewards; None: 1.
+        processes: number of processes, including this one; two are faster than one on two cores.
 
     Raises:
         ValueError: the environments' spaces differ.
@@ -48,7 +48,7 @@ class PlacementVecEnv(VecEnv):
     ) -> None:
         first = envs[0]
         if any(env.observation_space != first.observation_space for env in envs):
-            raise ValueError("environments of one vector need as many rows as the largest of them; see `rows`")
+            raise ValueError("the environments' spaces differ; give all of them the largest number of `rows`")
         self.render_mode = first.render_mode
         episodes = list(first_episodes or [0] * len(envs))
         scales = list(reward_scales or [1.0] * len(envs))
@@ -63,13 +63,13 @@ class PlacementVecEnv(VecEnv):
 
     @property
     def episodes(self) -> list[int]:
-        """Episodes begun in each environment, those before `first_episodes` included."""
+        """Number of each environment's next episode."""
         return [*self._here.episodes, *[number for other in self._elsewhere for number in other.episodes()]]
 
-    # ---- what stable-baselines3 asks of a VecEnv ------------------------------------------------------------------
+    # ---- stable-baselines3's VecEnv ------------------------------------------------------------------
 
     def reset(self) -> Observation:
-        """Start the next episode in every environment; observations with a leading axis of K."""
+        """Start the next episode in every environment; the observations have a leading axis of K."""
         options = [one or None for one in self._options]
         seeds = self._seeds
         first, *others = self._slices
@@ -80,7 +80,7 @@ class PlacementVecEnv(VecEnv):
         return _joined(parts)
 
     def step_async(self, actions: NDArray[np.int64]) -> None:
-        """Begin a step; the other processes do, this one's share is done in `step_wait`."""
+        """Start a step in the other processes; `step_wait` does this process's part."""
         rows = actions.tolist()
         for batch, part in zip(self._elsewhere, self._slices[1:], strict=True):
             batch.step_async(rows[part])
@@ -94,7 +94,7 @@ class PlacementVecEnv(VecEnv):
         """
         try:
             stepped = [self._here.step(self._rows)]
-        finally:  # no answer stays behind for a later request
+        finally:  # no answer must be left for a later request
             elsewhere = [batch.step_wait() for batch in self._elsewhere]
         stepped += elsewhere
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
@@ -113,7 +113,7 @@ class PlacementVecEnv(VecEnv):
         self._elsewhere = []
 
     def _of_each(self, function: Any, indices: VecEnvIndices, *arguments: Any) -> list[Any]:
-        """What a function gives for each of some environments, wherever they are."""
+        """Call a function with each of the environments `indices`, in whatever process they are."""
         found: dict[int, Any] = {}
         wanted = list(self._get_indices(indices))
         for number, part in enumerate(self._slices):
@@ -147,7 +147,7 @@ class PlacementVecEnv(VecEnv):
         return self._of_each(isinstance, indices, wrapper_class)
 
     def get_images(self) -> list[Any]:
-        """A picture of each environment."""
+        """An image of each environment."""
         return self.env_method("render")
 
 
@@ -156,7 +156,7 @@ def _call(name: str, keywords: dict[str, Any], env: PrefillPlacementEnv, *argume
 
 
 def _joined(parts: Sequence[Observation]) -> Observation:
-    """Observations of all parts in one; those of a single part are fresh arrays already."""
+    """Concatenate the observations of all parts; those of a single part are new arrays already."""
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

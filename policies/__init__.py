@@ -1,27 +1,6 @@
 """Rules that place a request, by name."""
 
-from policies.registry import (
-    PolicySpec,
-    bounds,
-    clairvoyant,
-    grid,
-    knobs,
-    label,
-    make,
-    names,
-    register_loader,
-    trained_path,
-)
+from policies.registry import bounds, grid, knobs, names
+from policies.spec import PolicySpec, make
 
-__all__ = [
-    "PolicySpec",
-    "bounds",
-    "clairvoyant",
-    "grid",
-    "knobs",
-    "label",
-    "make",
-    "names",
-    "register_loader",
-    "trained_path",
-]
+__all__ = ["PolicySpec", "bounds", "grid", "knobs", "make", "names"]

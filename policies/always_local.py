@@ -1,4 +1,4 @@
-"""`always-local`: no use of the prefill nodes at all."""
+"""`always-local`: the prefill nodes are not used at all."""
 
 from envs.cluster import Placement, RequestView, RouterView
 from envs.outlook import PrefillOutlook
@@ -6,10 +6,10 @@ from envs.prediction import NodeSteps
 
 
 class AlwaysLocal:
-    """Prefill on the least-loaded decode node, in TBT-safe chunks or, if none is safe, the smallest.
+    """Prefill on the least loaded decode node, in TBT-safe chunks or, if none is safe, in the smallest ones.
 
-    The bound on what deflection alone can do, and a check on it: prefill nodes stand idle. Under `step_budget="slo"`
-    there is no plan and the engine bounds each step (as in Sarathi-Serve, arXiv 2403.02310).
+    It shows what deflection alone achieves, because prefill nodes are idle. Under `step_budget="slo"` there is no chunk
+    plan, and the engine limits each step (as in Sarathi-Serve, arXiv 2403.02310).
     """
 
     name = "always-local"

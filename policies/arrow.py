@@ -1,33 +1,34 @@
-"""`arrow`: roles that follow the load (arXiv 2505.11916).
+"""`arrow`: node roles that follow the load (arXiv 2505.11916).
 
-Implemented from the abstracts of both versions and the public code of two routers that name the paper as their source.
-Its instances are stateless: prefill and decode are labels that a flip changes at once, and what runs on a flipped
-instance finishes there. A request's phase goes to the cheapest instance of that phase's pool that meets the SLO; where
-none does and the other pool can spare one, an instance is flipped. Cost, in order: what the instance still has of the
-other phase, so that one just flipped is taken last, then the predicted time.
+Implemented from the abstracts of both versions and the public code of two routers that cite the paper as their source.
+Instances are stateless: prefill and decode are labels that a flip changes at once, and the requests on a flipped
+instance finish there. Each phase of a request goes to the cheapest instance in that phase's pool that meets the SLO; if
+none does and the other pool can spare an instance, that one is flipped. The cost is, in this order, the instance's
+remaining work of the other phase (so that a newly flipped instance is used last), and the predicted time.
 
-- Prefill on node n: TTFT = queue + execution + KV transfer + first decode step, against the request's TTFT SLO. Where n
-  still decodes, its prompts are computed in the largest chunk that keeps the residents' TBT SLO (the smallest if none
-  does): the source's local scheduler puts decodes first and prefills in chunks. Under `step_budget="slo"` the engine
-  chooses the chunks (as DynaServe's local scheduler does, arXiv 2504.09285) and prompts share its steps.
-- Decode on node n: the step that n would take with the request beside what decodes there, against its TBT SLO; and its
-  KV must fit beside what is held there, and the sequences the engine's limit. Among those that meet it, the one with
-  the fewest unfinished requests, those still on their way included, as reports are old and steps grow with each.
+- Prefill on node n: TTFT = queue + execution + KV transfer + first decode step must be within the request's TTFT SLO.
+  If requests still decode on n, its prompts are computed in the largest chunk that keeps their TBT SLO (the smallest if
+  none does), because the paper's local scheduler serves decodes first and prefills in chunks. Under `step_budget="slo"`
+  the engine chooses the chunks (like DynaServe's local scheduler, arXiv 2504.09285) and prompts share its steps.
+- Decode on node n: the step of n including the request must be within its TBT SLO, its KV must fit into the free KV,
+  and the batch must be within the engine's limit. Among the nodes that qualify, the one with the fewest unfinished
+  requests is chosen, including requests on their way, because reports are old and steps grow with each request.
 
-What is adapted, and what is ours where the sources leave it open:
+Adaptations, and choices of this implementation that the sources leave open:
 
-- Roles move when a request is placed, never between arrivals: a policy is asked then only. The source also has a
-  monitor that runs on its own.
-- "Can spare one": each node that stays would do its phase within `low` of the SLO. Prefill: the pool's mean queue wait
-  times n / (n - 1). Decode: the step with the pool's sequences and KV shared by n - 1, and the KV they hold in `low` of
-  the capacity.
-- Which node flips: the prefill node with the shortest queue; the decode node with the fewest unfinished requests, and
-  this only where its predicted TTFT is less than that of every prefill node, and where a prompt misses its SLO for the
-  queue it meets: for one that would miss it on an idle node nothing is flipped.
-- A node that was flipped keeps its role for `cooldown_s`; no pool is ever left empty.
-- Where nothing meets the SLO and nothing can be flipped: the least predicted TTFT, the fewest unfinished requests.
-- A lost node leaves its pool; a pool that this empties takes a node from the other at once. A clock that goes back is
-  a new run, and starts from the cluster's own labels.
+- Roles change only when a request is placed, because a policy is not called between arrivals. The source also has a
+  monitor that runs independently.
+- A pool can spare a node if each remaining node would do its phase within `low` of the SLO. Prefill: the pool's mean
+  queue wait times n / (n - 1). Decode: the step if n - 1 nodes share the pool's requests and KV, which must also fit
+  into `low` of the capacity.
+- The prefill node with the shortest queue, or the decode node with the fewest unfinished requests, flips. A decode node
+  flips only if it would be faster than every prefill node and the SLO miss is caused by queueing. If the prompt would
+  miss its SLO even on an idle node, nothing flips.
+- A flipped node keeps its role for `cooldown_s`; no pool is ever empty.
+- If no node meets the SLO and none can be flipped, the node with the least predicted TTFT, or the fewest unfinished
+  requests, is chosen.
+- A lost node leaves its pool; if the pool is then empty, it gets a node from the other pool at once. A clock that runs
+  backwards indicates a new run, which starts from the cluster's labels.
 """
 
 from math import inf
@@ -46,13 +47,13 @@ from hardware_profiles import InputError
 
 
 class _Prefill(NamedTuple):
-    """A node as the place for a request's prefill; the lesser is the sooner.
+    """A candidate node for a prefill; candidates compare by predicted TTFT.
 
     Attributes:
         ttft_s: predicted TTFT: queue, execution, KV transfer, first decode step.
-        queue_s: of it the wait for the queue.
+        queue_s: the part of it spent in the queue.
         node: the node.
-        chunk: the chunk that its decodes ask for, tokens; 0: the engine decides.
+        chunk: chunk size that its decodes require, tokens; 0: the engine chooses.
     """
 
     ttft_s: float
@@ -62,11 +63,11 @@ class _Prefill(NamedTuple):
 
 
 class Arrow:
-    """The cheapest node of a phase's pool that meets the SLO, and node roles that are flipped when none does.
+    """Use the cheapest node of a phase's pool that meets the SLO, and flip a node's role if there is none.
 
     Args:
-        low: share of its SLO within which the other pool must do without the node that is flipped; in (0, 1].
-        cooldown_s: how long a flipped node keeps its new role, seconds; >= 0.
+        low: share of the SLO that the other pool must keep without the flipped node; in (0, 1].
+        cooldown_s: seconds that a flipped node keeps its new role; >= 0.
     """
 
     name = "arrow"
@@ -82,7 +83,7 @@ class Arrow:
             raise InputError(f"arrow: cooldown_s must be a number of seconds from 0 on, not {cooldown_s}")
         self._low = low
         self._cooldown_s = cooldown_s
-        self._labels: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())  # the cluster's, as last seen
+        self._labels: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())  # the cluster's labels when last seen
         self._last_s = -inf
         self._prefill_pool: list[int] = []
         self._decode_pool: list[int] = []
@@ -104,7 +105,7 @@ class Arrow:
     # ---- roles --------------------------------------------------------------------------------------------------
 
     def _follow(self, view: RouterView) -> None:
-        """Start from the cluster's labels in a new run, and let go of the nodes that are gone."""
+        """Start from the cluster's labels in a new run, and drop lost nodes."""
         topology = view.topology
         labels = (topology.prefill_nodes, topology.decode_nodes)
         now_s = view.now_s
@@ -149,7 +150,7 @@ class Arrow:
         return True
 
     def _flip_to_prefill(self, request: RequestView, view: RouterView, best: _Prefill) -> bool:
-        """Make a decode node a prefill node, if the decode pool can spare one and it would be sooner than `best`."""
+        """Make a decode node a prefill node, if the decode pool can spare one and it would be faster than `best`."""
         pool = self._decode_pool
         free = self._free_to_flip(pool, view.now_s)
         stay = len(pool) - 1
@@ -214,7 +215,7 @@ class Arrow:
     def _prefill(
         self, request: RequestView, view: RouterView, node: int, decode_node: int, decode_s: float
     ) -> _Prefill:
-        """What a prefill on a node would mean, where the first decode step comes `decode_s` after the transfer."""
+        """Predict a prefill on a node; the first token follows the transfer after `decode_s` seconds."""
         topology = view.topology
         prompt_tokens = request.prompt_tokens
         report = view.report(node)

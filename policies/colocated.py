@@ -1,14 +1,14 @@
-"""`colocated`: no roles, no transfers; every node serves whole requests (arXiv 2403.02310, Sarathi-Serve; vLLM).
+"""`colocated`: no roles and no transfers; every node serves whole requests (arXiv 2403.02310, Sarathi-Serve; vLLM).
 
-The engine is the paper's already: decodes first, then chunks of the waiting prompts within a token budget. What is left
-to a policy is which node, which the paper does not settle; what "least load" means is ours.
+The engine already schedules like the paper: decodes first, then chunks of the waiting prompts within a token budget.
+The policy only chooses the node, which the paper leaves open; the definitions of "least load" here are not from it.
 
-Adapted: Sarathi-Serve fits the token budget of a step to the TBT SLO. So does the engine under `step_budget="slo"`,
-step by step, and `chunk` has no effect there. Under "fixed" the budget is the cluster's (`ClusterConfig.token_budget`),
-the same under every policy, and `chunk` bounds the prompt tokens of a step instead, of one prompt per step. Its default
-is the paper's budget for a strict SLO.
+Adaptation: Sarathi-Serve chooses the token budget of a step to keep the TBT SLO. Under `step_budget="slo"` the engine
+does so for each step, and `chunk` has no effect. Under "fixed" the budget is the cluster's
+(`ClusterConfig.token_budget`), the same for every policy, and `chunk` limits the prompt tokens of a step instead, with
+one prompt per step. Its default is the paper's budget for a strict SLO.
 
-With prefix caches, the tokens still to be prefilled on a node include this prompt's, without those cached there.
+With prefix caches, the tokens still to be prefilled on a node include this prompt's uncached tokens.
 """
 
 from typing import Any, ClassVar
@@ -17,18 +17,18 @@ from envs.cluster import Placement, RequestView, RouterView
 from hardware_profiles import InputError
 
 DEFAULT_CHUNK_TOKENS = 512
-"""Prompt tokens of a step under "fixed", unless a knob says otherwise: arXiv 2403.02310's budget for a strict SLO."""
+"""Default prompt tokens per step under "fixed": the budget of arXiv 2403.02310 for a strict SLO."""
 
 
 class Colocated:
-    """Prefill and decode on the least-loaded of all nodes; the cluster's roles are of no account.
+    """Prefill and decode on the least loaded of all nodes, whatever their roles.
 
     Args:
         load: "prefill": fewest prompt tokens still to be prefilled, then fewest unfinished requests; "requests": fewest
             unfinished requests; "tokens": fewest prompt tokens of unfinished requests.
-        chunk: prompt tokens of a step at most, under "fixed" only; 0: what the engine's token budget leaves, of several
-            prompts.
-        prefix: take cached tokens into account, under load="prefill".
+        chunk: largest number of prompt tokens per step, under "fixed" only; 0: the engine's token budget, shared by
+            several prompts.
+        prefix: take cached tokens into account, with load="prefill".
     """
 
     name = "colocated"

@@ -1,26 +1,28 @@
-"""Conditional disaggregation as NVIDIA Dynamo's router does it: four rules for when a prompt is prefilled locally.
+"""Conditional disaggregation of NVIDIA Dynamo's router: four rules for prefilling a prompt locally.
 
-The decode node is chosen first, and the prefill node that the prompt would go to; then the rule says whether it is
-prefilled there or locally, on the decode node, in whatever chunks its engine's token budget leaves (no TBT guard).
+A rule first chooses the decode node and the prefill node for the prompt. It then decides between a remote prefill on
+the prefill node and a local one on the decode node; a local prefill uses chunks of the engine's token budget, without
+regard to TBT.
 
 - `dynamo-legacy`: ai-dynamo/dynamo 0.2, examples/llm/components/disagg_router.py and
-  docs/architecture/disagg_serving.md. Its defaults are those of the class; the sample disagg_router.yaml has 10 and 2.
-- `dynamo-isl`, `dynamo-load`, `dynamo-isl-or-load`: its policies isl_bounding, prefill_load and isl_or_load,
+  docs/architecture/disagg_serving.md. Its defaults are those of Dynamo's class; the sample disagg_router.yaml has 10
+  and 2.
+- `dynamo-isl`, `dynamo-load`, `dynamo-isl-or-load`: Dynamo's policies isl_bounding, prefill_load and isl_or_load,
   lib/kv-router/src/conditional_disagg.rs, with the thresholds of docs/components/router (2048 tokens and 0.7;
   prefill_busy is router-queue-threshold, 16 there, 4 and 2 in earlier versions).
 
-Both nodes are chosen by the cost of its KV router, with weights of 1: on a prefill node the prompt tokens to compute,
-on a decode node the prompt tokens to compute and those whose KV is in use.
+Both nodes are chosen by the cost function of Dynamo's KV router with weights of 1: the prompt tokens to compute on a
+prefill node; on a decode node, the prompt tokens to compute plus the tokens whose KV is in use.
 
-Adapted:
+Adaptations:
 
-- The prefill queue of `dynamo-legacy` is one that idle workers pull from; here prompts are sent on at once. What would
-  be in that queue is taken to be every prompt on a prefill node but the first.
-- decode_busy is off by default in Dynamo; here it is 1, a veto only where the prompt's KV would not fit. KV use is the
-  node's report and this prompt; Dynamo's router adds up the blocks that it has given out.
-- Where the prefill is remote, Dynamo chooses the decode node anew, without regard to cached prefixes.
+- In `dynamo-legacy`, idle workers pull prompts from a prefill queue; here prompts are dispatched at once. Every prompt
+  on a prefill node except the first counts as being in that queue.
+- decode_busy is off by default in Dynamo; here it is 1, which only rules out a node where the prompt's KV would not
+  fit. KV use is that of the node's report plus this prompt; Dynamo's router adds up the blocks that it has assigned.
+- For a remote prefill, Dynamo chooses the decode node again, without regard to cached prefixes; here it is not changed.
 
-Without prefix caches a prompt is all to be computed (ratio 1), so `dynamo-isl` never prefills locally.
+Without prefix caches the whole prompt must be computed (ratio 1), so `dynamo-isl` never prefills locally.
 """
 
 from math import inf
@@ -31,7 +33,7 @@ from hardware_profiles import InputError
 
 
 def _cheapest_decode_node(request: RequestView, view: RouterView, prefix: bool) -> tuple[int, int]:
-    """The decode node with the fewest tokens to compute and to hold, and what of the prompt is to be computed there."""
+    """The decode node with the fewest tokens to compute and to hold, and the prompt tokens to compute there."""
     queued = view.counters.queued_prompt_tokens
     held = view.counters.decode_prompt_tokens
     best_node, best_tokens, best_hit = -1, inf, 0
@@ -52,11 +54,11 @@ def _cheapest_prefill_node(request: RequestView, view: RouterView, prefix: bool)
 
 
 class DynamoLegacy:
-    """Prefill remotely where much is to be computed and few prompts wait for it.
+    """Prefill remotely if the prompt has many tokens to compute and few prompts wait.
 
     Args:
-        max_local_tokens: a prompt with more tokens to compute than this is prefilled remotely.
-        max_queue: unless this many prompts wait at the prefill nodes.
+        max_local_tokens: a prompt with more tokens to compute than this is prefilled remotely,
+        max_queue: unless at least this many prompts wait at the prefill nodes.
         prefix: take cached tokens into account; if not, no token counts as cached.
     """
 
@@ -86,7 +88,7 @@ class DynamoLegacy:
 
 
 class _Conditional:
-    """What the newer rules share: prefill locally where the rule says so and the decode node is not busy."""
+    """Base of the newer rules: prefill locally if the rule applies and the decode node is not busy."""
 
     name: str
 
@@ -116,18 +118,18 @@ class _Conditional:
         return Placement(prefill_node, decode_node)
 
     def _vetoed(self, request: RequestView, view: RouterView, node: int) -> bool:
-        """Whether the decode node's KV use, this prompt's included, is above the threshold."""
+        """Whether the decode node's KV use, including this prompt, is above the threshold."""
         kv_tokens = view.report(node).kv_used_tokens + request.prompt_tokens
         return kv_tokens > self._decode_busy * view.topology.kv_capacity_tokens[node]
 
 
 class DynamoISL(_Conditional):
-    """Prefill locally what is short once the cached prefix is taken off, and mostly cached.
+    """Prefill a prompt locally if it is short without its cached prefix, and mostly cached.
 
     Args:
-        eff_isl: tokens to compute must be fewer than this,
+        eff_isl: the tokens to compute must be fewer than this,
         ratio: and fewer than this share of the prompt.
-        decode_busy: never where more than this share of the decode node's KV would be in use.
+        decode_busy: no local prefill if more than this share of the decode node's KV would be in use.
         prefix: take cached tokens into account; if not, no token counts as cached.
     """
 
@@ -142,11 +144,11 @@ class DynamoISL(_Conditional):
 
 
 class DynamoLoad(_Conditional):
-    """Prefill locally where the prefill node is busy.
+    """Prefill locally if the prefill node is busy.
 
     Args:
-        prefill_busy: its queued prompt tokens exceed this many steps of the engine's token budget.
-        decode_busy: never where more than this share of the decode node's KV would be in use.
+        prefill_busy: it is busy if its queued prompt tokens exceed this many steps of the engine's token budget.
+        decode_busy: no local prefill if more than this share of the decode node's KV would be in use.
         prefix: take cached tokens into account; if not, no token counts as cached.
     """
 
@@ -161,7 +163,7 @@ class DynamoLoad(_Conditional):
 
 
 class DynamoISLOrLoad(_Conditional):
-    """Prefill locally where either `dynamo-isl` or `dynamo-load` does; knobs as theirs."""
+    """Prefill locally if `dynamo-isl` or `dynamo-load` would; it has the knobs of both."""
 
     name = "dynamo-isl-or-load"
     grid: ClassVar[dict[str, tuple[float, ...]]] = {

@@ -1,34 +1,34 @@
-"""`dynaserve`: a prompt may be cut at one token boundary into two segments on two nodes (arXiv 2504.09285).
+"""`dynaserve`: a prompt may be split at a token boundary into two segments on two nodes (arXiv 2504.09285).
 
 Implemented from the paper's abstract and independent readings of it. A *micro-request* is one of at most two segments
-of a request; a global scheduler chooses the boundary and the two instances from predicted time and load, and each
+of a request. A global scheduler chooses the boundary and the two instances by predicted time and load, and each
 instance's local scheduler forms batches within the TBT SLO.
 
-A candidate is a prefill node p, a decode node d and a number s of first tokens. With P prompt tokens and, from the
-reports, queue(n) the wait for the prompts ahead on n, exec(n, k, s) the time to compute k tokens after s others on n
-beside what decodes there, send(s) the transfer of the KV of s tokens, and join(d) half a step of d:
+A candidate is a prefill node p, a decode node d and a number s of first tokens. P is the number of prompt tokens. From
+the reports follow queue(n), the wait for the prompts ahead on n; exec(n, k, s), the time to compute k tokens after s
+others on n, next to its decodes; send(s), the transfer of the KV of s tokens; and join(d), half a step of d:
 
     s = 0       all on d          queue(d) + join(d) + exec(d, P, 0)
-    0 < s < P   cut               max(queue(p) + exec(p, s, 0) + send(s), queue(d)) + join(d) + exec(d, P - s, s)
+    0 < s < P   split             max(queue(p) + exec(p, s, 0) + send(s), queue(d)) + join(d) + exec(d, P - s, s)
     s = P       all on p          queue(p) + exec(p, P, 0) + send(P) + join(d) + the first decode step on d
 
-The candidate with the least such TTFT is taken; of equals the one with the fewest tokens on p. On d, tokens are
-computed in the largest chunk with which no step, up to the prompt's last, exceeds beta times the strictest resident TBT
-SLO; where none is so small, d takes only what is prefilled elsewhere.
+The candidate with the least TTFT is chosen; on a tie, the one with the fewest tokens on p. On d, tokens are computed in
+the largest chunk with which no step, up to the prompt's last, exceeds beta times the strictest TBT SLO of the requests
+decoding there; if even the smallest chunk does, d prefills nothing.
 
-What is adapted, and what is ours where the readings leave it open:
+Adaptations, and choices of this implementation that the readings leave open:
 
-- The boundary lies in the prompt or at its end. The source may put it among the output tokens too, by a predicted
-  length, which routers do not have here; what d decodes counts through its report.
-- `splits` boundaries at equal shares of the prompt are tried, in whole KV blocks, where the source searches for one
-  that balances the two instances. Here a load counts as the wait it means.
-- p is the prefill node best for the whole prompt, as loads there differ by their queues. For s = P d is the
-  least-loaded decode node; otherwise each is tried.
-- KV moves once all of the first segment is computed; the source sends it chunk by chunk while it is, so that a cut
-  costs less there.
-- Prefix caches are not taken into account: the source does not have them.
-- The chunk is fixed when the request is placed under `step_budget="fixed"`. Under "slo" the engine adjusts each batch,
-  as the source's local schedulers do, the prompts on a node share its steps, and `beta` is the engine's `slo_share`.
+- The boundary is in the prompt or at its end. In the source it may also be in the output, at a predicted length, which
+  routers do not have here; the decodes of d count through its report.
+- `splits` boundaries at equal shares of the prompt, rounded to whole KV blocks, are tried. The source searches for a
+  boundary that balances the two instances. Here the predicted wait represents the load.
+- p is the best prefill node for the whole prompt, because loads of prefill nodes differ by their queues. For s = P, d
+  is the least loaded decode node; otherwise every decode node is tried.
+- KV moves when the whole first segment is computed. The source sends it chunk by chunk during the computation, so that
+  a split costs less there.
+- Prefix caches are not taken into account, because the source does not have them.
+- Under `step_budget="fixed"` the chunk is fixed when the request is placed. Under "slo" the engine adjusts each batch,
+  as the source's local schedulers do; prompts on a node share its steps, and the engine's `slo_share` replaces `beta`.
 """
 
 from math import inf
@@ -40,11 +40,11 @@ from hardware_profiles import InputError
 
 
 class DynaServe:
-    """Prefill all, the first part or nothing of a prompt remotely, whichever gives the least predicted TTFT.
+    """Prefill all, the first part or nothing of a prompt remotely, by least predicted TTFT.
 
     Args:
-        splits: boundaries within the prompt that are tried; 0: only all or nothing.
-        beta: share of the strictest resident TBT SLO that a step may last; in (0, 1].
+        splits: number of boundaries within the prompt to try; 0: only all or nothing.
+        beta: share of the strictest TBT SLO on the node that a step may last; in (0, 1].
     """
 
     name = "dynaserve"
@@ -69,7 +69,7 @@ class DynaServe:
         least = view.least_loaded_decode_node()
         source, steps, queue_s, best_s = best_remote(request, view, least, prefix=False)
         best = Placement(source, least)
-        # s, when the first s tokens are computed, and the bytes to send of them; s = 0 comes first and has none.
+        # Tuples of s, the time at which the first s tokens are computed, and the bytes of their KV; s = 0 comes first.
         cuts = [(0, 0.0, 0)]
         for number in range(1, self._splits + 1):
             cut = topology.whole_blocks(prompt_tokens * number // (self._splits + 1))

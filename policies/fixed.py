@@ -6,7 +6,7 @@ from envs.cluster import Placement, RequestView, RouterView, prefill_then_decode
 
 
 class Random:
-    """Prefill on a random prefill node, decode on the decode nodes in turn."""
+    """Prefill on a random prefill node; decode on the decode nodes in turn."""
 
     name = "random"
 
@@ -24,7 +24,7 @@ class Random:
 
 
 class RoundRobin:
-    """Prefill nodes in turn, decode nodes in turn."""
+    """Use the prefill nodes in turn and the decode nodes in turn."""
 
     name = "round-robin"
 
@@ -43,13 +43,13 @@ class RoundRobin:
 
 
 class Static:
-    """Fixed phases, first come first served (DistServe, arXiv 2401.09670).
+    """Separate phases, first come first served (DistServe, arXiv 2401.09670).
 
-    Prefill on the prefill node with the least pending prefill work in tokens, decode on the decode node with the fewest
-    unfinished requests; both from the router's own fresh counters. Never deflects.
+    Prefill on the prefill node with the fewest queued prompt tokens; decode on the decode node with the fewest
+    unfinished requests. Both are the router's own up-to-date counts. It never deflects.
 
-    Adapted to prefix caches, which DistServe does not have: the work pending on a prefill node includes this prompt's
-    tokens, without those that are cached there.
+    Adaptation to prefix caches, which DistServe does not have: the queued tokens of a prefill node include this
+    prompt's uncached tokens.
 
     Args:
         prefix: take cached tokens into account.

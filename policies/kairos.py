@@ -1,20 +1,20 @@
 """`kairos`: proactive prefill deflection (arXiv 2607.02043, Algorithm 1).
 
-Implemented from the paper's abstract and independent readings; its code could not be had. What they leave open, and
-what is done here:
+Implemented from the paper's abstract and independent readings, because its code is not public. They leave these points
+open:
 
-- Whether the prefill path counts the KV transfer: it does by default; `transfer=false` leaves it out.
-- beta: 1.0 by default.
-- chi, the chunk of the queue-wait estimate, "the engine's chunk budget (at most the prompt)": read as the budget,
-  shortened to the prompt in hand, by default; `queue_chunk=budget` leaves it at the engine's budget.
-- Prompt tokens ahead: the node's report plus what the router has dispatched to it since.
-- Prefix caches, which the readings do not mention: tokens cached on a node are not computed there, in a chunk plan
-  too, and those cached on the decode node are not sent. chi is still shortened to the whole prompt only: it stands for
-  the steps of the queue, and the few tokens that a cache leaves are not like those.
+- Whether the prefill path includes the KV transfer: it does by default; `transfer=false` leaves it out.
+- The value of beta: 1.0 by default.
+- chi, the chunk of the queue-wait estimate, "the engine's chunk budget (at most the prompt)": by default the budget,
+  limited to this prompt's length; with `queue_chunk=budget` always the engine's budget.
+- Prompt tokens ahead: the node's report plus the tokens that the router has dispatched to it since.
+- Prefix caches: tokens cached on a node are not computed there, also in a chunk plan, and tokens cached on the decode
+  node are not sent. chi is limited to the whole prompt, not to its uncached tokens, because it represents the steps of
+  the queue.
 
-Under `step_budget="slo"` (not in the paper; chunks chosen anew for each step, as in Niyama, arXiv 2503.22562) the
-engine chooses the chunks, so a deflection has no plan; it is feasible, as in Algorithm 1, if no step is predicted to
-break the promise to what decodes there, `slo_share` of its TBT SLO. `beta` and `chunk` are for "fixed" only.
+Under `step_budget="slo"` (not in the paper; chunks are chosen for each step, as in Niyama, arXiv 2503.22562) the engine
+chooses the chunks, so a deflection has no chunk plan. It is feasible, as in Algorithm 1, if no step is predicted to
+exceed `slo_share` of the strictest TBT SLO on the node. `beta` and `chunk` apply only under "fixed".
 """
 
 from math import inf
@@ -27,15 +27,15 @@ from hardware_profiles import InputError
 
 
 class Kairos:
-    """Deflect to a decode node when that is predicted to be about as fast and breaks no running stream's TBT SLO.
+    """Deflect to a decode node if that is predicted to be about as fast and breaks no running request's TBT SLO.
 
     Args:
-        alpha: deflect iff TTFT there <= alpha * TTFT on the best prefill node; >= 1.
+        alpha: deflect if the TTFT there is at most alpha times that on the best prefill node; >= 1.
         beta: share of the strictest TBT SLO among a node's decodes that a step may last, under "fixed"; in (0, 1].
-        cap: deflected prompts in flight allowed per decode node.
+        cap: largest number of deflected prompts in flight per decode node.
         transfer: count the KV transfer on the prefill path.
-        queue_chunk: "prompt" or "budget"; see the module's text.
-        chunk: tokens of every chunk instead of the greedy schedule, for ablations under "fixed"; 0: the schedule.
+        queue_chunk: "prompt" or "budget"; see chi in the module's docstring.
+        chunk: for ablations under "fixed": tokens of every chunk; 0: the greedy schedule.
         prefix: take cached tokens into account.
     """
 
@@ -117,7 +117,7 @@ class Kairos:
                 law = topology.laws[node]
                 cached = view.prefix_hit_tokens(request, node)
                 execution_s = prefill_s(law, prompt_tokens - cached, chunk, cached)
-            elif topology.laws[node] is not law:  # nodes that are alike share it
+            elif topology.laws[node] is not law:  # equal nodes share it
                 law = topology.laws[node]
                 execution_s = prefill_s(law, prompt_tokens, chunk)
             ahead = view.report(node).prefill_tokens_ahead

@@ -1,12 +1,12 @@
-"""`llm-d`: the decode node first, then a prefill node unless next to nothing is left to compute.
+"""`llm-d`: choose the decode node first, and a prefill node unless almost all of the prompt is cached there.
 
-llm-d/llm-d-router (formerly llm-d-inference-scheduler): prefix_based_pd_decider.go and the plugins of its sample
-deploy/config/pd-epp-config.yaml, whose threshold is 16 uncached tokens and whose scorers weigh 2 for the share of the
-prompt that is cached and 1 for the queue: 1 where it is shortest, 0 where it is longest.
+The source is llm-d/llm-d-router (formerly llm-d-inference-scheduler): prefix_based_pd_decider.go and the plugins of its
+sample deploy/config/pd-epp-config.yaml. The sample's threshold is 16 uncached tokens. Its scorers have weight 2 for the
+cached share of the prompt and weight 1 for the queue, whose score is 1 for the shortest and 0 for the longest.
 
-Adapted: queues are the router's own counts, prompts not yet prefilled on prefill nodes and unfinished requests on
-decode nodes, instead of what the engines' metrics say of waiting requests. Equal scores go to the first node, not to
-one at random. A local prefill has no TBT guard: its chunks are the engine's.
+Adaptations: queues are the router's own counts (prompts not yet prefilled on prefill nodes, unfinished requests on
+decode nodes) instead of the engines' metrics of waiting requests. A tie goes to the first node instead of a random one.
+A local prefill has no regard to TBT: the engine chooses its chunks.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from envs.cluster import Placement, RequestView, RouterView
 from hardware_profiles import InputError
 from policies.prefix_score import best_by_score
 
-_PREFIX_WEIGHT = 2.0  # against 1 for the queue
+_PREFIX_WEIGHT = 2.0  # the queue has weight 1
 
 
 class LlmD:
-    """Disaggregate where enough of the prompt is not cached on the decode node.
+    """Prefill on a prefill node if enough of the prompt is not cached on the decode node.
 
     Args:
-        uncached_tokens: from this many tokens on the prompt is prefilled on a prefill node; 0: never, as in llm-d.
+        uncached_tokens: smallest number of uncached tokens for a prefill on a prefill node; 0: never, as in llm-d.
         prefix: take cached tokens into account; if not, no token counts as cached.
     """
 

@@ -1,19 +1,20 @@
-"""`lmetric`: the least product of tokens to prefill and batch size, and no knob (arXiv 2603.15202, LMetric, OSDI '26).
+"""`lmetric`: the least product of tokens to prefill and batch size; no knobs (arXiv 2603.15202, LMetric, OSDI '26).
 
-Implemented from the paper's public description: the score of an instance is the new prefill tokens that it would have
-if the request came to it, those of its cached prefix left out, times its batch size, and the least score wins. A
-product balances cache affinity against load without a weight between them: weights would cancel in a comparison.
+Implemented from the paper's public description. The score of an instance is the number of prefill tokens that it would
+have with the request, without the cached prefix, times its batch size; the least score wins. The product balances cache
+affinity and load without a weight, because a weight would cancel out in the comparison.
 
-What is adapted, and what is not from the paper where the description leaves it open:
+Adaptations, and choices of this implementation that the description leaves open:
 
-- The rule is for instances that do both phases, so every node is one, whatever its role, as for `colocated`. Nothing is
-  sent.
-- New prefill tokens: the router's count of prompt tokens queued on the node, and the request's uncached ones.
-- Batch size: the router's count of unfinished requests on the node, and this one. Without this one an idle node would
-  score 0 whatever its cache lacks.
-- Equal scores go to the node with the fewest tokens to prefill, then to the first.
-- Chunks are those of `colocated`: under `step_budget="fixed"` of its default size, one prompt per step, since the
-  engine's whole token budget next to decodes would exceed a strict TBT SLO; under "slo" the engine's.
+- The rule is for instances that do both phases, so every node is a candidate, whatever its role, as for `colocated`. No
+  KV is sent.
+- Prefill tokens: the router's count of prompt tokens queued on the node, plus the request's uncached tokens.
+- Batch size: the router's count of unfinished requests on the node, plus this one. Without this one an idle node would
+  score 0, whatever it would have to compute.
+- A tie goes to the node with the fewest tokens to prefill, then to the first.
+- Chunks are those of `colocated`. Under `step_budget="fixed"` they have its default size, with one prompt per step,
+  because the engine's whole token budget next to decodes would exceed a strict TBT SLO; under "slo" the engine chooses
+  them.
 """
 
 from envs.cluster import Placement, RequestView, RouterView
@@ -21,7 +22,7 @@ from policies.colocated import DEFAULT_CHUNK_TOKENS
 
 
 class LMetric:
-    """Prefill and decode on the node with the least (prompt tokens queued + to compute) x (requests there + 1).
+    """Prefill and decode on the node with the least (prompt tokens queued + to compute) x (requests + 1).
 
     Args:
         prefix: take cached tokens into account; for ablations.

@@ -1,4 +1,4 @@
-"""`lookahead`: a clairvoyant bound on what placing can achieve; not a rule to deploy."""
+"""`lookahead`: a clairvoyant bound on the effect of placement; not a rule to deploy."""
 
 from math import inf
 from typing import cast
@@ -11,30 +11,29 @@ from envs.workload import Row
 from hardware_profiles import InputError
 from policies.rollout import placed_by, rollout_cost
 
-_TIE = 1e-9  # of a cost in SLOs: what rounding makes of equal ones
+_TIE = 1e-9  # costs in units of SLOs that differ by less are equal up to rounding
 
 
 class Lookahead:
-    """Play each placement forward on copies of the cluster with the true next arrivals and take the cheapest.
+    """Simulate each placement on copies of the cluster with the actual next arrivals, and use the cheapest.
 
-    A placement's cost is the environment's (waits for first tokens over their SLOs, TBT excess) when a base policy
-    places what follows: one step of policy improvement on the base (rollout; Bertsekas, Tsitsiklis and Wu 1997). With
-    several bases it is the least of their costs (parallel rollout; Chang, Givan and Chong 2004), about as good as the
-    best of them. Candidates are each base's own placement and the feasible choices of a set (`envs.choices`); what
-    costs the same goes to the first base's own.
+    The cost of a placement is the environment's (waits for first tokens relative to their SLOs, TBT excess) if a base
+    policy places the later requests: one step of policy improvement on the base (rollout; Bertsekas, Tsitsiklis and Wu
+    1997). With several bases it is the least of their costs (parallel rollout; Chang, Givan and Chong 2004), which is
+    about as good as the best base. Candidates are the placement of each base and the feasible choices of a set
+    (`envs.choices`); on a tie, the first base's placement is used.
 
-    A bound by what it has found, not by proof: it looks at one decision at a time and at its own candidates, so a rule
-    with other placements, such as `colocated`, may do better where those are. A request whose node was lost is placed
-    by the first base.
+    The bound is empirical, not proven: the search covers one decision at a time and only its candidates, so a rule with
+    other placements, such as `colocated`, may do better. The first base places requests whose node was lost.
 
     Args:
-        horizon: arrivals that follow and are played; >= 1.
+        horizon: number of later arrivals to simulate; >= 1.
         tail_weight: weight of the squared waits in the cost, as in the environment; >= 0.
         choices: "deflection" or "pairs".
-        base: registered policies joined by "+", with knobs of their own; in a name it comes last and takes the rest:
-            `lookahead:horizon=20,base=kairos:beta=0.9,cap=2+static`. Two by default, ours: with kairos alone its cost
-            is not told apart from that of `shortest-ttft` on bursts.
-        seed: of the bases.
+        base: registered policies joined by "+", each with its knobs. In a policy name it must be the last knob, because
+            it takes the rest: `lookahead:horizon=20,base=kairos:beta=0.9,cap=2+static`. The default of two bases is not
+            from a paper: with kairos alone, the cost on bursts is tied with that of `shortest-ttft`.
+        seed: seed of the bases.
     """
 
     name = "lookahead"
@@ -56,7 +55,7 @@ class Lookahead:
         for name in names:
             if name.partition(":")[0] not in policies.names():
                 raise InputError(
-                    f"lookahead: base {name!r} is no registered policy; give one of {', '.join(policies.names())}, "
+                    f"lookahead: base {name!r} is not a registered policy; give one of {', '.join(policies.names())}, "
                     "or several joined by +"
                 )
         self._bases = [policies.make(name, seed=seed) for name in names]
@@ -66,7 +65,7 @@ class Lookahead:
         self._requests: list[Row] = []
 
     def attend(self, cluster: Cluster, requests: list[Row]) -> None:
-        """Know a cluster and all the requests that it is going to get; before the first of them arrives."""
+        """Receive the cluster and all requests of the run; called before the first request arrives."""
         self._cluster = cluster
         self._requests = requests
 

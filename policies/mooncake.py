@@ -1,18 +1,18 @@
-"""`mooncake`: the smallest predicted TTFT by the prefill path, and no other path (arXiv 2407.00079, Algorithm 1).
+"""`mooncake`: the prefill node with the least predicted TTFT; no deflection (arXiv 2407.00079, Algorithm 1).
 
-TTFT on a prefill node is queue + prefill + transfer. The prefill starts after the prefix that the node has cached, the
-transfer leaves out the one that the decode node has. The decode node is the one with the fewest requests, the paper's
-load balancing. With `reject`, a request whose predicted TTFT or TBT misses its SLO is not taken in (the paper's early
-rejection; HTTP 429 there).
+TTFT on a prefill node is queue + prefill + transfer. The prefill skips the prefix cached on the node, and the transfer
+skips the prefix cached on the decode node. The decode node is the one with the fewest requests, as in the paper. With
+`reject`, a request whose predicted TTFT or TBT misses its SLO is rejected (the paper's early rejection, HTTP 429
+there).
 
-Adapted:
+Adaptations:
 
 - Nodes do not fetch cached prefixes from each other, so the paper's T_transfer, its balancing threshold and the
-  migration of hot prefixes have no place here. The transfer counted is that of the KV to the decode node, which the
-  paper hides behind the prefill, layer by layer.
-- TTFT and TBT come from the step law in place of a fitted model: queue and prefill as for `kairos`; TBT is the decode
-  node's next step with this request in it, by the node's report. That step also ends the TTFT, for here the first token
-  comes out of it; it is the same for every prefill node.
+  migration of hot prefixes do not apply. The transfer here is that of the KV to the decode node, which the paper
+  overlaps with the prefill, layer by layer.
+- TTFT and TBT come from the step law instead of a fitted model: queue and prefill as for `kairos`; TBT is the decode
+  node's next step including this request, by the node's report. The TTFT includes this step, because the first token
+  comes out of it here; it is the same for every prefill node.
 """
 
 from math import inf
@@ -22,10 +22,10 @@ from envs.prediction import decode_step_s, prefill_s, queue_wait_s, tokens_to_se
 
 
 class Mooncake:
-    """Prefill on the prefill node with the smallest predicted TTFT, never on a decode node.
+    """Prefill on the prefill node with the least predicted TTFT, never on a decode node.
 
     Args:
-        reject: do not take in what is predicted to miss an SLO.
+        reject: reject requests that are predicted to miss an SLO.
         prefix: take cached tokens into account.
     """
 
@@ -36,7 +36,7 @@ class Mooncake:
         self._prefix = prefix
 
     def place(self, request: RequestView, view: RouterView) -> Placement | None:
-        """Place one request; None: it is rejected."""
+        """Place one request; None rejects it."""
         topology = view.topology
         prompt_tokens = request.prompt_tokens
         budget = topology.token_budget

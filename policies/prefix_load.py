@@ -1,21 +1,22 @@
-"""`prefix-load`: prefill node and decode node, each by a weighted score of cached prefix and load; never deflects.
+"""`prefix-load`: choose each node by a weighted score of cached prefix and load; never deflect.
 
 The scores are those of llm-d (llm-d/llm-d-router, its prefix-cache scorer and queue scorer): the cached share of the
-prompt, times a weight, plus a score for the load that is 1 where it is least and 0 where it is greatest. Its sample
-configurations weigh the prefix 2 or 3 and the queue 1 or 2; here only the ratio matters, and the load's weight is 1.
-With a large weight the prefix decides alone, which is vLLM production-stack's prefix-aware routing
-(vllm-project/production-stack, PrefixAwareRouter: the instance with the longest match); with a weight of 0 it is least
-load alone.
+prompt times a weight, plus a load score that is 1 for the least and 0 for the greatest load. In llm-d's sample
+configurations the prefix has weight 2 or 3 and the queue weight 1 or 2. Only the ratio matters, so here the load has
+weight 1. With a large weight the prefix alone decides, as in vLLM production-stack's prefix-aware routing
+(vllm-project/production-stack, PrefixAwareRouter: the instance with the longest match); with weight 0 the load alone
+decides.
 
-Not from these sources:
+Differences from these sources:
 
-- Each phase has a weight. llm-d's decode profile and prefill profile may differ too, but its samples weigh them alike.
-- The load of a prefill node is its queued prompt tokens by default, where llm-d counts waiting requests
-  (`load=requests`); that of a decode node is its unfinished requests. Both are the router's own fresh counts, instead
-  of what engines' metrics say.
-- What is cached is what nodes have reported. llm-d's approximate scorer and production-stack remember what they sent
-  where; production-stack takes it to stay cached for ever.
-- Equal scores go to the first node, not to one at random.
+- Each phase has a separate weight. llm-d's decode and prefill profiles may differ too, but its samples use equal
+  weights.
+- The load of a prefill node is by default its queued prompt tokens; llm-d counts waiting requests (`load=requests`).
+  The load of a decode node is its unfinished requests. Both are the router's own up-to-date counts instead of engines'
+  metrics.
+- Cached prefixes are those that nodes have reported. llm-d's approximate scorer and production-stack remember where
+  they sent prompts; production-stack assumes that they stay cached forever.
+- A tie goes to the first node instead of a random one.
 """
 
 from math import inf
@@ -27,12 +28,12 @@ from policies.prefix_score import best_by_score
 
 
 class PrefixLoad:
-    """Prefill and decode where much of the prompt is cached and the load is low.
+    """Prefill and decode on nodes with much of the prompt cached and a low load.
 
     Args:
-        prefill_weight: weight of the cached share on a prefill node, against 1 for the load; >= 0.
+        prefill_weight: weight of the cached share on a prefill node, relative to 1 for the load; >= 0.
         decode_weight: the same on a decode node.
-        load: of a prefill node, "tokens": its queued prompt tokens; "requests": its queued prompts.
+        load: load of a prefill node: "tokens": its queued prompt tokens; "requests": its queued prompts.
         prefix: take cached tokens into account.
     """
 

@@ -1,4 +1,4 @@
-"""A node's score by what it has cached of a prompt and by its load, as llm-d's scorers form it."""
+"""The score of a node by its cached share of a prompt and its load, as in llm-d's scorers."""
 
 from collections.abc import Sequence
 
@@ -14,17 +14,17 @@ def best_by_score(
     prefix_weight: float,
     prefix: bool = True,
 ) -> tuple[int, int]:
-    """The node with the highest score, the first of equals, and the tokens of the prompt that it has cached.
+    """The first node with the highest score, and the tokens of the prompt that it has cached.
 
-    A score is `prefix_weight` times the cached share of the prompt, plus 1 where the load is least, 0 where it is
-    greatest, and in between in proportion; plus 1 everywhere if all loads are equal.
+    A score is `prefix_weight` times the cached share of the prompt, plus a load score: 1 for the least load, 0 for the
+    greatest, linear in between, and 1 for all nodes if all loads are equal.
 
     Args:
-        nodes: to choose from.
-        loads: by node, of the whole cluster.
-        request: whose prompt it is.
+        nodes: the nodes to choose from.
+        loads: loads of all nodes of the cluster, by index.
+        request: the request.
         view: the cluster.
-        prefix_weight: of the cached share.
+        prefix_weight: weight of the cached share.
         prefix: take cached tokens into account; if not, no token counts as cached.
     """
     found = [loads[node] for node in nodes]

@@ -1,8 +1,8 @@
-"""What a placement costs, found by playing it forward on a copy of the cluster with the requests that truly follow.
+"""The cost of a placement, found by simulating it on a copy of the cluster with the actual later requests.
 
-Every placement of a request is played over the same next arrivals, a base policy placing them, to the same end, so
-differences between placements carry no noise, neither of arrivals nor of when a rollout happened to be over. Knowing
-the true arrivals and output lengths makes this a bound and a teacher, never a rule to deploy.
+All placements of a request are simulated with the same later arrivals, which a base policy places, and to the same end.
+Differences between placements therefore contain no noise from arrivals or from the end of the rollout. Because it uses
+the actual arrivals and output lengths, this gives a bound and a teacher, but never a rule to deploy.
 """
 
 from copy import deepcopy
@@ -13,18 +13,18 @@ from envs.workload import Row
 from hardware_profiles import InputError
 
 SETTLE_S = 30.0
-"""How long a rollout goes on after its last arrival, seconds; ours.
+"""Seconds that a rollout continues after its last arrival. Not from a paper.
 
-Long enough for every first token unless queues are longer than that; a request that still waits then has waited until
-then, whatever the placement. Once the cluster is empty nothing is left to simulate, so a long settling costs little.
+This is long enough for every first token unless queues are longer. A request that still waits at the end has the same
+wait for all placements. Nothing is simulated once the cluster is empty, so a long time costs little.
 """
 
 
 def placed_by(base: Policy, request: RequestView, view: RouterView) -> Placement:
-    """Where a base policy places a request.
+    """The placement of a base policy.
 
     Raises:
-        InputError: it rejects the request; waiting is the cost, so rejecting would look free.
+        InputError: the policy rejects the request. The cost is waiting, so a rejection would look free.
     """
     placement = base.place(request, view)
     if placement is None:
@@ -42,19 +42,19 @@ def rollout_cost(
     horizon_requests: int,
     objective: Objective = DEFAULT_OBJECTIVE,
 ) -> float:
-    """Cost of placing request `number`, which arrives now: the environment's own, in units of SLOs.
+    """Cost of a placement of request `number`, which arrives now, by the environment's objective, in units of SLOs.
 
-    It counts all requests from the start of the cluster to SETTLE_S after the last arrival played, those in flight now
-    and then included; only differences between placements of one request mean anything. The cluster is left alone, and
-    so is the base policy: a deep copy of it decides, with the memory it has now.
+    It includes all requests from the start of the cluster to SETTLE_S after the last simulated arrival, also those in
+    flight; only differences between placements of one request are meaningful. Neither the cluster nor the base policy
+    changes: a deep copy of the policy decides, in its current state.
 
     Args:
-        cluster: at the request's arrival; the request is not submitted yet.
-        placement: where it goes.
-        number: its index in `requests`.
-        requests: all of them.
-        base: places those that follow.
-        horizon_requests: how many of them are played.
+        cluster: the cluster at the request's arrival; the request is not submitted yet.
+        placement: the placement.
+        number: index of the request in `requests`.
+        requests: all requests of the run.
+        base: places later requests.
+        horizon_requests: number of later requests to simulate.
         objective: weights of the cost.
 
     Raises:

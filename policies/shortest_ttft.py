@@ -1,4 +1,4 @@
-"""`shortest-ttft`: the simplest use of the environment's own predictions; not from a paper."""
+"""`shortest-ttft`: the simplest use of the environment's predictions; not from a paper."""
 
 from typing import Any, ClassVar, cast
 
@@ -8,18 +8,18 @@ from hardware_profiles import InputError
 
 
 class ShortestTTFT:
-    """Take the choice with the least predicted TTFT, among those that break no running request's TBT SLO.
+    """Use the choice with the least predicted TTFT among those that break no running request's TBT SLO.
 
-    A learned policy must beat it to have learned anything beyond its features. Under `step_budget="slo"` the engine
-    chooses the chunks of a deflection (Sarathi-Serve's stall-free batching, arXiv 2403.02310, with a budget for each
-    step), and a choice is left out if even the smallest chunk would break the SLO.
+    A learned policy that does not beat it has learned nothing beyond its features. Under `step_budget="slo"` the engine
+    chooses the chunks of a deflection (Sarathi-Serve's stall-free batching, arXiv 2403.02310, with a budget per step),
+    and a choice is ruled out if even the smallest chunk would break the SLO.
 
     Args:
-        alpha: a choice that does not keep the roles (prefill on a prefill node, decode on a decode node) is taken if
-            its TTFT is at most alpha times the best one's that does; > 0.
-        choices: "deflection": the roles are kept, or a decode node also prefills (arXiv 2607.02043). "pairs": any node
+        alpha: a choice that does not keep the roles (prefill on a prefill node, decode on a decode node) is used if its
+            TTFT is at most alpha times that of the best choice that keeps them; > 0.
+        choices: "deflection": keep the roles, or let a decode node prefill, too (arXiv 2607.02043). "pairs": any node
             may do either job.
-        prefix: count what prefix caches hold of the prompt.
+        prefix: take cached tokens into account.
     """
 
     name = "shortest-ttft"

@@ -1,15 +1,15 @@
 """`splitwise`: a mixed pool between the prompt pool and the token pool (arXiv 2311.18677).
 
 The rule is that of the paper's simulator (Mutinifni/splitwise-sim, scheduler.py, MixedPoolScheduler; its threshold of
-8192 tokens is in configs/orchestrator_repo/schedulers/mixed_pool.yml). The prompt goes to the prefill node with the
-fewest pending prompt tokens; where even that queue is too long, to the mixed pool; where that is too busy as well, or
-empty, the least-loaded decode node is borrowed: it is of the mixed pool until it has run dry. Decoding goes to the
-decode nodes that are not mixed while there are any. With every node too busy, the least busy one does both. Nothing
-guards the TBT of what decodes on a borrowed node.
+8192 tokens is in configs/orchestrator_repo/schedulers/mixed_pool.yml). A prompt goes to the prefill node with the
+fewest pending prompt tokens. If that queue is too long, it goes to the mixed pool. If that is too busy or empty, the
+least loaded decode node is borrowed: it belongs to the mixed pool until it has no requests left. Requests decode on
+decode nodes outside the mixed pool, if there are any. If every node is too busy, the least busy one does both jobs. The
+TBT of requests decoding on a borrowed node is not protected.
 
-Adapted: memory, by which the simulator chooses where to decode, is the prompt tokens of unfinished requests, for the
-output length is not known to a router. Nor are its checks against the memory's size made, so that no prefill node is
-borrowed for decoding.
+Adaptations: the simulator chooses decode nodes by memory; here this is the prompt tokens of unfinished requests,
+because a router does not know output lengths. The simulator's checks against the memory's size are left out, so that no
+prefill node is borrowed for decoding.
 """
 
 from typing import ClassVar
@@ -19,10 +19,10 @@ from hardware_profiles import InputError
 
 
 class Splitwise:
-    """Prefill on the shortest queue; borrow a decode node when every prefill queue is too long.
+    """Prefill on the shortest queue; borrow a decode node if every prefill queue is too long.
 
     Args:
-        max_pending_tokens: a queue that is not empty is too long for a prompt with which it exceeds this.
+        max_pending_tokens: a non-empty queue is too long for a prompt if it would exceed this with the prompt.
     """
 
     name = "splitwise"

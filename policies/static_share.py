@@ -1,4 +1,4 @@
-"""`static-share`: a fixed share of the prompts is deflected, whichever they are; ours, for ablations."""
+"""`static-share`: a fixed share of the prompts is deflected at random; for ablations, not from a paper."""
 
 from typing import ClassVar
 
@@ -11,15 +11,15 @@ from policies.fixed import Static
 
 
 class StaticShare:
-    """Deflect each prompt with a fixed probability, to the least-loaded decode node; `static` sends the others.
+    """Deflect each prompt with a fixed probability to the least loaded decode node; place the others like `static`.
 
-    What deflection gives without deciding which prompt and when. Chunks are those of `always-local`,
-    also under `step_budget="slo"`.
+    It shows the effect of deflection without a choice of prompts and times. Chunks are those of `always-local`, also
+    under `step_budget="slo"`.
 
     Args:
-        share: of the prompts that are deflected, in [0, 1].
+        share: probability of a deflection, in [0, 1].
         prefix: `static` takes cached tokens into account.
-        seed: of the draws.
+        seed: seed of the random draws.
     """
 
     name = "static-share"

@@ -1,31 +1,32 @@
 """`taichi`: latency shifting between prefill-heavy and decode-heavy instances (arXiv 2508.01989).
 
-Implemented from the paper's abstract and independent readings of it. Its instances all do both phases and differ in
-the chunk they prefill by: P-heavy ones use a large chunk (slider S_P), D-heavy ones a small one (S_D), and R_PD is how
-many there are of each. Its *length-aware prefill scheduling* predicts a request's TTFT on every instance as queue +
-execution + KV transfer where one is needed; short requests go to a D-heavy instance where their projected TTFT still
-meets the SLO, which keeps the P-heavy ones for the long and the urgent.
+Implemented from the paper's abstract and independent readings of it. All instances do both phases and differ in their
+chunk size for prefill: P-heavy ones use a large chunk (slider S_P), D-heavy ones a small one (S_D), and R_PD is the
+ratio of their numbers. *Length-aware prefill scheduling* predicts a request's TTFT on every instance as queue +
+execution + KV transfer, if one is needed. Short requests go to a D-heavy instance if their predicted TTFT meets the
+SLO, which leaves the P-heavy instances to long and urgent requests.
 
-What is adapted, and what is ours where the readings leave it open:
+Adaptations, and choices of this implementation that the readings leave open:
 
-- R_PD is the cluster's shape: prefill nodes are P-heavy, decode nodes D-heavy. S_P is the engine's token budget, as
-  for every rule here. S_D (`chunk`) stays the same whatever decodes beside it: it is a slider set offline, and no
-  guard on a single step. The readings name 128 to 512 tokens as examples. Prompts with a chunk plan do not share steps
-  here, so a prompt shorter than S_D has a step to itself, which the projection counts. Under `step_budget="slo"` S_D is
-  instead the engine's bound, which follows the TBT SLO of what decodes (as in Sarathi-Serve, arXiv 2403.02310).
-- Shortest first: the source orders the requests that wait at the scheduler by length. Here each is placed alone when
-  it arrives, so "short" is a length of at most `short` times the mean prompt of those that arrived lately
-  (the router's slower fading sums, this request included).
-- Prefix caches: tokens cached on a node are not computed there, and those cached on the decode node are not sent. For a
-  decode node, a prompt is as long as what it leaves to compute, since length stands for work.
-- Memory: the source moves decodes away from a D-heavy instance whose memory passes a watermark (95 %, in an example).
-  Nothing moves here, so instead a decode node on which a prompt would pass `watermark` is not given it to prefill, and
-  the default is lower: what decodes there still grows.
-- A long request that would miss its SLO on every prefill node, and not on some decode node, goes to that one. Where
-  every node misses, the prefill node that is predicted to miss by least has it, so that residents are spared.
-- *Flowing decode scheduling* (decode on D-heavy instances, move the longest to P-heavy ones when memory is short, and
-  back when their TPOT nears its SLO) needs a running sequence to move, which this cluster does not do. Its first part
-  is kept: every request decodes on a decode node, the least-loaded one where it is not prefilled on one.
+- R_PD is the cluster's shape: prefill nodes are P-heavy, decode nodes D-heavy. S_P is the engine's token budget, as for
+  every policy here. S_D (`chunk`) does not depend on the decodes in a step, because it is a slider set offline and not
+  a limit on single steps. The readings give 128 to 512 tokens as examples. Prompts with a chunk plan do not share steps
+  here, so a prompt shorter than S_D takes a separate step, which the prediction includes. Under `step_budget="slo"`,
+  the engine's limit by the TBT SLO of the decodes replaces S_D (as in Sarathi-Serve, arXiv 2403.02310).
+- Shortest first: the source orders waiting requests by length. Here each request is placed at its arrival, so "short"
+  means at most `short` times the mean prompt length of recent requests (the router's slower decaying sums, including
+  this request).
+- Prefix caches: tokens cached on a node are not computed there, and tokens cached on the decode node are not sent. On a
+  decode node, only a prompt's uncached tokens count as its length, because length represents work.
+- Memory: the source moves decodes away from a D-heavy instance whose memory use is above a watermark (95 % in an
+  example). Decodes do not move here. Instead, a decode node does not prefill a prompt with which its KV would be above
+  `watermark`, and the default is lower, because its decodes still grow.
+- A long request that would miss its SLO on every prefill node, but not on some decode node, goes to that decode node.
+  If it would miss on every node, it goes to the prefill node with the least predicted TTFT, so that no decodes slow
+  down.
+- *Flowing decode scheduling* (decode on D-heavy instances, move the longest requests to P-heavy ones if memory is
+  short, and back when their TPOT is close to its SLO) moves running requests, which this cluster cannot. Its first part
+  is kept: every request decodes on a decode node, the least loaded one unless a decode node prefills it.
 """
 
 from math import inf
@@ -37,13 +38,13 @@ from hardware_profiles import InputError
 
 
 class TaiChi:
-    """Short requests to decode nodes where that still meets the TTFT SLO, the others to prefill nodes.
+    """Send short requests to decode nodes if they meet the TTFT SLO there, and the others to prefill nodes.
 
     Args:
-        chunk: S_D, tokens that a prompt on a decode node is prefilled by, under "fixed" only; >= 1.
-        short: what counts as short, in mean prompts of late; > 0, and inf takes every request for short.
-        share: share of the TTFT SLO that a projected TTFT on a decode node may take; > 0.
-        watermark: share of a decode node's KV capacity that a prompt prefilled there may fill it to; in (0, 1].
+        chunk: S_D, tokens per chunk of a prompt on a decode node, under "fixed" only; >= 1.
+        short: length up to which a request is short, relative to the recent mean prompt; > 0; inf: all are short.
+        share: share of the TTFT SLO that a predicted TTFT on a decode node may take; > 0.
+        watermark: largest share of a decode node's KV in use with a prompt prefilled there; in (0, 1].
         prefix: take cached tokens into account.
     """
 
@@ -93,7 +94,7 @@ class TaiChi:
         return Placement(remote.node, decode_node)
 
     def _on_decode_node(self, request: RequestView, view: RouterView) -> tuple[int, float, int]:
-        """The decode node with the least projected TTFT, that in seconds, and the tokens to compute there."""
+        """The decode node with the least predicted TTFT, this TTFT in seconds, and the tokens to compute there."""
         topology = view.topology
         planned = topology.step_budget == "fixed"
         prompt_tokens = request.prompt_tokens

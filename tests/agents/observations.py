@@ -5,7 +5,7 @@ import torch
 from hypothesis import strategies as st
 
 from agents.layout import FeatureSizes, Layout
-from agents.network import PlacementNetwork
+from agents.placement_network import PlacementNetwork
 from tests.agents.standin_env import CHOICE, GLOBAL, REQUEST
 
 SIZES = FeatureSizes(REQUEST, GLOBAL, CHOICE)
@@ -13,7 +13,7 @@ LAYOUT = Layout(1, "pairs", ("r0", "r1", "r2"), ("g0", "g1"), ("c0", "c1", "c2",
 
 
 def make_observation(seed: int, choices: int, batch: int = 1) -> dict[str, np.ndarray]:
-    """A batch of observations with at least one choice allowed in each."""
+    """A batch of observations, each with at least one allowed choice."""
     rng = np.random.default_rng(seed)
     mask = rng.random((batch, choices)) < 0.6
     mask[np.arange(batch), rng.integers(choices, size=batch)] = True
@@ -26,7 +26,7 @@ def make_observation(seed: int, choices: int, batch: int = 1) -> dict[str, np.nd
 
 
 def make_network(seed: int, hidden: int = 16, skip_start: dict[int, float] | None = None) -> PlacementNetwork:
-    """A network with every weight drawn, so that no part of it is near 0 as it is before training."""
+    """A network with random weights, of which no part is close to 0 as before training."""
     network = PlacementNetwork(SIZES, hidden, skip_start)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

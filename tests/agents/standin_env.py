@@ -1,4 +1,4 @@
-"""A tiny environment with the spaces of envs:PrefillPlacement-v1, for what needs learning but no cluster."""
+"""A tiny environment with the spaces of envs:PrefillPlacement-v1, for tests of learning without a cluster."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,9 +29,9 @@ def observation_space(choices: int) -> spaces.Dict:
 
 
 class ShortestQueueEnv(gymnasium.Env[dict[str, np.ndarray], np.int64]):
-    """A choice's feature 0 is what a request waits there: pick the smallest among those allowed.
+    """Feature 0 of a choice is the request's wait there: the best action is the smallest allowed one.
 
-    Decisions come at exponential times, the cost is the wait times that time, and nothing carries over.
+    Times between decisions are exponential, the cost is the wait times that time, and decisions are independent.
     """
 
     def __init__(self, choices: int = 4, decisions: int = 32) -> None:
@@ -66,13 +66,13 @@ class ShortestQueueEnv(gymnasium.Env[dict[str, np.ndarray], np.int64]):
 def in_turn(
     arguments: PPOArguments, make_env: Callable[[int], gymnasium.Env[Any, Any]] = lambda _: ShortestQueueEnv()
 ) -> Callable[[Sequence[int]], SteppedInTurn]:
-    """Makes the environments of a training run; `make_env` makes one, of a stream."""
+    """Return a function that makes the environments of a training run; `make_env` makes one per stream."""
     seeds = TrainingSeeds(arguments.seed, arguments.rollouts_per_arrivals)
     return lambda first: SteppedInTurn(make_env, seeds, first)
 
 
 class TimesItself(SteppedInTurn):
-    """The same with times as an attribute, and one empty info shared by all steps that end no episode."""
+    """Environments with times as an attribute, and one empty info for all steps that do not end an episode."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

@@ -43,7 +43,7 @@ def filled_buffer(
 
 @settings(max_examples=50)
 @given(seeds, st.sampled_from([0.0, 5.0]))
-def test_gae_is_its_definition_with_uneven_steps(seed: int, gae_time_s: float) -> None:
+def test_gae_with_uneven_steps_equals_its_definition(seed: int, gae_time_s: float) -> None:
     steps, envs, gae_lambda = 7, 3, 0.9
     buffer, rng = filled_buffer(seed, steps, envs, gae_lambda, gae_time_s=gae_time_s)
     discounts = np.exp(-BETA * buffer.dt_s)
@@ -62,12 +62,12 @@ def test_gae_is_its_definition_with_uneven_steps(seed: int, gae_time_s: float) -
                 error = buffer.rewards[step, env] + following * values[step + 1, env] - values[step, env]
                 total += weight * error
                 weight *= lambdas[step, env] * following
-            # Returns are advantages, as they are before they are made comparable, plus values.
+            # Returns are advantages before scaling, plus values.
             assert buffer.returns[start, env] - buffer.values[start, env] == pytest.approx(total, abs=1e-4)
 
 
 def test_constant_cost_rate_has_the_value_of_the_integral() -> None:
-    """Cost at rate 1 until time T costs (1 - exp(-beta T)) / beta, however decisions are spaced."""
+    """A cost rate of 1 until time T costs (1 - exp(-beta T)) / beta, whatever the times of decisions."""
     beta, dt_s = BETA, np.random.default_rng(5).exponential(0.2, size=40)
     buffer, _ = filled_buffer(0, 40, 1, gae_lambda=1.0)
     buffer.values[:] = 0.0
@@ -78,7 +78,7 @@ def test_constant_cost_rate_has_the_value_of_the_integral() -> None:
     assert buffer.returns[0, 0] == pytest.approx((1 - np.exp(-beta * dt_s.sum())) / beta, rel=1e-5)
 
 
-def test_what_shared_arrivals_did_to_a_whole_group_is_not_in_the_advantages() -> None:
+def test_common_effects_of_arrivals_are_not_in_the_advantages() -> None:
     alone, _ = filled_buffer(3, 50, 4, 0.95, group=2)
     shifted, rng = filled_buffer(3, 50, 4, 0.95, group=2)
     shifted.dt_s[:] = alone.dt_s[:] = 0.2
@@ -91,7 +91,7 @@ def test_what_shared_arrivals_did_to_a_whole_group_is_not_in_the_advantages() ->
     np.testing.assert_allclose(alone.advantages[:, 0], -alone.advantages[:, 1], atol=1e-5)
 
 
-def test_every_load_counts_alike_and_no_step_more_than_the_limit() -> None:
+def test_all_loads_have_equal_weight_and_steps_are_clipped() -> None:
     buffer, _ = filled_buffer(4, 200, 4, 0.95, group=2)
     buffer.rewards[:, 2:] *= 100.0
     buffer.values[:, 2:] *= 100.0
@@ -102,14 +102,14 @@ def test_every_load_counts_alike_and_no_step_more_than_the_limit() -> None:
     assert buffer.advantages[:, 2:].std() == pytest.approx(1.0, abs=0.05)
 
 
-def test_a_step_whose_time_was_not_recorded_cannot_pass_unnoticed() -> None:
+def test_a_step_without_a_recorded_time_gives_nan() -> None:
     buffer, _ = filled_buffer(0, 4, 2, 0.95)
     buffer.reset()
     buffer.compute_returns_and_advantage(torch.ones(2, 1), np.zeros(2, dtype=bool))
     assert np.isnan(buffer.advantages).all()
 
 
-def test_a_step_that_was_not_timed_is_refused() -> None:
+def test_a_step_without_a_time_is_an_error() -> None:
     buffer, _ = filled_buffer(0, 4, 2, 0.95)
     buffer.reset()
     step = (
@@ -123,17 +123,17 @@ def test_a_step_that_was_not_timed_is_refused() -> None:
     buffer.last_step.put(np.ones(2, np.float32), np.zeros(2, np.float32))
     buffer.add(*step)
     with pytest.raises(RuntimeError, match="TimedRewards"):
-        buffer.add(*step)  # the time of the step before is not taken for its own
+        buffer.add(*step)  # the time of the previous step is not used again
 
 
 @settings(max_examples=25)
 @given(seeds, st.integers(1, 5), st.integers(1, 7))
-def test_batches_hold_every_decision_once_and_as_it_was_added(seed: int, envs: int, batch_size: int) -> None:
+def test_batches_contain_every_decision_once_and_unchanged(seed: int, envs: int, batch_size: int) -> None:
     steps, rng = 3, np.random.default_rng(seed)
     buffer = TimeDiscountedBuffer(
         steps, observation_space(2), spaces.Discrete(2), "cpu", 0.9, 1.0, envs, last_step=LastStep()
     )
-    for _ in range(2):  # the second rollout must not show the first
+    for _ in range(2):  # the second rollout must not contain the first
         buffer.reset()
         added = []
         for _ in range(steps):
@@ -194,7 +194,7 @@ def test_a_truncated_episode_is_bootstrapped_with_its_own_discount() -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(seeds, st.sampled_from([0.2, 3.0]), st.booleans())
-def test_timed_rewards_scale_rewards_and_sum_them_as_they_were(seed: int, scale: float, times_itself: bool) -> None:
+def test_timed_rewards_scale_rewards_and_sum_unscaled_ones(seed: int, scale: float, times_itself: bool) -> None:
     arguments = PPOArguments(n_envs=3, rollouts_per_arrivals=1, seed=seed)
     last_step = LastStep()
     plain, wrapped = (in_turn(arguments)([0] * 3) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Policy files: what is written is read, anything else is refused in one line; NumPy computes what torch does."""
+"""Policy files: round trips, one-line errors for invalid files, and equality of NumPy and torch."""
 
 import json
 import pickle
@@ -26,7 +26,7 @@ def policy_file(tmp_path: Path) -> Path:
 
 @settings(max_examples=60)
 @given(seeds, choice_counts, st.integers(0, 2))
-def test_numpy_gives_the_scores_of_torch(seed: int, choices: int, padding: int) -> None:
+def test_numpy_gives_the_same_scores_as_torch(seed: int, choices: int, padding: int) -> None:
     network, observation = make_network(seed), make_observation(seed, choices)
     observation["choices"] = np.pad(observation["choices"], ((0, 0), (0, padding), (0, 0)))
     observation["action_mask"] = np.pad(observation["action_mask"], ((0, 0), (0, padding)))
@@ -40,7 +40,7 @@ def test_numpy_gives_the_scores_of_torch(seed: int, choices: int, padding: int) 
     assert single["action_mask"][actor.act(single)]
 
 
-def test_a_policy_file_is_read_as_it_was_written(policy_file: Path) -> None:
+def test_a_policy_file_round_trips(policy_file: Path) -> None:
     file = load_policy(policy_file)
     expected = make_network(seed=1).actor.state_dict()
     assert file.weights.keys() == expected.keys()
@@ -57,12 +57,12 @@ def test_writing_twice_gives_the_same_bytes(policy_file: Path) -> None:
     assert policy_file.read_bytes() == first
 
 
-def test_the_reader_knows_the_actors_parameters() -> None:
+def test_the_reader_knows_the_shapes_of_the_actor() -> None:
     shapes = {name: tuple(t.shape) for name, t in make_network(0, hidden=16).actor.state_dict().items()}
     assert weight_shapes(SIZES, hidden=16) == shapes
 
 
-def test_a_network_is_not_saved_under_a_layout_that_is_not_its_own(tmp_path: Path) -> None:
+def test_a_network_cannot_be_saved_with_another_layout(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="layout"):
         save_policy(tmp_path / "p.npz", make_network(0), LAYOUT._replace(request=("only",)), {})
     assert list(tmp_path.iterdir()) == []
@@ -82,7 +82,7 @@ def assert_names(path: Path, error: InputError) -> None:
 
 @settings(max_examples=80)
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.sampled_from(["cut", "flip", "zero"]))
-def test_a_damaged_file_is_refused_or_reads_as_written(where: int, length: int, how: str) -> None:
+def test_a_damaged_file_is_an_error_or_reads_correctly(where: int, length: int, how: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "policy.npz"
         save_policy(path, make_network(seed=1, hidden=4), LAYOUT, {})
@@ -99,7 +99,7 @@ def test_a_damaged_file_is_refused_or_reads_as_written(where: int, length: int, 
             read = load_policy(path)
         except InputError as error:
             assert_names(path, error)
-        else:  # bytes that no reader looks at, such as a time stamp
+        else:  # bytes that no reader uses, such as a time stamp
             assert read.layout == whole.layout
             assert all(np.array_equal(read.weights[name], whole.weights[name]) for name in whole.weights)
 
@@ -109,7 +109,7 @@ class Trap:
         return pytest.fail, ("a policy file ran code",)
 
 
-def test_files_of_other_kinds_are_refused_and_run_nothing(tmp_path: Path, policy_file: Path) -> None:
+def test_other_files_are_an_error_and_run_no_code(tmp_path: Path, policy_file: Path) -> None:
     path = tmp_path / "other"
     assert "no such" in refused(path)
     for content in (b"", b"text\nof two lines", pickle.dumps(Trap()), policy_file.read_bytes()[:200]):
@@ -126,7 +126,7 @@ def test_files_of_other_kinds_are_refused_and_run_nothing(tmp_path: Path, policy
     "metadata",
     ["not json", "[]", '{"format": "prefill-placement-policy/2"}', '{"format": "other"}', '{"format": 1, "layout": 2}'],
 )
-def test_other_metadata_is_refused(tmp_path: Path, metadata: str) -> None:
+def test_invalid_metadata_is_an_error(tmp_path: Path, metadata: str) -> None:
     np.savez(tmp_path / "p.npz", metadata=np.array(metadata))
     refused(tmp_path / "p.npz")
 
@@ -137,7 +137,7 @@ def rewrite(path: Path, **changes: np.ndarray) -> None:
     np.savez(path, allow_pickle=False, **arrays)
 
 
-def test_weights_that_do_not_fit_are_refused_by_name(policy_file: Path) -> None:
+def test_the_error_for_wrong_weights_names_them(policy_file: Path) -> None:
     whole = policy_file.read_bytes()
     changes = {
         "score.weight": np.zeros((2, 16), np.float32),
@@ -152,7 +152,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(policy_file: Path) -> None:
         assert "weight" in refused(policy_file)
 
 
-def test_metadata_holds_the_layout_by_name(policy_file: Path) -> None:
+def test_metadata_has_the_layout_by_name(policy_file: Path) -> None:
     with np.load(policy_file, allow_pickle=False) as archive:
         metadata = json.loads(str(archive["metadata"]))
     assert metadata["layout"]["choices"] == list(LAYOUT.choices)

@@ -1,4 +1,4 @@
-"""A policy file as a policy of the cluster."""
+"""Policy files as placement policies."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agents.export import save_policy
-from agents.network import PlacementNetwork
+from agents.placement_network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
 from envs import observation
 from envs.choices import Choices, ChoiceSet
@@ -23,7 +23,7 @@ CONFIG = ClusterConfig(load_profile("a100-qwen3-8b"), "2P2D")
 
 
 def shortest_predicted_ttft(path: Path, choice_set: ChoiceSet = "pairs") -> Path:
-    """A policy file that does before training what its skip says: the least predicted TTFT."""
+    """A policy file of an untrained network whose skip connection selects the least predicted TTFT."""
     layout = current_layout(choice_set)
     network = PlacementNetwork(layout.sizes, 8, {observation.PREDICTED_TTFT_COLUMN: -1e5})
     save_policy(path, network, layout, {})
@@ -31,7 +31,7 @@ def shortest_predicted_ttft(path: Path, choice_set: ChoiceSet = "pairs") -> Path
 
 
 @pytest.mark.parametrize("choice_set", ["pairs", "deflection"])
-def test_it_places_where_its_network_scores_highest(tmp_path: Path, choice_set: ChoiceSet) -> None:
+def test_it_uses_the_choice_with_the_highest_score(tmp_path: Path, choice_set: ChoiceSet) -> None:
     policy = LearnedPolicy(shortest_predicted_ttft(tmp_path / "shortest.npz", choice_set))
     assert policy.name == "shortest"
 
@@ -44,7 +44,7 @@ def test_it_places_where_its_network_scores_highest(tmp_path: Path, choice_set: 
             placement = policy.place(request, view)
             placements = [choices.placement(row) for row in range(len(choices))]
             ttft_s = choices.ttft_s[placements.index(placement)]
-            # Equal but for the float32 of the observation.
+            # Equal up to the float32 precision of the observation.
             assert ttft_s == pytest.approx(choices.ttft_s[choices.soonest()], rel=1e-4)
             return placement
 
@@ -63,7 +63,7 @@ def test_the_same_file_serves_clusters_of_other_sizes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2, 3])
-def test_it_places_nothing_on_a_lost_node(tmp_path: Path, lost: int) -> None:
+def test_it_places_no_request_on_a_lost_node(tmp_path: Path, lost: int) -> None:
     policy = LearnedPolicy(shortest_predicted_ttft(tmp_path / "policy.npz"))
     config = replace(CONFIG, disturbances=(Disturbance(1.0, "loss", lost),))
     records = simulate(WORKLOAD, policy, config).records
@@ -73,7 +73,7 @@ def test_it_places_nothing_on_a_lost_node(tmp_path: Path, lost: int) -> None:
     assert not any(np.isnan(record.last_token_s) for record in records)
 
 
-def test_a_file_for_other_observations_is_refused(tmp_path: Path) -> None:
+def test_a_file_for_other_observations_is_an_error(tmp_path: Path) -> None:
     path, layout = tmp_path / "old.npz", current_layout("pairs")
     network = PlacementNetwork(layout.sizes, 8)
     for other in (layout._replace(version=layout.version - 1), layout._replace(choices=layout.choices[::-1])):

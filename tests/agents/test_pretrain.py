@@ -1,10 +1,10 @@
-"""Warm starts: the network takes over what the arrays say."""
+"""Warm starts: the network learns from arrays."""
 
 import numpy as np
 import pytest
 import torch
 
-from agents.network import PlacementNetwork
+from agents.placement_network import PlacementNetwork
 from agents.pretrain import FitArguments, clone_actions, fit_values, regress_costs
 from tests.agents.observations import SIZES, as_tensors, make_observation
 
@@ -15,7 +15,7 @@ FIT = FitArguments(epochs=12, batch_size=128, learning_rate=3e-3)
 
 
 def regret(network: PlacementNetwork) -> float:
-    """Mean cost above the cheapest placement, on choices in another number than were fitted."""
+    """Mean cost above the cheapest placement, for another number of choices than in the fit."""
     observation = make_observation(seed=1, choices=6, batch=1000)
     costs = observation["choices"][:, :, 0] + observation["choices"][:, :, 1] * observation["request"][:, :1]
     costs = np.where(observation["action_mask"] > 0, costs, np.inf)
@@ -33,14 +33,14 @@ def network() -> PlacementNetwork:
 def test_cost_regression_finds_the_cheapest_placement(network: PlacementNetwork) -> None:
     before = regret(network)
     critic = [p.clone() for p in network.critic.parameters()]
-    costs = np.where(OBSERVATIONS["action_mask"] > 0, COSTS, np.nan)  # what may not be chosen has no cost
+    costs = np.where(OBSERVATIONS["action_mask"] > 0, COSTS, np.nan)  # masked choices have no cost
     fit = regress_costs(network, OBSERVATIONS, costs, temperature=0.2, arguments=FIT)
     assert regret(network) < 0.1 * before
     assert min(fit.held_out_losses) < 0.1 * fit.held_out_losses[0]
     assert all(torch.equal(a, b) for a, b in zip(critic, network.critic.parameters(), strict=True))
 
 
-def test_temperature_sets_how_sure_the_policy_is(network: PlacementNetwork) -> None:
+def test_temperature_sets_the_entropy_of_the_policy(network: PlacementNetwork) -> None:
     regress_costs(network, OBSERVATIONS, COSTS, temperature=0.2, arguments=FIT)
     with torch.no_grad():
         probabilities = torch.softmax(network(as_tensors(OBSERVATIONS))[0], dim=1).numpy()
@@ -50,13 +50,13 @@ def test_temperature_sets_how_sure_the_policy_is(network: PlacementNetwork) -> N
     assert errors.max() < 0.3
 
 
-def test_cloning_takes_over_an_experts_actions(network: PlacementNetwork) -> None:
+def test_cloning_reproduces_an_experts_actions(network: PlacementNetwork) -> None:
     before = regret(network)
     clone_actions(network, OBSERVATIONS, ALLOWED.argmin(axis=1), FIT)
     assert regret(network) < 0.1 * before
 
 
-def test_values_are_fitted_and_the_actor_is_left_alone(network: PlacementNetwork) -> None:
+def test_fitting_values_does_not_change_the_actor(network: PlacementNetwork) -> None:
     actor = [p.clone() for p in network.actor.parameters()]
     returns = OBSERVATIONS["choices"][:, :, 0].mean(axis=1) + OBSERVATIONS["request"][:, 0]
     fit_values(network, OBSERVATIONS, returns, FIT)
@@ -66,7 +66,7 @@ def test_values_are_fitted_and_the_actor_is_left_alone(network: PlacementNetwork
     assert all(torch.equal(a, b) for a, b in zip(actor, network.actor.parameters(), strict=True))
 
 
-def test_the_best_epoch_is_kept_and_a_fit_repeats() -> None:
+def test_the_best_epoch_is_kept_and_a_fit_is_reproducible() -> None:
     def fitted() -> tuple[PlacementNetwork, list[float]]:
         torch.manual_seed(1)
         network = PlacementNetwork(SIZES, hidden=8)

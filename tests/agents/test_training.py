@@ -1,4 +1,4 @@
-"""Training: it learns, it repeats, it goes on after a kill, and it leaves a record."""
+"""Training: learning, reproducibility, resumption after a kill, and the record."""
 
 import csv
 import sys
@@ -59,7 +59,7 @@ def test_ppo_learns_to_pick_the_shortest_queue(tmp_path: Path) -> None:
     model = train(tmp_path, arguments)
     save_policy(tmp_path / "policy.npz", model.policy.network, LAYOUT, {})
     actor = NumpyActor(load_policy(tmp_path / "policy.npz").weights)
-    env = ShortestQueueEnv(choices=8, decisions=1000)  # twice the choices it was trained on
+    env = ShortestQueueEnv(choices=8, decisions=1000)  # twice as many choices as in training
     observation, _ = env.reset(seed=0)
     regrets = []
     for _ in range(1000):
@@ -70,14 +70,14 @@ def test_ppo_learns_to_pick_the_shortest_queue(tmp_path: Path) -> None:
     assert np.mean(regrets) < 0.05  # a random choice: 0.3
 
 
-def test_training_twice_gives_identical_weights(tmp_path: Path) -> None:
+def test_two_trainings_give_identical_weights(tmp_path: Path) -> None:
     first, second = (weights(train(tmp_path / name)) for name in ("a", "b"))
     np.testing.assert_array_equal(first, second)
     other = weights(train(tmp_path / "c", replace(SMALL, seed=1)))
     assert not np.array_equal(first, other)
 
 
-def test_progress_has_a_row_a_rollout(tmp_path: Path) -> None:
+def test_progress_has_one_row_per_rollout(tmp_path: Path) -> None:
     train(tmp_path)
     with (tmp_path / "progress.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -85,7 +85,7 @@ def test_progress_has_a_row_a_rollout(tmp_path: Path) -> None:
     assert [int(row["timesteps"]) for row in rows] == [128, 256, 384, 512]
     for row in rows:
         assert float(row["reward_per_decision"]) < 0
-        # The stand-in's episodes all last 32 decisions, so costs and rewards say the same.
+        # All episodes have 32 decisions, so costs and rewards are equivalent.
         assert float(row["steps_per_s"]) > 0
         assert 0 < float(row["entropy"]) <= np.log(4) + 1e-6
     assert float(rows[0]["episode_cost"]) == pytest.approx(-32 * float(rows[0]["reward_per_decision"]), rel=1e-4)
@@ -96,7 +96,7 @@ class KilledError(Exception):
 
 
 def killed_after(decisions: int) -> MakeEnv:
-    """Environments that raise when one of them is asked for a decision too many."""
+    """Environments that raise an error after a number of decisions."""
     made = 0
 
     class Mortal(ShortestQueueEnv):
@@ -110,7 +110,7 @@ def killed_after(decisions: int) -> MakeEnv:
     return lambda _: Mortal()
 
 
-def test_a_killed_run_goes_on_where_it_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_resumes_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
     with pytest.raises(KilledError):
         train(tmp_path, make=killed_after(300))
@@ -135,8 +135,8 @@ def test_a_killed_run_goes_on_where_it_was_saved(tmp_path: Path, monkeypatch: py
     assert walls == sorted(walls)
 
 
-def test_a_resumed_run_equals_one_that_was_not_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where rollouts end with episodes, as here: episodes under way are not in a checkpoint."""
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This holds if rollouts end with episodes, because episodes in progress are not in a checkpoint."""
     monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
     with pytest.raises(KilledError):
         train(tmp_path / "killed", make=killed_after(300))
@@ -144,7 +144,7 @@ def test_a_resumed_run_equals_one_that_was_not_killed(tmp_path: Path, monkeypatc
     np.testing.assert_array_equal(weights(resumed), weights(train(tmp_path / "whole")))
     rows = [(tmp_path / name / "progress.csv").read_text().splitlines() for name in ("killed", "whole")]
     for one, other in zip(*rows, strict=True):
-        # All but the times, and the mean over past episodes, which a checkpoint does not hold.
+        # All columns except the times and the mean over past episodes, which is not in a checkpoint.
         same = [column for column, name in enumerate(ProgressRow._fields) if name not in UNEQUAL]
         assert [one.split(",")[k] for k in same] == [other.split(",")[k] for k in same]
 
@@ -152,7 +152,7 @@ def test_a_resumed_run_equals_one_that_was_not_killed(tmp_path: Path, monkeypatc
 UNEQUAL = {"wall_s", "steps_per_s", "episode_cost", "episodes"}
 
 
-def test_a_subclass_of_ppo_and_a_callback_of_the_users_work(tmp_path: Path) -> None:
+def test_a_subclass_of_ppo_and_a_users_callback_work(tmp_path: Path) -> None:
     class Mine(PPO):
         updates = 0
 
@@ -181,7 +181,7 @@ def test_a_subclass_of_ppo_and_a_callback_of_the_users_work(tmp_path: Path) -> N
     np.testing.assert_array_equal(weights(model), weights(train(tmp_path / "plain")))
 
 
-def test_environments_that_time_themselves_train_as_those_whose_infos_do(tmp_path: Path) -> None:
+def test_times_as_an_attribute_and_in_infos_train_equally(tmp_path: Path) -> None:
     def timed(first: Sequence[int]) -> TimesItself:
         return TimesItself(make_env, TrainingSeeds(SMALL.seed, SMALL.rollouts_per_arrivals), first)
 
@@ -190,7 +190,7 @@ def test_environments_that_time_themselves_train_as_those_whose_infos_do(tmp_pat
     assert model.rollout_buffer.dt_s.min() > 0
 
 
-def test_a_loaded_model_learns_on_with_environments_that_share_its_last_step(tmp_path: Path) -> None:
+def test_a_loaded_model_continues_to_learn(tmp_path: Path) -> None:
     train(tmp_path)
     model = PPO.load(tmp_path / "model.zip")
     before = weights(model)
@@ -199,7 +199,7 @@ def test_a_loaded_model_learns_on_with_environments_that_share_its_last_step(tmp
     assert not np.array_equal(weights(model), before)
 
 
-def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
+def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
     first = weights(train(tmp_path))
     record = (tmp_path / "progress.csv").read_bytes()
     again = train(tmp_path, make=killed_after(0), resume=True)
@@ -207,7 +207,7 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
     assert (tmp_path / "progress.csv").read_bytes() == record
 
 
-def test_restoring_gives_back_weights_optimizer_and_random_states(tmp_path: Path) -> None:
+def test_restoring_restores_weights_optimizer_and_random_states(tmp_path: Path) -> None:
     model = train(tmp_path)
     drawn = torch.rand(3), np.random.random(3)  # noqa: NPY002
     state = checkpoint.read(tmp_path / "checkpoint.pt")
@@ -217,14 +217,14 @@ def test_restoring_gives_back_weights_optimizer_and_random_states(tmp_path: Path
     torch.testing.assert_close(model.policy.optimizer.state_dict(), other.policy.optimizer.state_dict())
     torch.testing.assert_close(torch.rand(3), drawn[0])
     np.testing.assert_array_equal(np.random.random(3), drawn[1])  # noqa: NPY002
-    # Each has played 4 episodes and begun a fifth, of which it has made no decision.
+    # Each environment has finished 4 episodes and begun a fifth, without a decision so far.
     assert model.get_env().episodes == [5] * 4
     assert state["episodes"] == [4] * 4
     other.get_env().reset()
     assert other.get_env().episodes == [5] * 4
 
 
-def test_resuming_what_is_not_there_or_not_the_same_is_refused(tmp_path: Path) -> None:
+def test_resuming_without_a_matching_checkpoint_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="resume"):
         train(tmp_path, resume=True)
     (tmp_path / "checkpoint.pt").write_bytes(b"something else")
@@ -235,22 +235,22 @@ def test_resuming_what_is_not_there_or_not_the_same_is_refused(tmp_path: Path) -
         train(tmp_path, replace(SMALL, gae_lambda=0.5), resume=True)
 
 
-def test_stable_baselines3_loads_the_model_it_is_given(tmp_path: Path) -> None:
+def test_stable_baselines3_loads_the_model(tmp_path: Path) -> None:
     model = train(tmp_path)
     np.testing.assert_array_equal(weights(PPO.load(tmp_path / "model.zip")), weights(model))
 
 
-def test_a_warm_start_starts_from_the_weights_given(tmp_path: Path) -> None:
+def test_a_warm_start_starts_from_the_given_weights(tmp_path: Path) -> None:
     start = train(tmp_path / "a").policy.network.state_dict()
     frozen = replace(SMALL, learning_rate=0.0)
     model = training.train(in_turn(frozen), frozen, tmp_path / "b", initial_weights=start, wandb_mode="disabled")
     torch.testing.assert_close(model.policy.network.state_dict(), start)
 
 
-def test_episodes_are_a_function_of_run_stream_and_number() -> None:
+def test_episodes_depend_only_on_run_stream_and_number() -> None:
     def observations(stream: int, episode: int, run_seed: int = 0) -> np.ndarray:
         env = TrainingEpisodes(ShortestQueueEnv(), run_seed, stream, episode)
-        env.reset()  # one before, as it must not matter
+        env.reset()  # an earlier episode, which must not matter
         env.episode = episode
         return np.asarray(env.reset(seed=99)[0]["choices"])
 
@@ -263,7 +263,7 @@ def test_episodes_are_a_function_of_run_stream_and_number() -> None:
     assert min(seeds) >= FIRST_TRAINING_SEED
 
 
-def test_environments_of_a_group_play_the_same_arrivals(tmp_path: Path) -> None:
+def test_environments_of_a_group_have_the_same_arrivals(tmp_path: Path) -> None:
     streams = []
 
     def make(stream: int) -> ShortestQueueEnv:
@@ -277,7 +277,7 @@ def test_environments_of_a_group_play_the_same_arrivals(tmp_path: Path) -> None:
     assert not np.array_equal(choices[1], choices[2])
 
 
-def test_wandb_is_not_imported_unless_asked_for(tmp_path: Path) -> None:
+def test_wandb_is_imported_only_if_used(tmp_path: Path) -> None:
     before = "wandb" in sys.modules
     train(tmp_path)
     assert ("wandb" in sys.modules) == before
@@ -285,7 +285,7 @@ def test_wandb_is_not_imported_unless_asked_for(tmp_path: Path) -> None:
         training.train(in_turn(SMALL), SMALL, tmp_path, wandb_mode="sometimes")  # type: ignore[arg-type]
 
 
-def test_the_progress_line_shows_the_last_row_always_and_others_now_and_then() -> None:
+def test_the_progress_line_shows_some_rows_and_always_the_last() -> None:
     out = StringIO()
     line = ProgressLine(total_timesteps=300, stream=out)
     for timesteps in (100, 200, 300):

@@ -1,4 +1,4 @@
-"""stable-baselines3's view of the batched environment."""
+"""The vectorised environment for stable-baselines3."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def rows(masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return found
 
 
-def test_it_is_a_dummy_vector_of_single_environments_to_the_byte() -> None:
+def test_it_equals_a_dummy_vec_env_to_the_byte() -> None:
     batched, apart = PlacementVecEnv([toy() for _ in range(3)]), DummyVecEnv([toy] * 3)
     assert batched.observation_space == apart.observation_space
     assert batched.action_space == apart.action_space
@@ -54,7 +54,7 @@ def test_it_is_a_dummy_vector_of_single_environments_to_the_byte() -> None:
     assert batched.episodes == [5, 5, 5]
 
 
-def test_each_episode_has_its_own_seed() -> None:
+def test_each_episode_has_a_separate_seed() -> None:
     def seed_of(index: int, episode: int) -> int:
         return training_seed(3, index // 2, episode)
 
@@ -82,8 +82,8 @@ def test_rewards_are_scaled_per_environment() -> None:
         assert scaled.step(chosen)[1].tolist() == pytest.approx((rewards * [1.0, 0.5]).tolist(), rel=1e-6)
 
 
-def test_clusters_of_different_shapes_share_a_vector_if_they_have_as_many_rows() -> None:
-    with pytest.raises(ValueError, match="as many rows"):
+def test_different_shapes_share_a_vector_if_their_rows_are_equal() -> None:
+    with pytest.raises(ValueError, match="number of `rows`"):
         PlacementVecEnv([toy(), toy(cluster="1P2D")])
     env = PlacementVecEnv([toy(), toy(cluster="1P2D", rows=16)])
     observation = env.reset()
@@ -91,7 +91,7 @@ def test_clusters_of_different_shapes_share_a_vector_if_they_have_as_many_rows()
     assert observation["choices"].shape == (2, 16, 36)
 
 
-def test_masks_and_attributes_are_reached_by_name() -> None:
+def test_masks_and_attributes_are_accessible_by_name() -> None:
     env = PlacementVecEnv([toy(), toy()])
     observation = env.reset()
     assert np.array(env.env_method("action_masks")).tolist() == observation["action_mask"].astype(bool).tolist()
@@ -111,7 +111,7 @@ def test_maskable_ppo_trains_on_it() -> None:
 
 
 @pytest.mark.slow
-def test_what_is_played_does_not_depend_on_the_number_of_processes() -> None:
+def test_episodes_do_not_depend_on_the_number_of_processes() -> None:
     seeds = TrainingSeeds(5, 2)
     one, split = (
         PlacementVecEnv(
@@ -133,8 +133,8 @@ def test_what_is_played_does_not_depend_on_the_number_of_processes() -> None:
         assert np.array_equal(split.env_method("action_masks"), one.env_method("action_masks"))
         split.set_attr("anything", 3, indices=2)
         assert split.get_attr("anything", indices=[2]) == [3]
-        for wrong in ([0, 0, 99], [99, 0, 0]):  # in either process
-            with pytest.raises(ValueError, match="action 99 is no row"):
+        for wrong in ([0, 0, 99], [99, 0, 0]):  # in both processes
+            with pytest.raises(ValueError, match="action 99 is not a row"):
                 split.step(np.array(wrong))
             assert split.get_attr("rows") == [16] * 3
     finally:
@@ -142,7 +142,7 @@ def test_what_is_played_does_not_depend_on_the_number_of_processes() -> None:
 
 
 @pytest.mark.slow
-def test_a_process_that_has_ended_is_an_error_and_not_a_wait() -> None:
+def test_an_ended_process_is_an_error_and_does_not_hang() -> None:
     env = PlacementVecEnv([toy(), toy()], processes=2)
     env.reset()
     env._elsewhere[0]._process.kill()

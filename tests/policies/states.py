@@ -1,4 +1,4 @@
-"""Cluster states set by hand or at random, for what reads a view."""
+"""Cluster states set by hand or at random, for code that reads a view."""
 
 from math import inf
 from typing import Any
@@ -14,7 +14,7 @@ IDLE = NodeReport(0, 0, 0, 0, inf)
 
 
 def decoding(batch: int, kv_tokens: int, tbt_slo_s: float = 0.1) -> NodeReport:
-    """The report of a node that decodes."""
+    """The report of a node with decodes."""
     return NodeReport(batch, kv_tokens, 0, kv_tokens, tbt_slo_s)
 
 
@@ -24,7 +24,7 @@ def behind(prompt_tokens: int) -> NodeReport:
 
 
 def changed(report: NodeReport, **changes: float) -> NodeReport:
-    """A report with other values."""
+    """A report with some values replaced."""
     names = ("decode_batch", "decode_kv_tokens", "prefill_tokens_ahead", "kv_used_tokens", "tbt_slo_s")
     values: dict[str, Any] = {name: getattr(report, name) for name in names}
     return NodeReport(**(values | changes))
@@ -33,12 +33,12 @@ def changed(report: NodeReport, **changes: float) -> NodeReport:
 def asks(
     prompt_tokens: int, ttft_slo_s: float = 2.0, tbt_slo_s: float = 0.1, number: int = 0, arrival_s: float = 0.0
 ) -> RequestView:
-    """A request as a router sees it."""
+    """The router's view of a request."""
     return RequestView(number, arrival_s, prompt_tokens, ttft_slo_s, tbt_slo_s)
 
 
 class HandMade(RouterView):
-    """A view whose reports, counts and prefix hits are what a test says they are; there is no cluster behind it."""
+    """A view without a cluster, whose reports, counts and prefix hits a test sets."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class HandMade(RouterView):
 
     @classmethod
     def of(cls, view: RouterView, request: RequestView) -> "HandMade":
-        """What a router sees now, and nothing else: no way leads from it to the cluster."""
+        """A copy of the router's current view without any reference to the cluster."""
         seen = cls.__new__(cls)
         seen.topology = view.topology
         seen.counters = RouterCounters(view.topology.nodes)
@@ -86,7 +86,7 @@ class HandMade(RouterView):
 
 
 def row_of(choices: Choices, prefill_node: int, decode_node: int) -> int:
-    """The row of the choice that prefills on one node and decodes on the other."""
+    """The row of the choice with these prefill and decode nodes."""
     (row,) = [row for row in range(len(choices)) if choices.placement(row)[:2] == (prefill_node, decode_node)]
     return row
 
@@ -96,7 +96,7 @@ _COUNTS = st.integers(0, 40)
 
 @st.composite
 def views(draw: st.DrawFn, shape: str | None = None, step_budget: StepBudget = "fixed") -> HandMade:
-    """A view with everything that a router could see, at random; no two decode nodes are equally loaded."""
+    """A view with random values of everything that a router sees; no two decode nodes have equal loads."""
     shape = shape or draw(st.sampled_from(["1P1D", "2P2D", "1P3D", "3P1D"]))
     prefill, decode = int(shape[0]), int(shape[2])
     reports = []
@@ -125,7 +125,7 @@ def views(draw: st.DrawFn, shape: str | None = None, step_budget: StepBudget = "
 
 @st.composite
 def mixed_views(draw: st.DrawFn, shape: str | None = None, step_budget: StepBudget = "fixed") -> HandMade:
-    """A view of a cluster on which any node does both jobs, KV is on its way, and requests have finished."""
+    """A random view of a cluster on which nodes do both jobs, KV is on its way, and requests have finished."""
     view = draw(views(shape, step_budget))
     counters, nodes = view.counters, view.topology.nodes
     drawn = st.lists(st.integers(0, 40), min_size=nodes, max_size=nodes)

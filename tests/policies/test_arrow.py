@@ -18,7 +18,7 @@ FULL = decoding(256, 256)
 
 
 def swamped(shape: str = "2P2D", at_s: float = 0.0) -> HandMade:
-    """Every prefill node is far behind, the decode nodes idle."""
+    """A view in which all prefill nodes have long queues and the decode nodes are idle."""
     prefill, decode = int(shape[0]), int(shape[2])
     return HandMade(shape, *[SWAMPED] * prefill, *[IDLE] * decode, at_s=at_s)
 
@@ -26,13 +26,13 @@ def swamped(shape: str = "2P2D", at_s: float = 0.0) -> HandMade:
 # ---- within the pools -----------------------------------------------------------------------------------------------
 
 
-def test_it_starts_from_the_clusters_labels() -> None:
+def test_arrow_starts_from_the_clusters_roles() -> None:
     view = HandMade("2P2D", behind(10), IDLE, IDLE, IDLE)
     view.counters.decode_requests[2:] = [3, 2]
     assert Arrow().place(asks(1000), view) == Placement(1, 3)
 
 
-def test_a_decode_node_that_meets_the_slo_goes_before_one_with_fewer_requests_that_does_not() -> None:
+def test_meeting_the_tbt_slo_precedes_having_fewer_requests() -> None:
     view = HandMade("1P2D", IDLE, IDLE, decoding(64, 64_000))
     view.counters.decode_requests[1:] = [80, 64]
     step_s = TOY_LAW.time_s([], 65, 65_000)
@@ -40,8 +40,8 @@ def test_a_decode_node_that_meets_the_slo_goes_before_one_with_fewer_requests_th
     assert Arrow().place(asks(1000, tbt_slo_s=step_s - 1e-6), view).decode_node == 1
 
 
-def test_a_decode_node_without_room_for_the_kv_does_not_meet_it() -> None:
-    # The toy's nodes hold 400,000 tokens.
+def test_a_decode_node_without_room_for_the_kv_misses_the_slo() -> None:
+    # The toy's nodes have room for 400,000 tokens.
     view = HandMade("1P2D", IDLE, IDLE, NodeReport(1, 399_000, 0, 399_000, 0.1))
     view.counters.decode_requests[1:] = [80, 1]
     assert Arrow().place(asks(1000), view).decode_node == 2
@@ -51,25 +51,25 @@ def test_a_decode_node_without_room_for_the_kv_does_not_meet_it() -> None:
 # ---- flips ----------------------------------------------------------------------------------------------------------
 
 
-def test_when_every_prefill_node_misses_the_decode_node_with_the_fewest_requests_becomes_one() -> None:
+def test_if_all_prefill_nodes_miss_the_emptiest_decode_node_flips() -> None:
     arrow, view = Arrow(), swamped()
     view.counters.decode_requests[2:] = [2, 1]
     assert arrow.place(asks(1000), view) == Placement(3, 2)
-    # And it stays one, as others are placed.
+    # It keeps this role for later requests.
     view.counters.decode_requests[2:] = [3, 1]
     view.at_s = 60.0
     assert arrow.place(asks(1000), view) == Placement(3, 2)
 
 
-def test_one_that_was_flipped_and_still_decodes_is_taken_after_the_others() -> None:
+def test_a_flipped_node_that_still_decodes_is_used_last() -> None:
     arrow, view = Arrow(), swamped()
     view.counters.decode_requests[2:] = [2, 1]
     arrow.place(asks(1000), view)
-    view.reports[0] = behind(5000)  # meets the SLO again, though later than node 3 would
+    view.reports[0] = behind(5000)  # meets the SLO again, although node 3 would be faster
     assert arrow.place(asks(1000), view) == Placement(0, 2)
 
 
-def test_a_flipped_node_prefills_in_chunks_that_spare_its_residents() -> None:
+def test_a_flipped_nodes_chunks_keep_the_tbt_slo_of_its_decodes() -> None:
     view = swamped("1P2D")
     view.reports[1:] = [decoding(20, 10_000, 0.05), decoding(20, 10_000, 0.05)]
     view.counters.decode_requests[1:] = [20, 21]
@@ -77,12 +77,12 @@ def test_a_flipped_node_prefills_in_chunks_that_spare_its_residents() -> None:
     assert TOY_LAW.time_s([(512, 2048)], 20, 10_000 + 4 * 20) <= 0.9 * 0.05 < TOY_LAW.time_s([(1024, 0)], 20, 10_000)
 
 
-def test_the_last_decode_node_is_kept() -> None:
+def test_the_last_decode_node_never_flips() -> None:
     assert Arrow().place(asks(1000), swamped("2P1D")) == Placement(0, 2)
 
 
-def test_the_decode_pool_must_do_without_the_node_within_its_share_of_the_slo() -> None:
-    # Two nodes with 8 sequences of 500 tokens each: the one that stays would have 17 of 500, and 1,000 tokens.
+def test_the_decode_pool_must_keep_low_of_the_slo_without_the_node() -> None:
+    # Two nodes with 8 requests of 500 tokens each: the remaining node would have 17 of 500 tokens, plus 1,000 tokens.
     busy = decoding(8, 4000)
     step_s = TOY_LAW.time_s([], 17, 9000)
     for slo_s, flips in ((2 * step_s + 1e-6, True), (2 * step_s - 1e-6, False)):
@@ -90,20 +90,20 @@ def test_the_decode_pool_must_do_without_the_node_within_its_share_of_the_slo() 
         assert (Arrow(low=0.5).place(asks(1000, tbt_slo_s=slo_s), view).prefill_node == 1) is flips
 
 
-def test_for_a_prompt_that_misses_its_slo_on_an_idle_node_nothing_is_flipped() -> None:
+def test_no_flip_for_a_prompt_that_misses_even_on_an_idle_node() -> None:
     view = HandMade("1P2D", behind(500), IDLE, IDLE)
     assert Arrow().place(asks(20_000, ttft_slo_s=0.3), view).prefill_node == 0
     assert Arrow().place(asks(1000, ttft_slo_s=0.1), view).prefill_node == 1
 
 
-def test_when_no_decode_node_meets_the_slo_the_prefill_node_with_the_shortest_queue_becomes_one() -> None:
+def test_if_all_decode_nodes_miss_the_emptiest_prefill_node_flips() -> None:
     arrow, view = Arrow(), HandMade("2P1D", behind(800), behind(10), FULL)
     view.counters.queued_prompt_tokens[:2] = [800, 10]
     assert arrow.place(asks(1000), view) == Placement(0, 1)
 
 
-def test_a_prefill_pool_that_is_behind_itself_gives_no_node() -> None:
-    # 60,000 tokens are 3.6 s of work; the one node that stays would have all of it.
+def test_a_busy_prefill_pool_spares_no_node() -> None:
+    # 60,000 tokens are 3.6 s of work; the remaining node would have all of it.
     view = HandMade("2P1D", behind(60_000), IDLE, FULL)
     assert Arrow().place(asks(1000), view) == Placement(1, 2)
     assert Arrow().place(asks(1000, ttft_slo_s=10.0), view).decode_node in (0, 1)
@@ -114,7 +114,7 @@ def test_a_flipped_node_keeps_its_role_for_the_cool_down() -> None:
         arrow, view = Arrow(cooldown_s=5.0), swamped()
         view.counters.decode_requests[2:] = [2, 1]
         assert arrow.place(asks(1000), view).prefill_node == 3
-        # Now decoding is what is short, and node 3 has the shortest queue.
+        # Now decoding is the bottleneck, and node 3 has the shortest queue.
         view.at_s = at_s
         view.reports[:] = [IDLE, IDLE, FULL, IDLE]
         view.counters.queued_prompt_tokens[:] = [20, 10, 0, 0]
@@ -124,7 +124,7 @@ def test_a_flipped_node_keeps_its_role_for_the_cool_down() -> None:
     assert third_placement(5.0).decode_node == 3
 
 
-def test_a_clock_that_goes_back_is_a_new_run() -> None:
+def test_a_clock_that_runs_backwards_is_a_new_run() -> None:
     arrow = Arrow()
     assert arrow.place(asks(1000), swamped(at_s=9.0)).prefill_node == 2
     assert arrow.place(asks(1000), HandMade("1P1D", at_s=1.0)) == Placement(0, 1)
@@ -184,7 +184,7 @@ def mean_ttft_s(policy: Policy) -> float:
     return sum(record.first_token_s - record.arrival_s for record in records) / len(records)
 
 
-def test_where_prefill_nodes_are_too_few_flips_help() -> None:
+def test_flips_help_if_there_are_too_few_prefill_nodes() -> None:
     assert mean_ttft_s(Arrow()) < 0.5 * mean_ttft_s(policies.make("static"))
 
 

@@ -1,4 +1,4 @@
-"""`colocated` on states set by hand: least load by each of its measures, roles of no account."""
+"""`colocated` on states set by hand: least load by each measure, whatever the roles."""
 
 import pytest
 
@@ -26,19 +26,19 @@ def test_the_least_loaded_of_all_nodes_does_both(load: str, node: int) -> None:
     assert placed[:2] == (node, node)
 
 
-def test_equal_prefill_work_goes_by_requests() -> None:
+def test_requests_break_ties_of_prefill_work() -> None:
     view = HandMade("2P2D")
     view.counters.decode_requests[:] = [5, 2, 3, 4]
     assert Colocated().place(asks(1000), view).decode_node == 1
 
 
-def test_a_step_carries_a_chunk_or_what_the_budget_leaves() -> None:
+def test_a_step_has_one_chunk_or_the_rest_of_the_budget() -> None:
     view = HandMade("1P1D")
     assert Colocated().place(asks(3000), view) == Placement(0, 0, (512,))
     assert Colocated(chunk=0).place(asks(3000), view) == Placement(0, 0)
 
 
-def test_no_node_is_idle_and_nothing_is_sent() -> None:
+def test_all_nodes_are_used_and_no_kv_is_sent() -> None:
     result = simulate(
         generate("burst", rate_rps=16.0, requests=100, seed=4),
         policies.make("colocated"),
@@ -53,6 +53,6 @@ def test_no_node_is_idle_and_nothing_is_sent() -> None:
     ("knobs", "says"),
     [("load=fewest", "load must be prefill, requests or tokens, not fewest"), ("chunk=-1", "chunk must be 0 or more")],
 )
-def test_knobs_are_checked(knobs: str, says: str) -> None:
+def test_invalid_knobs_are_an_error(knobs: str, says: str) -> None:
     with pytest.raises(InputError, match=says):
         policies.make(f"colocated:{knobs}")

@@ -1,4 +1,4 @@
-"""Dynamo's rules on states set by hand: what is short, what is busy, and what vetoes a local prefill."""
+"""Dynamo's rules on states set by hand: short prompts, busy nodes, and the KV limit on local prefills."""
 
 import pytest
 from hypothesis import given
@@ -32,19 +32,19 @@ def one_of_each(hit_tokens: int = 0, queued_tokens: int = 0, queued_prompts: int
     [
         (1000, 0, 0, LOCAL),  # at the threshold
         (1001, 0, 0, REMOTE),
-        (1512, 512, 0, LOCAL),  # what is cached need not be computed
+        (1512, 512, 0, LOCAL),  # cached tokens need not be computed
         (1513, 512, 0, REMOTE),
-        (5000, 0, 2, REMOTE),  # one is computed, one waits
+        (5000, 0, 2, REMOTE),  # one is being computed, one waits
         (5000, 0, 3, LOCAL),  # two wait
     ],
 )
-def test_legacy_prefills_remotely_what_is_long_while_few_wait(
+def test_legacy_prefills_long_prompts_remotely_while_few_wait(
     prompt: int, hit: int, queued: int, placed: Placement
 ) -> None:
     assert DynamoLegacy().place(asks(prompt), one_of_each(hit, queued_prompts=queued)) == placed
 
 
-def test_legacys_queue_is_that_of_all_prefill_nodes() -> None:
+def test_the_queue_of_legacy_counts_all_prefill_nodes() -> None:
     view = HandMade("2P1D")
     view.counters.queued_prompts[:2] = [2, 1]
     view.counters.queued_prompt_tokens[:2] = [500, 9000]
@@ -60,19 +60,19 @@ def test_legacys_queue_is_that_of_all_prefill_nodes() -> None:
 @pytest.mark.parametrize(
     ("prompt", "hit", "placed"),
     [
-        (100, 0, REMOTE),  # nothing cached: however short, all of it is to be computed
+        (100, 0, REMOTE),  # nothing is cached, so all of it must be computed, however short
         (2047 + 2048, 2048, LOCAL),
-        (2048 + 2048, 2048, REMOTE),  # the threshold itself is too long
+        (2048 + 2048, 2048, REMOTE),  # a prompt at the threshold is too long
         (1000, 512, LOCAL),
         (1000, 300, REMOTE),  # at the ratio
         (1000, 301, LOCAL),
     ],
 )
-def test_isl_prefills_locally_what_is_short_and_mostly_cached(prompt: int, hit: int, placed: Placement) -> None:
+def test_isl_prefills_short_mostly_cached_prompts_locally(prompt: int, hit: int, placed: Placement) -> None:
     assert DynamoISL().place(asks(prompt), one_of_each(hit)) == placed
 
 
-def test_isl_takes_no_notice_of_load() -> None:
+def test_isl_ignores_load() -> None:
     assert DynamoISL().place(asks(1000), one_of_each(queued_tokens=10**9)) == REMOTE
 
 
@@ -86,13 +86,13 @@ def test_load_prefills_locally_when_the_prefill_node_is_busy() -> None:
     assert DynamoLoad().place(asks(1000), one_of_each(hit_tokens=900)) == REMOTE
 
 
-def test_load_looks_at_the_node_it_would_pick() -> None:
+def test_load_considers_the_node_it_would_choose() -> None:
     view = HandMade("2P1D")
     view.counters.queued_prompt_tokens[:2] = [10**6, 100]
     assert DynamoLoad().place(asks(1000), view) == Placement(1, 2)
 
 
-def test_kv_use_vetoes_a_local_prefill() -> None:
+def test_high_kv_use_prevents_a_local_prefill() -> None:
     full = one_of_each(queued_tokens=10**6, kv_used=CAPACITY_TOKENS - 1000)
     assert DynamoLoad().place(asks(1000), full) == LOCAL
     assert DynamoLoad().place(asks(1001), full) == REMOTE
@@ -102,7 +102,7 @@ def test_kv_use_vetoes_a_local_prefill() -> None:
 
 
 @given(view=views(), request=requests, prefill_busy=st.floats(0.0, 8.0))
-def test_isl_or_load_is_local_where_either_is(view: HandMade, request: RequestView, prefill_busy: float) -> None:
+def test_isl_or_load_is_local_if_either_rule_is(view: HandMade, request: RequestView, prefill_busy: float) -> None:
     either = {
         DynamoISL().place(request, view),
         DynamoLoad(prefill_busy=prefill_busy).place(request, view),
@@ -115,7 +115,7 @@ def test_isl_or_load_is_local_where_either_is(view: HandMade, request: RequestVi
 
 
 @pytest.mark.parametrize("rule", ["dynamo-legacy", "dynamo-isl", "dynamo-load", "dynamo-isl-or-load"])
-def test_nodes_are_those_with_the_fewest_tokens_less_what_they_have_cached(rule: str) -> None:
+def test_nodes_have_the_fewest_tokens_minus_cached_ones(rule: str) -> None:
     view = HandMade("2P2D")
     view.counters.queued_prompt_tokens[:2] = [600, 1000]
     view.counters.decode_prompt_tokens[2:] = [5000, 5400]
@@ -123,12 +123,12 @@ def test_nodes_are_those_with_the_fewest_tokens_less_what_they_have_cached(rule:
     assert policy.place(asks(3000), view) == Placement(0, 2)
     view.hits[:] = [0, 512, 0, 512]
     assert policy.place(asks(3000), view) == Placement(1, 3)
-    view.counters.queued_prompt_tokens[3] = 200  # a local prefill that is not over yet
+    view.counters.queued_prompt_tokens[3] = 200  # a local prefill that has not finished
     assert policy.place(asks(3000), view) == Placement(1, 2)
 
 
 @pytest.mark.parametrize("rule", ["dynamo-legacy", "dynamo-isl", "dynamo-load", "dynamo-isl-or-load"])
-def test_a_local_prefill_has_no_plan(rule: str) -> None:
+def test_a_local_prefill_has_no_chunk_plan(rule: str) -> None:
     placed = policies.make(rule).place(asks(900), one_of_each(hit_tokens=800, queued_tokens=10**6))
     assert placed == LOCAL
 
@@ -148,6 +148,6 @@ def test_a_local_prefill_has_no_plan(rule: str) -> None:
         ("dynamo-isl-or-load:decode_busy=2", "dynamo-isl-or-load: decode_busy must be above 0 and at most 1, not 2"),
     ],
 )
-def test_knobs_are_checked(name: str, says: str) -> None:
+def test_invalid_knobs_are_an_error(name: str, says: str) -> None:
     with pytest.raises(InputError, match=says):
         policies.make(name)

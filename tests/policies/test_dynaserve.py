@@ -1,4 +1,4 @@
-"""`dynaserve` on states with known answers, and against its rule written out anew."""
+"""`dynaserve` on states with known answers, and against a second implementation."""
 
 from math import inf
 
@@ -15,51 +15,54 @@ from tests.toy import TOY_LAW
 
 
 def queued(view: HandMade, node: int, prompt_tokens: int) -> HandMade:
-    """One prompt ahead on a node, that the router has sent."""
+    """One prompt ahead on a node, which the router has sent."""
     view.reports[node] = behind(prompt_tokens)
     view.counters.queued_prompts[node] = 1
     view.counters.queued_prompt_tokens[node] = prompt_tokens
     return view
 
 
-def test_on_an_idle_cluster_nothing_is_sent() -> None:
+def test_on_an_idle_cluster_no_kv_is_sent() -> None:
     assert DynaServe().place(asks(1000, tbt_slo_s=0.5), HandMade("2P2D")) == Placement(2, 2, (1000,))
 
 
-def test_a_decode_node_whose_tbt_slo_no_chunk_keeps_takes_no_prompt() -> None:
+def test_a_decode_node_without_a_safe_chunk_gets_no_prompt() -> None:
     busy = decoding(20, 10_000, tbt_slo_s=0.012)
     assert DynaServe().place(asks(1000), HandMade("1P1D", IDLE, busy)) == Placement(0, 1)
 
 
-def test_behind_a_long_queue_on_the_decode_node_all_is_prefilled_remotely() -> None:
+def test_a_long_queue_on_the_decode_node_means_a_remote_prefill() -> None:
     view = queued(HandMade("1P1D"), 1, 60_000)
     assert DynaServe().place(asks(4096, tbt_slo_s=0.5), view) == Placement(0, 1)
 
 
-def test_a_cut_hides_the_first_segment_behind_the_decode_nodes_queue() -> None:
-    # The queue of 1,000 tokens takes 61.5 ms, the first half of the prompt 122 ms and 10 ms to send: cut, the prompt
-    # waits for no queue and sends half; local it waits for the queue; remote it sends all and takes a decode step.
+def test_a_split_overlaps_the_first_segment_with_the_queue() -> None:
+    # The queue of 1,000 tokens takes 61.5 ms, the first half of the prompt 122 ms and 10 ms to send. A split prompt
+    # does not wait for the queue and sends half; a local one waits for it; a remote one sends all and takes a decode
+    # step.
     view = queued(HandMade("1P1D"), 1, 1000)
     request = asks(4096, tbt_slo_s=0.5)
     assert DynaServe(splits=1).place(request, view) == Placement(0, 1, (2048,), 2048)
     assert DynaServe(splits=0).place(request, view) == Placement(0, 1)
 
 
-def test_the_cut_goes_to_the_decode_node_that_is_free_first() -> None:
+def test_a_split_uses_the_decode_node_that_is_free_first() -> None:
     view = queued(queued(HandMade("1P2D"), 1, 8000), 2, 1000)
     assert DynaServe(splits=1).place(asks(4096, tbt_slo_s=0.5), view) == Placement(0, 2, (2048,), 2048)
 
 
-def test_the_first_segment_is_whole_blocks() -> None:
+def test_the_first_segment_has_whole_blocks() -> None:
     view = queued(HandMade("1P1D"), 1, 1000)
-    assert DynaServe(splits=1).place(asks(4100, tbt_slo_s=0.5), view).split_tokens == 2048  # 2050 is not
+    assert (
+        DynaServe(splits=1).place(asks(4100, tbt_slo_s=0.5), view).split_tokens == 2048
+    )  # 2050 tokens are not whole blocks
 
 
 # ---- the rule written out anew --------------------------------------------------------------------------------------
 
 
 def exec_s(report: NodeReport, tokens: int, done: int, chunk: int) -> float:
-    """Seconds to prefill `tokens` tokens after `done` others beside what decodes, step by step."""
+    """Seconds to prefill `tokens` tokens after `done` others next to decodes, step by step."""
     total_s = 0.0
     while tokens:
         n = min(chunk, tokens)
@@ -133,7 +136,7 @@ def written_out(view: HandMade, request: RequestView, splits: int, beta: float) 
 
 @settings(max_examples=200)
 @given(view=views(), request=requests, splits=st.integers(0, 5), beta=st.sampled_from([0.5, 0.9, 1.0]))
-def test_dynaserve_takes_the_candidate_with_the_least_ttft(
+def test_dynaserve_uses_the_candidate_with_the_least_ttft(
     view: HandMade, request: RequestView, splits: int, beta: float
 ) -> None:
     placed = DynaServe(splits, beta).place(request, view)

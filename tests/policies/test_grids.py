@@ -1,4 +1,4 @@
-"""Grids of knobs: what `experiments.tune` draws settings from."""
+"""Grids of knobs, from which `experiments.tune` draws settings."""
 
 from itertools import product
 from math import prod
@@ -9,11 +9,11 @@ import policies
 from policies.kairos import Kairos
 
 TUNABLE = [name for name in policies.names() if policies.grid(name)]
-BUDGET = 18  # settings that experiments.tune tries unless told otherwise
+BUDGET = 18  # default number of settings of experiments.tune
 
 
 @pytest.mark.parametrize("rule", TUNABLE)
-def test_a_grid_is_of_knobs_of_the_rule_and_holds_their_defaults(rule: str) -> None:
+def test_a_grid_has_knobs_of_the_policy_and_their_defaults(rule: str) -> None:
     knobs = policies.knobs(rule)
     for knob, values in policies.grid(rule).items():
         assert knobs[knob] in values
@@ -21,19 +21,19 @@ def test_a_grid_is_of_knobs_of_the_rule_and_holds_their_defaults(rule: str) -> N
 
 
 @pytest.mark.parametrize("rule", TUNABLE)
-def test_a_grid_has_settings_enough_for_an_equal_budget(rule: str) -> None:
+def test_a_grid_has_enough_settings_for_an_equal_budget(rule: str) -> None:
     assert prod(len(values) for values in policies.grid(rule).values()) >= BUDGET
 
 
 @pytest.mark.parametrize("rule", TUNABLE)
-def test_every_setting_of_a_grid_can_be_made_from_its_name(rule: str) -> None:
+def test_every_setting_of_a_grid_can_be_created_by_name(rule: str) -> None:
     grid = policies.grid(rule)
     for values in product(*grid.values()):
         name = ",".join(f"{knob}={str(value).lower()}" for knob, value in zip(grid, values, strict=True))
         assert policies.make(f"{rule}:{name}").name == rule
 
 
-def test_the_published_knobs_of_kairos_are_tried() -> None:
+def test_the_grid_of_kairos_has_the_published_knobs() -> None:
     assert {"alpha", "beta", "cap"} == set(policies.grid("kairos"))
     assert policies.knobs("kairos")["alpha"] == 1.3
     assert policies.grid("static") == {}
@@ -51,8 +51,8 @@ def test_the_published_knobs_of_kairos_are_tried() -> None:
         ("other=static", "other"),
     ],
 )
-def test_a_setting_may_be_given_a_name_for_tables(name: str, label: str) -> None:
-    assert policies.label(name) == label
+def test_a_setting_may_have_a_label_for_tables(name: str, label: str) -> None:
+    assert policies.PolicySpec.parse(name).label == label
     made = policies.make(name)
     assert made.name == ("static" if name == "other=static" else "kairos")
     if isinstance(made, Kairos):

@@ -1,4 +1,4 @@
-"""Algorithm 1 of arXiv 2607.02043 on states set by hand, and against the rule written out anew."""
+"""Algorithm 1 of arXiv 2607.02043 on states set by hand, and against a second implementation."""
 
 from dataclasses import dataclass, field
 from math import inf
@@ -12,13 +12,13 @@ from policies.kairos import Kairos
 from tests.policies.states import IDLE, HandMade, asks, behind, decoding
 from tests.toy import TOY_LAW
 
-# What the toy machine needs for one chunk alone and one beside 20 sequences of 500 tokens, seconds; by hand:
-# 8 ms + 50 us a token + 1 ms for a chunk + 2.5 ns a squared token, and 0.5 ms + 50 us a sequence + 80 ns a KV token.
+# Seconds of a step of the toy machine with one chunk alone, and with 20 decodes of 500 tokens, computed by hand: 8 ms
+# + 50 us per token + 1 ms per chunk + 2.5 ns per squared token, and 0.5 ms + 50 us per decode + 80 ns per KV token.
 ALONE_1000_S = 0.008 + 0.05 + 0.001 + 0.0025
 BESIDE_20_S = 0.0005 + 0.001 + 0.0008 + 0.001
 
 
-def test_the_toy_steps_are_what_is_written_here() -> None:
+def test_the_toy_steps_equal_the_hand_computation() -> None:
     assert TOY_LAW.time_s([(1000, 0)], 0, 0) == pytest.approx(ALONE_1000_S)
     assert TOY_LAW.time_s([(1000, 0)], 20, 10_000) == pytest.approx(ALONE_1000_S + BESIDE_20_S)
 
@@ -26,31 +26,31 @@ def test_the_toy_steps_are_what_is_written_here() -> None:
 # ---- one decision each ----------------------------------------------------------------------------------------------
 
 
-def test_an_idle_cluster_deflects_because_that_saves_the_transfer() -> None:
+def test_an_idle_cluster_deflects_to_save_the_transfer() -> None:
     view = HandMade("1P1D")
     assert Kairos(alpha=1.0).place(asks(1000), view) == Placement(1, 1, (1000,))
 
 
-def test_a_busy_prefill_node_is_passed_over_for_a_free_one() -> None:
-    full = decoding(20, 10_000, tbt_slo_s=0.012)  # no chunk fits: the prefill path is all there is
+def test_a_free_prefill_node_is_preferred_to_a_busy_one() -> None:
+    full = decoding(20, 10_000, tbt_slo_s=0.012)  # no chunk fits, so only the prefill path is possible
     assert Kairos().place(asks(1000), HandMade("2P1D", behind(3000), IDLE, full)) == Placement(1, 2)
     assert Kairos().place(asks(1000), HandMade("2P1D", IDLE, behind(3000), full)) == Placement(0, 2)
 
 
-def test_the_shorter_of_two_queues_is_taken() -> None:
+def test_the_shorter_of_two_queues_is_used() -> None:
     full = decoding(20, 10_000, tbt_slo_s=0.012)
     assert Kairos().place(asks(1000), HandMade("2P1D", behind(3000), behind(2999), full)) == Placement(1, 2)
 
 
-def test_busy_prefill_nodes_deflect_what_would_be_slower_on_a_decode_node() -> None:
-    # Beside 25 streams of 20.5 ms only chunks of 128 tokens fit: more than twice as slow as a free prefill node.
+def test_busy_prefill_nodes_deflect_even_to_slower_decode_nodes() -> None:
+    # Next to 25 decodes with steps of 20.5 ms only chunks of 128 tokens fit: twice as slow as a free prefill node.
     decode = decoding(25, 10_000, tbt_slo_s=0.0205)
     assert Kairos().place(asks(1000), HandMade("1P1D", IDLE, decode)) == Placement(0, 1)
     deflected = Kairos().place(asks(1000), HandMade("1P1D", behind(8000), decode))
     assert deflected == Placement(1, 1, (128,) * 7 + (104,))
 
 
-def test_one_deflected_prompt_a_node_is_the_cap() -> None:
+def test_the_cap_is_one_deflected_prompt_per_node() -> None:
     view = HandMade("1P2D", behind(8000), IDLE, IDLE)
     view.counters.deflected_requests[1] = 1
     assert Kairos().place(asks(1000), view) == Placement(2, 2, (1000,))
@@ -59,14 +59,14 @@ def test_one_deflected_prompt_a_node_is_the_cap() -> None:
     assert Kairos(cap=2).place(asks(1000), view).prefill_node in (1, 2)
 
 
-def test_a_deflected_prompt_counts_for_the_cap_before_any_report_shows_it() -> None:
+def test_a_deflected_prompt_counts_before_a_report_shows_it() -> None:
     view = HandMade("1P1D", behind(8000), IDLE)
     assert Kairos().place(asks(1000), view) == Placement(1, 1, (1000,))
-    view.counters.deflected_requests[1] = 1  # the report is as idle as before
+    view.counters.deflected_requests[1] = 1  # the report still shows an idle node
     assert Kairos().place(asks(1000), view) == Placement(0, 1)
 
 
-def test_no_chunk_that_keeps_the_residents_tbt_means_no_deflection() -> None:
+def test_without_a_safe_chunk_nothing_is_deflected() -> None:
     smallest_s = TOY_LAW.time_s([(128, 0)], 20, 10_000)
     view = HandMade("1P1D", behind(50_000), decoding(20, 10_000, tbt_slo_s=smallest_s * 0.999))
     assert Kairos().place(asks(128), view) == Placement(0, 1)
@@ -75,43 +75,43 @@ def test_no_chunk_that_keeps_the_residents_tbt_means_no_deflection() -> None:
     assert Kairos(beta=0.99).place(asks(128), view) == Placement(0, 1)
 
 
-def test_a_fixed_chunk_takes_the_place_of_the_greedy_schedule() -> None:
+def test_a_fixed_chunk_replaces_the_greedy_schedule() -> None:
     view = HandMade("1P1D", behind(8000), decoding(20, 10_000, tbt_slo_s=0.1))
     assert Kairos().place(asks(1000), view) == Placement(1, 1, (1000,))
     assert Kairos(chunk=300).place(asks(1000), view) == Placement(1, 1, (300, 300, 300, 100))
-    # 2048 beside a decode are more than the engine's budget, and more than 100 ms.
+    # 2048 tokens next to a decode exceed the engine's budget and 100 ms.
     assert Kairos(chunk=2048).place(asks(5000), view) == Placement(0, 1)
 
 
-def test_a_plan_that_breaks_the_tbt_later_is_no_plan() -> None:
-    # The chunk's own context slows its steps: the first of 128 tokens fits, the fortieth does not.
+def test_a_plan_that_breaks_the_tbt_slo_later_is_infeasible() -> None:
+    # The growing context slows the steps: the first chunk of 128 tokens fits, the fortieth does not.
     first_s, later_s = TOY_LAW.time_s([(128, 0)], 20, 10_000), TOY_LAW.time_s([(128, 5000)], 20, 10_800)
     view = HandMade("1P1D", behind(50_000), decoding(20, 10_000, tbt_slo_s=(first_s + later_s) / 2))
     assert Kairos(alpha=100.0).place(asks(6000, ttft_slo_s=60.0), view) == Placement(0, 1)
     assert Kairos(alpha=100.0).place(asks(128, ttft_slo_s=60.0), view).prefill_node == 1
 
 
-def test_the_requests_ttft_slo_bounds_a_deflection() -> None:
+def test_the_requests_ttft_slo_limits_a_deflection() -> None:
     view = HandMade("1P1D", behind(50_000), IDLE)
     assert Kairos().place(asks(1000, ttft_slo_s=ALONE_1000_S * 1.001), view) == Placement(1, 1, (1000,))
     assert Kairos().place(asks(1000, ttft_slo_s=ALONE_1000_S * 0.999), view) == Placement(0, 1)
 
 
-def test_alpha_bounds_a_deflection() -> None:
+def test_alpha_limits_a_deflection() -> None:
     ratio = (ALONE_1000_S + BESIDE_20_S) / ALONE_1000_S  # 1.05
     view = HandMade("1P1D", IDLE, decoding(20, 10_000))
     assert Kairos(alpha=ratio * 1.001, transfer=False).place(asks(1000), view) == Placement(1, 1, (1000,))
     assert Kairos(alpha=ratio * 0.999, transfer=False).place(asks(1000), view) == Placement(0, 1)
 
 
-def test_an_empty_node_is_held_to_the_newcomers_own_tbt_slo() -> None:
+def test_an_empty_node_must_keep_the_requests_own_tbt_slo() -> None:
     view = HandMade("1P1D", behind(50_000), IDLE)
     assert Kairos().place(asks(1000, tbt_slo_s=0.1), view).chunk_plan == (1000,)
     assert Kairos().place(asks(1000, tbt_slo_s=0.04), view).chunk_plan == (512, 488)
     assert Kairos().place(asks(1000, tbt_slo_s=0.01), view) == Placement(0, 1)
 
 
-def test_the_tbt_budget_protects_the_residents_and_not_the_newcomer() -> None:
+def test_the_tbt_budget_protects_decodes_and_not_the_request() -> None:
     view = HandMade("1P1D", behind(50_000), decoding(1, 100, tbt_slo_s=0.1))
     assert Kairos().place(asks(1000, tbt_slo_s=0.01), view).chunk_plan == (1000,)
     view = HandMade("1P1D", behind(50_000), decoding(1, 100, tbt_slo_s=0.04))
@@ -119,20 +119,20 @@ def test_the_tbt_budget_protects_the_residents_and_not_the_newcomer() -> None:
 
 
 def test_the_transfer_term_changes_a_decision() -> None:
-    # Four chunks against two: 18 ms more than the prefill path without its transfer, 2 ms less than with it.
+    # Four chunks instead of two: 18 ms more than the prefill path without the transfer, 2 ms less than with it.
     view = HandMade("1P1D")
     assert Kairos(alpha=1.0).place(asks(4000), view) == Placement(1, 1, (1024, 1024, 1024, 928))
     assert Kairos(alpha=1.0, transfer=False).place(asks(4000), view) == Placement(0, 1)
 
 
-def test_the_transfer_term_knows_nvlink() -> None:
+def test_the_transfer_term_accounts_for_nvlink() -> None:
     view = HandMade("1P1D", hosts=(0, 0))
     assert Kairos(alpha=1.0).place(asks(4000), view) == Placement(0, 1)
 
 
-def test_the_queue_wait_is_paid_in_chunks_of_the_prompt_or_of_the_budget() -> None:
-    # 1000 tokens ahead of a prompt of 600: 1.7 steps of 600 tokens (69 ms), or half a step of 2048 (62 ms). With 43 ms
-    # of its own, the prefill path takes 112 or 105 ms; the decode node 108 ms.
+def test_the_queue_wait_uses_chunks_of_the_prompt_or_the_budget() -> None:
+    # 1000 tokens ahead of a prompt of 600: 1.7 steps of 600 tokens (69 ms), or half a step of 2048 (62 ms). With its
+    # execution of 43 ms, the prefill path takes 112 or 105 ms; the decode node 108 ms.
     view = HandMade("1P1D", behind(1000), decoding(20, 815_000, tbt_slo_s=0.2))
     assert Kairos(alpha=1.0, queue_chunk="prompt").place(asks(600), view) == Placement(1, 1, (600,))
     assert Kairos(alpha=1.0, queue_chunk="budget").place(asks(600), view) == Placement(0, 1)
@@ -149,7 +149,7 @@ def test_the_decode_node_of_the_prefill_path_is_the_least_loaded() -> None:
 
 @dataclass
 class Paths:
-    """What the rule's text says of every node: TTFT by the prefill path, TTFT and chunks by the decode path."""
+    """TTFT of every node by the prefill path, and TTFT and chunks by the decode path, from the rule's description."""
 
     prefill_s: dict[int, float] = field(default_factory=dict)
     decode_s: dict[int, float] = field(default_factory=dict)
@@ -221,7 +221,7 @@ reports = st.one_of(
 
 @settings(max_examples=250)
 @given(data=st.data())
-def test_kairos_decides_as_its_rule_is_written(data: st.DataObject) -> None:
+def test_kairos_equals_a_second_implementation(data: st.DataObject) -> None:
     draw = data.draw
     shape = draw(st.sampled_from(["1P1D", "2P2D", "3P1D", "1P3D"]))
     nodes = int(shape[0]) + int(shape[2])

@@ -8,7 +8,7 @@ from tests.policies.states import HandMade, asks, requests, views
 
 
 @given(view=views(), request=requests)
-def test_the_least_product_wins_and_of_equals_the_fewest_tokens(view: HandMade, request: RequestView) -> None:
+def test_the_least_product_wins_and_tokens_break_ties(view: HandMade, request: RequestView) -> None:
     counters = view.counters
     nodes = range(view.topology.nodes)
     tokens = [
@@ -20,9 +20,9 @@ def test_the_least_product_wins_and_of_equals_the_fewest_tokens(view: HandMade, 
     assert LMetric().place(request, view) == Placement(best, best, (512,))
 
 
-def test_an_idle_node_still_counts_what_it_has_to_compute() -> None:
+def test_an_idle_node_still_counts_the_tokens_to_compute() -> None:
     view = HandMade("1P1D")
-    view.counters.decode_requests[1] = 1  # has the prompt but for 100 tokens, and one request
+    view.counters.decode_requests[1] = 1  # has all but 100 tokens of the prompt, and one request
     view.hits[1] = 2048
     assert LMetric().place(asks(2148), view).prefill_node == 1
     view.counters.decode_requests[1] = 40

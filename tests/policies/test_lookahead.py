@@ -1,4 +1,4 @@
-"""The clairvoyant bound: its rollouts are the future, and its choices are the best of what it tried."""
+"""The clairvoyant bound: its rollouts equal the future, and it uses the best candidate that it tried."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from envs.generators import generate
 from envs.objective import Objective
 from envs.workload import Row, Workload
 from hardware_profiles import InputError
-from policies import registry
+from policies import PolicySpec, registry
 from policies.lookahead import Lookahead
 from policies.rollout import SETTLE_S, rollout_cost
 from tests.policies.states import HandMade, asks
@@ -43,7 +43,7 @@ def feasible(request: RequestView, view: RouterView) -> list[Placement]:
 
 
 class Recorded:
-    """A clairvoyant policy, and where it placed what."""
+    """A clairvoyant policy that records its placements."""
 
     clairvoyant = True
 
@@ -67,7 +67,7 @@ def placements(workload: Workload, config: ClusterConfig = TOY, **knobs: object)
 
 
 def total_cost(workload: Workload, name: str) -> float:
-    """The environment's cost of a whole run, SLOs."""
+    """The environment's cost of a whole run, in units of SLOs."""
     policy = policies.make(name)
     cluster = Cluster(TOY, lambda _: None)
     requests = workload.rows()
@@ -85,9 +85,9 @@ def total_cost(workload: Workload, name: str) -> float:
 
 # ---- a known answer -------------------------------------------------------------------------------------------------
 
-# 1P1D. A prompt of 6000 tokens keeps the prefill node busy for 0.38 s when one of 1000 (0.06 s alone, SLO 2 s) comes:
-# kairos deflects it. If one of 500 tokens with an SLO of 0.1 s follows at once, it finds the decode node taken (cap 1)
-# and waits 0.4 s, four SLOs, behind the long one; leaving the decode node to it costs the other 0.2 SLOs.
+# 1P1D. A prompt of 6000 tokens keeps the prefill node busy for 0.38 s when one of 1000 (0.06 s alone, SLO 2 s) arrives:
+# kairos deflects it. If one of 500 tokens with an SLO of 0.1 s follows at once, the decode node is occupied (cap 1),
+# and it waits 0.4 s, four SLOs, behind the long one. Leaving the decode node to it would cost the other only 0.2 SLOs.
 LONG, SHORT, URGENT = (0.0, 6000, 5, 2.0), (0.01, 1000, 5, 2.0), (0.012, 500, 5, 0.1)
 
 
@@ -97,7 +97,7 @@ def arrivals(*requests: tuple[float, int, int, float]) -> Workload:
 
 
 @pytest.mark.parametrize("base", ["kairos", "kairos+shortest-ttft"])
-def test_what_arrives_next_makes_a_deflection_right_or_wrong(base: str) -> None:
+def test_the_next_arrival_makes_a_deflection_right_or_wrong(base: str) -> None:
     here, on_prefill = Placement(1, 1, (1000,)), Placement(0, 1)
     for follows, right in (([], here), ([URGENT], on_prefill), ([(5.0, *URGENT[1:])], here)):
         requests = arrivals(LONG, SHORT, *follows).rows()
@@ -111,8 +111,8 @@ def test_what_arrives_next_makes_a_deflection_right_or_wrong(base: str) -> None:
         assert lookahead.place(asked, cluster.view()) == right
 
 
-def test_equal_costs_go_to_the_bases_own_choice() -> None:
-    # Idle prefill nodes cost the same, and the slow decode node is no place for a prompt.
+def test_the_bases_choice_wins_ties() -> None:
+    # Idle prefill nodes cost the same, and the slow decode node costs more.
     workload = arrivals(*[(20.0 * number, 1000, 5, 2.0) for number in range(4)])
     config = ClusterConfig(toy_profile(), shape="3P1D", node_speeds=(1, 1, 1, 0.1))
     assert placements(workload, config, base="static") == [Placement(0, 3)] * 4
@@ -126,7 +126,7 @@ def test_equal_costs_go_to_the_bases_own_choice() -> None:
 
 
 class Rolling:
-    """A base policy's run in which every placement is also rolled out; keeps the costs of its own."""
+    """A base policy that also rolls out every placement and records the costs of its placements."""
 
     def __init__(self, base: str, requests: list[Row], horizon: int) -> None:
         self.base = policies.make(base, seed=3)
@@ -164,8 +164,8 @@ class Rolling:
 
 @settings(max_examples=5)
 @given(base=st.sampled_from(["kairos", "round-robin", "random", "shortest-ttft"]), seed=st.integers(0, 1000))
-def test_a_rollout_of_what_is_done_is_what_happens_and_leaves_no_trace(base: str, seed: int) -> None:
-    """So the copy is whole, the base's memory is its own, and neither the cluster nor the base notices."""
+def test_a_rollout_equals_the_future_and_leaves_no_trace(base: str, seed: int) -> None:
+    """The copy is therefore complete, and neither the cluster nor the base policy changes."""
     requests = burst(16, seed).rows()
     undisturbed = Rolling(base, requests, 16).run(roll=False)
     rolling = Rolling(base, requests, 16)
@@ -176,7 +176,7 @@ def test_a_rollout_of_what_is_done_is_what_happens_and_leaves_no_trace(base: str
 
 
 @pytest.mark.parametrize("horizon", [1, 4])
-def test_arrivals_beyond_the_horizon_do_not_count(horizon: int) -> None:
+def test_arrivals_beyond_the_horizon_have_no_effect(horizon: int) -> None:
     requests = burst(12, seed=1).rows()
     cluster = Cluster(TOY, lambda _: None)
     cluster.clock.advance_to(requests[0][0])
@@ -189,7 +189,7 @@ def test_arrivals_beyond_the_horizon_do_not_count(horizon: int) -> None:
 
 
 def test_placements_are_charged_to_the_same_end() -> None:
-    """Streams too slow for their TBT SLO cost as much, whichever rollout has all its first tokens sooner."""
+    """Decodes that break their TBT SLO cost the same, even if one rollout has all first tokens sooner."""
     workload = Workload.of([0.0, 0.0, 1.0], [10, 10, 4000], [5000, 5000, 1], label="slow", tbt_slo_s=0.004)
     requests = workload.rows()
     cluster = Cluster(TOY, lambda _: None)
@@ -198,9 +198,9 @@ def test_placements_are_charged_to_the_same_end() -> None:
     cluster.clock.advance_to(1.0)
     assert cluster.tbt_cost() > 10.0
     assert len(cluster.lifecycle.first_token_wait.requests) == 2
-    cluster.waiting_cost()  # the first tokens of both are out: nobody waits
+    cluster.waiting_cost()  # the first tokens of both are out, so no request waits
     assert not cluster.lifecycle.first_token_wait.requests
-    # Node 3 is idle and its one token has no gap, so the two differ by the wait for it alone.
+    # Node 3 is idle and its one token has no gap, so the two costs differ only by the wait for it.
     costs, ttfts_s = [], []
     for placement in (Placement(0, 3), Placement(3, 3, (500,) * 8)):
         costs.append(rollout_cost(cluster, placement, 2, requests, policies.make("static"), horizon_requests=40))
@@ -220,19 +220,19 @@ def test_placements_are_charged_to_the_same_end() -> None:
 @given(seed=st.integers(0, 1000))
 @pytest.mark.parametrize("base", ["kairos", "static", "round-robin"])
 def test_with_the_whole_future_it_is_never_worse_than_its_base(base: str, seed: int) -> None:
-    """Rollout's improvement property: the base's own continuation is always among what is compared."""
+    """This is the improvement property of rollout: the base's continuation is always a candidate."""
     workload = burst(22, seed, rate_rps=18.0)
     assert total_cost(workload, f"lookahead:base={base}") <= total_cost(workload, base) * (1 + 1e-9)
 
 
-def test_it_gains_where_the_base_is_short_sighted() -> None:
+def test_it_improves_on_a_short_sighted_base() -> None:
     costs = np.array(
         [[total_cost(burst(50, s), f"{w}kairos") for w in ("lookahead:horizon=15,base=", "")] for s in range(2)]
     )
     assert costs[:, 0].sum() < 0.95 * costs[:, 1].sum()
 
 
-def test_the_chosen_placement_is_the_cheapest_of_those_tried() -> None:
+def test_the_chosen_placement_is_the_cheapest_candidate() -> None:
     workload = burst(30, seed=5)
     requests = workload.rows()
     bases = ["kairos", "shortest-ttft"]
@@ -275,7 +275,7 @@ def test_the_chosen_placement_is_the_cheapest_of_those_tried() -> None:
     assert checked.improved > 3
 
 
-def test_the_same_run_twice_is_the_same() -> None:
+def test_two_runs_are_equal() -> None:
     workload = burst(25, seed=2)
     knobs = {"base": "kairos+random", "horizon": 10, "seed": 1}
     assert placements(workload, **knobs) == placements(workload, **knobs)
@@ -291,14 +291,15 @@ def test_a_request_whose_node_is_lost_is_placed_again() -> None:
 # ---- names and mistakes ---------------------------------------------------------------------------------------------
 
 
-def test_it_is_called_clairvoyant_wherever_it_is_named() -> None:
-    assert policies.label("lookahead") == "lookahead (clairvoyant)"
+def test_it_is_always_marked_as_clairvoyant() -> None:
+    assert PolicySpec.parse("lookahead").label == "lookahead (clairvoyant)"
     assert (
-        policies.label("lookahead:horizon=9,base=kairos:cap=2") == "lookahead:horizon=9,base=kairos:cap=2 (clairvoyant)"
+        PolicySpec.parse("lookahead:horizon=9,base=kairos:cap=2").label
+        == "lookahead:horizon=9,base=kairos:cap=2 (clairvoyant)"
     )
-    assert policies.label("bound=lookahead:horizon=9") == "bound (clairvoyant)"
-    assert policies.label(f"{__name__}:Recorded") == f"{__name__}:Recorded (clairvoyant)"
-    assert not any("clairvoyant" in policies.label(name) for name in policies.names())
+    assert PolicySpec.parse("bound=lookahead:horizon=9").label == "bound (clairvoyant)"
+    assert PolicySpec.parse(f"{__name__}:Recorded").label == f"{__name__}:Recorded (clairvoyant)"
+    assert not any("clairvoyant" in PolicySpec.parse(name).label for name in policies.names())
     assert "lookahead" in policies.bounds()
     assert "lookahead" not in policies.names()
 
@@ -312,7 +313,7 @@ def test_it_is_called_clairvoyant_wherever_it_is_named() -> None:
         ("lookahead:horizon=7,base=static+kairos:cap=2", {"horizon": 7, "base": "static+kairos:cap=2"}),
     ],
 )
-def test_the_base_takes_the_rest_of_the_name(name: str, same: dict[str, object]) -> None:
+def test_the_knob_base_takes_the_rest_of_the_name(name: str, same: dict[str, object]) -> None:
     made, meant = policies.make(name), Lookahead(**same)  # type: ignore[arg-type]
     assert isinstance(made, Lookahead)
     for one, other in ((made, meant), (meant, made)):
@@ -329,28 +330,30 @@ def test_the_base_takes_the_rest_of_the_name(name: str, same: dict[str, object])
         ("lookahead:horizon=0", "horizon must be at least 1 request, not 0"),
         ("lookahead:tail_weight=-1", "tail_weight must be a number from 0 on"),
         ("lookahead:tail_weight=nan", "tail_weight must be a number from 0 on"),
-        ("lookahead:base=lookahead", "base 'lookahead' is no registered policy"),
-        ("lookahead:base=runs/policy.npz", "base 'runs/policy.npz' is no registered policy"),
-        ("lookahead:base=", "base '' is no registered policy"),
-        ("lookahead:base=kairos+", "base '' is no registered policy"),
+        ("lookahead:base=lookahead", "base 'lookahead' is not a registered policy"),
+        ("lookahead:base=runs/policy.npz", "base 'runs/policy.npz' is not a registered policy"),
+        ("lookahead:base=", "base '' is not a registered policy"),
+        ("lookahead:base=kairos+", "base '' is not a registered policy"),
         ("lookahead:base=kairos:cap=0", "cap must be at least 1"),
         ("lookahead:seed=1", "no knob 'seed'; its knobs: horizon, tail_weight, choices, base"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_it(name: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_LOADERS", {".npz": lambda path: pytest.fail(f"{path} was loaded")})
+def test_the_error_for_an_invalid_knob_is_one_line_that_names_it(
+    name: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.LOADERS, ".npz", "no_module:that_is_imported")
     with pytest.raises(InputError) as caught:
         policies.make(name)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_it_cannot_place_from_a_view_alone() -> None:
+def test_placing_without_the_cluster_is_an_error() -> None:
     with pytest.raises(InputError, match="clairvoyant"):
         Lookahead().place(asks(1000), HandMade("2P2D"))
 
 
-def test_a_base_must_not_reject(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_that_rejects_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     lookahead = Lookahead(base="static")
 
     def reject(request: RequestView, view: RouterView) -> None:

@@ -1,4 +1,4 @@
-"""The knob `prefix`, which every rule that takes cached tokens into account has."""
+"""The knob `prefix` of every policy that takes cached tokens into account."""
 
 import pytest
 from hypothesis import given, settings
@@ -23,7 +23,7 @@ def unaware(rule: str) -> str:
     return f"{rule}:prefix=false"
 
 
-def test_these_rules_take_cached_tokens_into_account() -> None:
+def test_these_policies_take_cached_tokens_into_account() -> None:
     assert set(AWARE) == {
         *("static", "static-share", "colocated", "lmetric"),
         *("dynamo-legacy", "dynamo-isl", "dynamo-load", "dynamo-isl-or-load"),
@@ -54,7 +54,7 @@ def test_without_the_knob_hits_change_no_placement(rule: str, view: HandMade, re
 
 
 def busy(busy_decodes: NodeReport) -> HandMade:
-    """Prefill nodes with equal queues, decode nodes on which nothing fits."""
+    """A view of prefill nodes with equal queues, and decode nodes without room."""
     view = HandMade("3P2D", behind(2000), behind(2000), behind(2000), busy_decodes, busy_decodes)
     view.counters.queued_prompts[:] = [2, 2, 2, 60, 60]
     view.counters.queued_prompt_tokens[:] = [2000, 2000, 2000, 90_000, 90_000]
@@ -65,7 +65,7 @@ def busy(busy_decodes: NodeReport) -> HandMade:
 
 @pytest.mark.parametrize("rule", TO_A_PREFILL_NODE)
 @pytest.mark.parametrize("node", [0, 1, 2])
-def test_of_equal_queues_the_one_with_a_long_hit_is_taken(rule: str, node: int) -> None:
+def test_of_equal_queues_the_one_with_a_long_hit_is_used(rule: str, node: int) -> None:
     residents = changed(decoding(100, 100_000, 0.012), kv_used_tokens=10**7, prefill_tokens_ahead=90_000)
     view = busy(residents)
     request = asks(8000, ttft_slo_s=0.001)
@@ -86,7 +86,7 @@ def test_a_hit_on_a_decode_node_is_a_reason_to_deflect_to_it() -> None:
 
 
 @pytest.mark.parametrize("rule", AWARE)
-def test_with_caches_a_rule_serves_all_with_and_without_the_knob(rule: str) -> None:
+def test_with_caches_all_requests_are_served_for_both_values(rule: str) -> None:
     workload = conversations(5)
     for name in (rule, unaware(rule)):
         config = ClusterConfig(toy_profile(), shape="2P2D", prefix_cache=True, step_budget="fixed")

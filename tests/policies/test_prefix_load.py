@@ -13,7 +13,7 @@ from tests.policies.states import HandMade, asks, requests, views
 
 
 @given(view=views(), request=requests)
-def test_without_weight_it_is_static_without_prefixes(view: HandMade, request: RequestView) -> None:
+def test_with_weight_0_it_equals_static_without_prefixes(view: HandMade, request: RequestView) -> None:
     placed = PrefixLoad(prefill_weight=0.0, decode_weight=0.0).place(request, view)
     assert placed == Static(prefix=False).place(request, view)
 
@@ -27,7 +27,7 @@ def test_with_a_large_weight_the_longest_hit_wins(view: HandMade, request: Reque
 
 
 @pytest.mark.parametrize(("weight", "node"), [(1.9, 0), (2.1, 1)])
-def test_a_weight_says_which_share_makes_up_for_the_longest_queue(weight: float, node: int) -> None:
+def test_the_weight_sets_the_share_that_offsets_the_longest_queue(weight: float, node: int) -> None:
     view = HandMade("2P2D")
     view.counters.queued_prompt_tokens[:2] = [100, 9000]
     view.counters.decode_requests[2:] = [1, 9]
@@ -38,7 +38,7 @@ def test_a_weight_says_which_share_makes_up_for_the_longest_queue(weight: float,
 
 
 @given(tokens=st.permutations([10, 20, 30]), prompts=st.permutations([1, 2, 3]))
-def test_the_load_of_a_prefill_node_is_in_tokens_or_requests(tokens: list[int], prompts: list[int]) -> None:
+def test_the_load_of_a_prefill_node_counts_tokens_or_requests(tokens: list[int], prompts: list[int]) -> None:
     view = HandMade("3P1D")
     view.counters.queued_prompt_tokens[:3] = tokens
     view.counters.queued_prompts[:3] = prompts
@@ -49,6 +49,6 @@ def test_the_load_of_a_prefill_node_is_in_tokens_or_requests(tokens: list[int], 
 @pytest.mark.parametrize(
     "knobs", ["prefill_weight=-1", "prefill_weight=nan", "decode_weight=inf", "decode_weight=-0.1", "load=work"]
 )
-def test_knobs_are_checked(knobs: str) -> None:
+def test_invalid_knobs_are_an_error(knobs: str) -> None:
     with pytest.raises(InputError, match=f"prefix-load: {knobs.partition('=')[0]} must be"):
         policies.make(f"prefix-load:{knobs}")

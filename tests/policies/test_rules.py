@@ -1,4 +1,4 @@
-"""What holds of every registered rule, and what the small ones do."""
+"""Laws of every registered policy, and the behaviour of simple ones."""
 
 from itertools import pairwise
 
@@ -23,11 +23,11 @@ ROLELESS = {"colocated", "lmetric", "splitwise", "arrow", "dynaserve"}
 
 
 class Watched:
-    """A policy that keeps what it answered.
+    """A policy that records its answers.
 
     Args:
-        policy: asked.
-        blindfold: show it what a router sees at each moment, copied out, in place of the view.
+        policy: the policy to ask.
+        blindfold: give it a copy of what a router sees instead of the view.
     """
 
     def __init__(self, policy: Policy, blindfold: bool = False) -> None:
@@ -93,7 +93,7 @@ def test_every_placement_exists_and_decodes_on_a_decode_node(rule: str, shape: s
 @pytest.mark.parametrize("rule", RULES)
 @settings(deadline=None, max_examples=20)
 @given(view=views(), request=requests)
-def test_a_view_made_by_hand_is_all_that_a_rule_needs(rule: str, view: HandMade, request: RequestView) -> None:
+def test_a_policy_needs_only_a_view_made_by_hand(rule: str, view: HandMade, request: RequestView) -> None:
     placed = policies.make(rule).place(request, view)
     assert placed is not None
     assert all(0 <= node < view.topology.nodes for node in placed[:2])
@@ -105,9 +105,7 @@ def test_a_view_made_by_hand_is_all_that_a_rule_needs(rule: str, view: HandMade,
     [(busy(), {"report_age_s": 0.0}), (busy(), {"report_age_s": 0.5}), (conversations(2), {"prefix_cache": True})],
     ids=["fresh", "stale", "prefixes"],
 )
-def test_a_rule_reads_the_public_view_and_no_state_of_the_cluster(
-    rule: str, workload: Workload, options: dict[str, object]
-) -> None:
+def test_a_policy_reads_only_the_public_view(rule: str, workload: Workload, options: dict[str, object]) -> None:
     seeing, blindfolded = (Watched(policies.make(rule, seed=9), blindfold) for blindfold in (False, True))
     for watched in (seeing, blindfolded):
         played(watched, workload, **options)
@@ -115,7 +113,7 @@ def test_a_rule_reads_the_public_view_and_no_state_of_the_cluster(
 
 
 class Peeking:
-    """Looks past the report at the engine itself."""
+    """Reads the engine instead of its report."""
 
     name = "peeking"
 
@@ -123,14 +121,14 @@ class Peeking:
         return Placement(min(view.topology.prefill_nodes, key=lambda n: view._engines[n].scheduler.kv.free_tokens), 2)
 
 
-def test_a_rule_that_looks_past_the_reports_is_caught() -> None:
+def test_a_policy_that_reads_the_engine_is_detected() -> None:
     assert placements(Peeking(), workload=busy(20))
     with pytest.raises(AttributeError):
         played(Watched(Peeking(), blindfold=True), busy(20))
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_what_arrives_later_changes_no_placement(rule: str) -> None:
+def test_later_arrivals_change_no_placement(rule: str) -> None:
     workload = busy()
     assert placements(policies.make(rule, seed=9), workload=workload)[:60] == placements(
         policies.make(rule, seed=9), workload=workload.head(60)
@@ -138,7 +136,7 @@ def test_what_arrives_later_changes_no_placement(rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_an_output_length_shows_only_once_a_request_has_ended(rule: str) -> None:
+def test_an_output_length_has_no_effect_before_a_request_ends(rule: str) -> None:
     workload = busy()
     changed = workload.output_tokens.copy()
     changed[40:] = 3 * changed[40:] + 100
@@ -151,21 +149,21 @@ def test_an_output_length_shows_only_once_a_request_has_ended(rule: str) -> None
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_placing_changes_nothing_that_a_view_shows(rule: str) -> None:
+def test_placing_does_not_change_the_view(rule: str) -> None:
     view = HandMade("2P2D", IDLE, IDLE, decoding(8, 4000), IDLE)
     before = {name: repr(getattr(view.counters, name)) for name in FIELDS}
     policies.make(rule).place(asks(1000), view)
     assert {name: repr(getattr(view.counters, name)) for name in FIELDS} == before
 
 
-def test_random_draws_other_nodes_under_another_seed_and_uses_all() -> None:
+def test_random_depends_on_the_seed_and_uses_all_nodes() -> None:
     first, second = placements(policies.make("random", seed=1)), placements(policies.make("random", seed=2))
     assert first != second
     assert {placed.prefill_node for placed in first} == {0, 1}
 
 
 @pytest.mark.parametrize("shape", ["2P2D", "3P2D"])
-def test_round_robin_takes_nodes_in_turn(shape: str) -> None:
+def test_round_robin_uses_nodes_in_turn(shape: str) -> None:
     prefill = int(shape[0])
     placed = placements(policies.make("round-robin"), shape)
     assert all((b.prefill_node - a.prefill_node) % prefill == 1 for a, b in pairwise(placed))
@@ -174,9 +172,7 @@ def test_round_robin_takes_nodes_in_turn(shape: str) -> None:
 
 @settings(deadline=None)
 @given(tokens=st.lists(st.integers(0, 9), min_size=3, max_size=3), decodes=st.lists(st.integers(0, 9), min_size=2))
-def test_static_takes_the_least_pending_prefill_work_and_the_fewest_decodes(
-    tokens: list[int], decodes: list[int]
-) -> None:
+def test_static_uses_the_least_prefill_work_and_fewest_decodes(tokens: list[int], decodes: list[int]) -> None:
     view = HandMade("3P2D")
     view.counters.queued_prompt_tokens[:3] = tokens
     view.counters.decode_requests[3:] = decodes[:2]
@@ -191,7 +187,7 @@ def test_static_takes_the_least_pending_prefill_work_and_the_fewest_decodes(
     prompt=st.integers(1, 20_000),
     own_slo_s=st.floats(0.01, 0.2),
 )
-def test_always_local_is_the_choice_of_the_least_loaded_decode_node(
+def test_always_local_uses_the_least_loaded_decode_node(
     batches: tuple[int, int], slos_s: tuple[float, float], prompt: int, own_slo_s: float
 ) -> None:
     nodes = [
@@ -210,7 +206,7 @@ def test_always_local_is_the_choice_of_the_least_loaded_decode_node(
 @pytest.mark.parametrize("choice_set", CHOICE_SETS)
 @settings(deadline=None)
 @given(view=mixed_views(), request=requests, alpha=st.sampled_from([0.5, 1.0, 2.0]))
-def test_shortest_ttft_leaves_the_roles_where_that_is_sooner_and_safe(
+def test_shortest_ttft_ignores_roles_if_that_is_sooner_and_safe(
     choice_set: str, view: HandMade, request: RequestView, alpha: float
 ) -> None:
     placed = policies.make(f"shortest-ttft:alpha={alpha},choices={choice_set}").place(request, view)

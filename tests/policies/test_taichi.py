@@ -1,4 +1,4 @@
-"""`taichi` on states with known answers, and against its rule written out anew."""
+"""`taichi` on states with known answers, and against a second implementation."""
 
 import pytest
 from hypothesis import given, settings
@@ -13,28 +13,28 @@ from tests.toy import TOY_LAW
 
 
 def lately(view: HandMade, mean_prompt_tokens: float, arrivals: float = 1e6) -> HandMade:
-    """Many arrivals lately, of this mean length."""
+    """A view with many recent arrivals of this mean length."""
     view.counters.requests_slow = arrivals
     view.counters.tokens_slow = arrivals * mean_prompt_tokens
     return view
 
 
-def test_a_short_prompt_goes_to_a_decode_node_although_prefill_nodes_are_idle() -> None:
+def test_a_short_prompt_goes_to_a_decode_node_despite_idle_prefill() -> None:
     assert TaiChi().place(asks(500), lately(HandMade("2P2D"), 1000)) == Placement(2, 2, (256,))
 
 
-def test_the_longer_than_short_stay_on_prefill_nodes() -> None:
+def test_longer_prompts_go_to_prefill_nodes() -> None:
     view = lately(HandMade("2P2D", behind(10), IDLE, IDLE, IDLE), 1000)
     assert TaiChi().place(asks(1000), view).prefill_node == 2
     assert TaiChi().place(asks(1001), view) == Placement(1, 2)
     assert TaiChi(short=2.0).place(asks(1001), view).prefill_node == 2
 
 
-def test_the_first_request_is_its_own_mean() -> None:
+def test_the_first_request_determines_the_mean_length() -> None:
     assert TaiChi().place(asks(5000), HandMade("2P2D")).prefill_node == 2
 
 
-def test_the_urgent_stay_on_prefill_nodes() -> None:
+def test_urgent_prompts_go_to_prefill_nodes() -> None:
     # 512 tokens in two chunks of 256: 2 * (8 ms + 12.8 ms + 1 ms) and 5 ns * (2 * 256^2 / 2 + 256^2).
     local_s = 0.0436 + 5e-9 * 2 * 256 * 256
     view = lately(HandMade("1P1D"), 10_000)
@@ -44,18 +44,18 @@ def test_the_urgent_stay_on_prefill_nodes() -> None:
     assert TaiChi(share=0.5).place(asks(512, ttft_slo_s=2 * local_s + 1e-6), view) == Placement(1, 1, (256,))
 
 
-def test_a_long_prompt_that_misses_on_every_prefill_node_goes_where_it_does_not() -> None:
+def test_a_long_prompt_goes_where_it_meets_its_slo() -> None:
     view = lately(HandMade("2P2D", behind(60_000), behind(60_000), behind(2000), IDLE), 100)
     assert TaiChi().place(asks(3000), view) == Placement(3, 3, (256,))
 
 
-def test_where_all_miss_the_prefill_node_with_the_shorter_queue_has_it() -> None:
+def test_if_all_miss_the_prefill_node_with_the_shorter_queue_wins() -> None:
     far_behind = behind(200_000)
     view = lately(HandMade("2P2D", far_behind, behind(100_000), far_behind, far_behind), 100)
     assert TaiChi().place(asks(50), view) == Placement(1, 2)
 
 
-def test_the_decode_node_with_the_shorter_projection_has_it() -> None:
+def test_the_decode_node_with_the_shorter_prediction_wins() -> None:
     view = lately(HandMade("1P2D", IDLE, behind(900), IDLE), 1000)
     assert TaiChi().place(asks(100), view).prefill_node == 2
     view.reports[2] = behind(2000)
@@ -63,7 +63,7 @@ def test_the_decode_node_with_the_shorter_projection_has_it() -> None:
 
 
 def test_a_decode_node_above_the_watermark_prefills_nothing() -> None:
-    # The toy's nodes hold 400,000 tokens.
+    # The toy's nodes have room for 400,000 tokens.
     full = NodeReport(8, 199_501, 0, 199_501, 0.1)
     view = lately(HandMade("1P1D", IDLE, full), 1000)
     assert TaiChi().place(asks(500), view) == Placement(0, 1)
@@ -71,7 +71,7 @@ def test_a_decode_node_above_the_watermark_prefills_nothing() -> None:
     assert TaiChi(watermark=0.8).place(asks(500), view) == Placement(1, 1, (256,))
 
 
-def test_residents_slow_a_local_prefill_and_their_tbt_slo_bounds_no_step() -> None:
+def test_decodes_slow_a_local_prefill_without_limiting_its_steps() -> None:
     residents = decoding(64, 64_000, tbt_slo_s=0.012)
     view = lately(HandMade("1P1D", IDLE, residents), 1000)
     step_s = TOY_LAW.time_s([(256, 0)], 64, 64_000)
@@ -85,7 +85,7 @@ def test_residents_slow_a_local_prefill_and_their_tbt_slo_bounds_no_step() -> No
 
 
 def locally_s(view: HandMade, node: int, prompt: int, chunk: int) -> float:
-    """Projected TTFT on a decode node, step by step."""
+    """Predicted TTFT on a decode node, step by step."""
     report = view.reports[node]
     batch, kv_tokens = report.decode_batch, report.decode_kv_tokens
 
@@ -117,7 +117,7 @@ def locally_s(view: HandMade, node: int, prompt: int, chunk: int) -> float:
     share=st.sampled_from([0.5, 1.0]),
     mean_tokens=st.floats(1.0, 10_000.0),
 )
-def test_taichi_decides_as_its_rule_is_written(
+def test_taichi_equals_a_second_implementation(
     view: HandMade, request: RequestView, chunk: int, short: float, share: float, mean_tokens: float
 ) -> None:
     lately(view, mean_tokens, arrivals=5.0)

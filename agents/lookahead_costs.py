@@ -3,25 +3,18 @@
 At each decision every feasible placement is played forward on copies of the cluster (`policies.rollout`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 import policies
-from agents.processes import finished
 from envs.choices import Choices, ChoiceSet
 from envs.cluster import Cluster, ClusterConfig, request_of, view_of
 from envs.objective import Objective
 from envs.observation import encode
 from envs.workload import Workload
-from hardware_profiles.files import replacing
 from policies.rollout import placed_by, rollout_cost
-
-WorkloadOf = Callable[[int], Workload]
-"""The workload of an episode (0, 1, ...); must be picklable."""
 
 Examples = Mapping[str, np.ndarray]
 
@@ -94,48 +87,3 @@ def play_episode(workload: Workload, config: ClusterConfig, arguments: Lookahead
             placement = choices.placement(int(rng.choice(feasible)))
         cluster.submit(request_of(number, request), placement)
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-
-
-def collect(
-    workload_of: WorkloadOf,
-    config: ClusterConfig,
-    arguments: LookaheadArguments,
-    folder: Path,
-    jobs: int = 1,
-    on_progress: Callable[[int], None] = lambda _: None,
-) -> Examples:
-    """Play all episodes, each kept in a file of `folder` when done; those there already are not played again.
-
-    Args:
-        workload_of: the workload of each episode.
-        config: the cluster.
-        arguments: how.
-        folder: where episodes are kept; must be of the same arguments and workloads.
-        jobs: processes.
-        on_progress: called with the number of episodes done.
-
-    Returns:
-        All examples, as `play_episode`.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"episode-{episode:04d}.npz" for episode in range(arguments.episodes)]
-    missing = [episode for episode, path in enumerate(paths) if not path.exists()]
-    on_progress(len(paths) - len(missing))
-    play = partial(_keep, workload_of, config, arguments)
-    tasks = [(episode, paths[episode]) for episode in missing]
-    for done, _ in enumerate(finished(play, tasks, jobs), start=1):
-        on_progress(len(paths) - len(missing) + done)
-    episodes = []
-    for path in paths:
-        with np.load(path, allow_pickle=False) as arrays:
-            episodes.append(dict(arrays))
-    return {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
-
-
-def _keep(
-    workload_of: WorkloadOf, config: ClusterConfig, arguments: LookaheadArguments, task: tuple[int, Path]
-) -> None:
-    episode, path = task
-    examples = play_episode(workload_of(episode), config, arguments, episode)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **examples)

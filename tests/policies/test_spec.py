@@ -1,20 +1,24 @@
-"""Policies by name: knobs, classes of one's own, and mistakes told in one line."""
+"""Policies by name: labels, knobs, users' classes, trained files; and mistakes, each in one line."""
 
+import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import policies
 from envs.cluster import Placement, RequestView, RouterView
 from hardware_profiles import InputError
-from policies import registry
+from policies import PolicySpec
 from policies.kairos import Kairos
-from policies.registry import PolicySpec
+from policies.registry import LOADERS, RULES
 from tests.policies.states import HandMade, asks, behind, decoding
 
 
 class ToNode:
-    """A rule of one's own, with a knob and a seed."""
+    """A user's rule, with a knob and a seed."""
 
     name = "to-node"
 
@@ -26,6 +30,10 @@ class ToNode:
         return Placement(self.node, view.topology.decode_nodes[0])
 
 
+class Seer(ToNode):
+    clairvoyant = True
+
+
 class NeedsMore(ToNode):
     def __init__(self, node: int) -> None:
         super().__init__(node)
@@ -35,7 +43,25 @@ class NoRule:
     pass
 
 
+class Loaded(ToNode):
+    """A trained policy, for files whose suffix is `.toy`."""
+
+    paths: list[Path] = []  # noqa: RUF012 - each test has a new list
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.paths.append(path)
+
+
 HERE = __name__
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Makes `.toy` a suffix of trained policies; the paths that were loaded."""
+    monkeypatch.setitem(LOADERS, ".toy", f"{HERE}:Loaded")
+    monkeypatch.setattr(Loaded, "paths", [])
+    return Loaded.paths
 
 
 @pytest.mark.parametrize("name", policies.names())
@@ -46,8 +72,10 @@ def test_a_registered_name_makes_the_policy_of_that_name(name: str) -> None:
     assert isinstance(policy.place(asks(1000), HandMade("2P2D")), Placement)
 
 
-def test_what_the_path_needs_is_registered() -> None:
+def test_a_registered_name_is_either_a_rule_or_a_bound() -> None:
     assert {"random", "round-robin", "static", "always-local", "kairos"} <= set(policies.names())
+    assert policies.bounds() == ["lookahead"]
+    assert sorted([*policies.names(), *policies.bounds()]) == sorted(RULES)
 
 
 @pytest.mark.parametrize(
@@ -58,27 +86,53 @@ def test_what_the_path_needs_is_registered() -> None:
         ("kairos:transfer=false,alpha=1.0", Kairos(alpha=1.0, transfer=False)),
         ("kairos:transfer=TRUE,beta=0.9,cap=2", Kairos(beta=0.9, cap=2)),
         ("kairos:queue_chunk=budget", Kairos(queue_chunk="budget")),
+        ("mine=kairos:cap=3", Kairos(cap=3)),
     ],
 )
 def test_knobs_reach_the_rule(name: str, same: Kairos) -> None:
     assert vars(policies.make(name)) == vars(same)
 
 
-def test_a_class_of_ones_own_is_made_by_module_and_name() -> None:
+@given(alpha=st.floats(1, 100), beta=st.floats(0.01, 1), cap=st.integers(1, 99), transfer=st.booleans())
+def test_any_value_of_a_knob_comes_through(alpha: float, beta: float, cap: int, transfer: bool) -> None:
+    name = f"kairos:alpha={alpha},beta={beta},cap={cap},transfer={str(transfer).lower()}"
+    assert vars(policies.make(name)) == vars(Kairos(alpha=alpha, beta=beta, cap=cap, transfer=transfer))
+
+
+def test_a_users_class_is_made_by_module_and_name() -> None:
     policy = policies.make(f"{HERE}:ToNode", seed=5)
     assert isinstance(policy, ToNode)
     assert policy.seed == 5
     assert policy.place(asks(1000), HandMade("2P2D")) == Placement(0, 2)
 
 
+@pytest.mark.parametrize("label", ["", "mine="])
+def test_a_users_class_takes_a_label_and_knobs(label: str) -> None:
+    assert policies.make(f"{label}{HERE}:ToNode:node=3").node == 3
+    assert policies.make(f"{label}{HERE}:NeedsMore:node=2").node == 2
+    spec = PolicySpec.parse(f"{label}{HERE}:ToNode:node=3")
+    assert spec.label == ("mine" if label else f"{HERE}:ToNode:node=3")
+    assert spec.rule_class() is ToNode
+    assert spec.source == Path(__file__)
+
+
+def test_a_users_class_may_be_clairvoyant() -> None:
+    assert PolicySpec.parse(f"{HERE}:Seer").clairvoyant
+    assert PolicySpec.parse(f"all={HERE}:Seer").label == "all (clairvoyant)"
+    assert not PolicySpec.parse(f"{HERE}:ToNode").clairvoyant
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("", "no policy ''"),
-        ("kairo", "no policy 'kairo'; registered are random, round-robin"),
-        ("Kairos", "no policy 'Kairos'"),
-        ("kairo:alpha=2", "no policy 'kairo:alpha=2'"),
-        ("runs/a/policy.bin", "no policy 'runs/a/policy.bin'"),
+        ("", "unknown policy ''"),
+        ("kairo", "unknown policy 'kairo'; did you mean 'kairos'? known: random, round-robin"),
+        ("Kairos", "unknown policy 'Kairos'; did you mean 'kairos'?"),
+        ("kairo:alpha=2", "unknown policy 'kairo'; did you mean 'kairos'?"),
+        ("careful=kairo:alpha=1.5,beta=0.9", "unknown policy 'kairo'; did you mean 'kairos'?"),
+        ("mine=shortest_ttft", "did you mean 'shortest-ttft'?"),
+        ("runs/a/policy.bin", "unknown policy 'runs/a/policy.bin'; known: random"),
+        ("runs/a/policy.bin", "; or give module:Class, or a trained policy's file (.npz, .zip"),
         ("round-robin:alpha=1", "round-robin has no knob 'alpha'; its knobs: none"),
         ("static:alpha=1", "static has no knob 'alpha'; its knobs: prefix"),
         ("kairos:gamma=1", "kairos has no knob 'gamma'; its knobs: alpha, beta, cap, transfer, queue_chunk"),
@@ -100,30 +154,18 @@ def test_a_class_of_ones_own_is_made_by_module_and_name() -> None:
         (f"{HERE}:NoSuchRule", "NoSuchRule"),
         (f"{HERE}:NoRule", "not a class with a method place"),
         (f"{HERE}:asks", "not a class with a method place"),
-        (f"{HERE}:NeedsMore", "NeedsMore"),
+        (f"{HERE}:NeedsMore", f"needs a value for node, as {HERE}:NeedsMore:node=VALUE"),
+        (f"{HERE}:ToNode:nodes=1", "has no knob 'nodes'; its knobs: node"),
+        (f"{HERE}:ToNode:node=one", "knob node must be a int, not 'one'"),
         (":ToNode", "policy :ToNode"),
         (".states:ToNode", "policy .states:ToNode"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(name: str, says: str) -> None:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=re.escape(says)) as caught:
         policies.make(name)
-    assert says in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-@pytest.fixture
-def loader(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Makes `.toy` the suffix of trained policies; the paths that it loads."""
-    loaded: list[Path] = []
-
-    def load(path: Path) -> ToNode:
-        loaded.append(path)
-        return ToNode()
-
-    monkeypatch.setattr(registry, "_LOADERS", {})
-    policies.register_loader(".toy", load)
-    return loaded
+    assert not PolicySpec.parse(name).clairvoyant
 
 
 @pytest.mark.parametrize(
@@ -142,12 +184,13 @@ def loader(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         ("kairos=kairos.toy", "kairos.toy", "kairos"),
     ],
 )
-def test_a_trained_policys_file_is_loaded_and_named(loader: list[Path], name: str, path: str, label: str) -> None:
-    assert isinstance(policies.make(name), ToNode)
-    assert loader == [Path(path)]
-    assert policies.trained_path(name) == Path(path)
-    assert policies.label(name) == label
-    assert not policies.clairvoyant(name)
+def test_a_trained_policys_file_is_loaded_and_named(loaded: list[Path], name: str, path: str, label: str) -> None:
+    assert isinstance(policies.make(name), Loaded)
+    assert loaded == [Path(path)]
+    spec = PolicySpec.parse(name)
+    assert (spec.path, spec.source, spec.label) == (Path(path), Path(path), label)
+    assert spec.learned
+    assert not spec.clairvoyant
 
 
 @pytest.mark.parametrize(
@@ -159,29 +202,50 @@ def test_a_trained_policys_file_is_loaded_and_named(loader: list[Path], name: st
         ("mine=kairos:alpha=1.5,cap=2", ("mine", "kairos", "alpha=1.5,cap=2")),
         ("mine=kairos:alpha=1.toy", ("mine", "kairos", "alpha=1.toy")),
         (f"{HERE}:ToNode", ("", f"{HERE}:ToNode", "")),
-        (
-            "lookahead:base=kairos:beta=0.9,cap=2+static",
-            ("", "lookahead", "base=kairos:beta=0.9,cap=2+static"),
-        ),
+        (f"mine={HERE}:ToNode:node=1", ("mine", f"{HERE}:ToNode", "node=1")),
+        ("lookahead:base=kairos:beta=0.9,cap=2+static", ("", "lookahead", "base=kairos:beta=0.9,cap=2+static")),
         (
             "ahead=lookahead:horizon=20,base=kairos:beta=0.9+static",
             ("ahead", "lookahead", "horizon=20,base=kairos:beta=0.9+static"),
         ),
     ],
 )
-@pytest.mark.usefixtures("loader")
+@pytest.mark.usefixtures("loaded")
 def test_a_rules_name_is_label_rule_and_knobs(name: str, spec: tuple[str, str, str]) -> None:
-    assert PolicySpec.parse(name) == PolicySpec(*spec, None)
-    assert policies.clairvoyant(name) == (spec[1] == "lookahead")
-    assert policies.label(name).removesuffix(" (clairvoyant)") == (spec[0] or name)
+    parsed = PolicySpec.parse(name)
+    assert parsed == PolicySpec(*spec, None)
+    assert parsed.clairvoyant == (spec[1] == "lookahead")
+    assert parsed.label.removesuffix(" (clairvoyant)") == (spec[0] or name)
+    assert not parsed.learned
 
 
 @pytest.mark.parametrize("name", ["static", "kairos:alpha=1.5,cap=2", f"{HERE}:ToNode"])
-def test_other_names_are_their_own_labels(loader: list[Path], name: str) -> None:
-    assert policies.label(name) == name
-    assert policies.trained_path(name) is None
+def test_other_names_are_their_own_labels(loaded: list[Path], name: str) -> None:
+    spec = PolicySpec.parse(name)
+    assert (spec.label, spec.path) == (name, None)
     policies.make(name)
-    assert not loader
+    assert not loaded
+
+
+@given(
+    label=st.from_regex(r"([A-Za-z][\w .()-]*)?", fullmatch=True),
+    text=st.sampled_from(
+        ["static", "kairos:beta=0.9,cap=2", f"{HERE}:ToNode:node=1", "runs/a/policy.npz", "lookahead:base=kairos:cap=2"]
+    ),
+)
+def test_the_text_of_a_spec_parses_to_the_same_spec(label: str, text: str) -> None:
+    spec = PolicySpec.parse(f"{label}={text}" if label else text)
+    assert PolicySpec.parse(str(spec)) == spec
+    assert (spec.alias, spec.text) == (label, text)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_policy_or_invalid_input(name: str) -> None:
+    spec = PolicySpec.parse(name)
+    assert PolicySpec.parse(str(spec)) == spec
+    assert isinstance(spec.label, str)
+    with suppress(InputError):
+        spec.rule_class()
 
 
 def test_a_knob_at_its_bound_is_taken() -> None:

@@ -1,8 +1,8 @@
-"""Look-ahead as a teacher: what its base policy may not do."""
+"""Look-ahead as a teacher: errors of its base policy."""
 
 import pytest
 
-from agents.lookahead import LookaheadArguments, play_episode
+from agents.lookahead_costs import LookaheadArguments, play_episode
 from envs.cluster import ClusterConfig
 from envs.workload import Workload
 from hardware_profiles import InputError
@@ -12,7 +12,7 @@ LATE = Workload.of([0.0, 0.01], [1000, 1000], [2, 2], label="nobody is in time",
 
 
 @pytest.mark.parametrize("horizon_requests", [0, 3], ids=["placing", "looking ahead"])
-def test_a_base_policy_that_rejects_is_refused(horizon_requests: int) -> None:
+def test_a_base_policy_that_rejects_is_an_error(horizon_requests: int) -> None:
     arguments = LookaheadArguments(
         base="mooncake:reject=true", horizon_requests=horizon_requests, best_share=0.0, random_share=0.0
     )

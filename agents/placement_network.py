@@ -1,19 +1,19 @@
-"""The network that scores the choices for a request: the same two layers for every row.
+"""The network that scores the choices for a request with the same two layers for every row.
 
-Nothing in it depends on how many choices there are or on their order. A summary of the decision holds the request, the
-global features, and the mean and the maximum of each feature over the choices that exist. Every choice is scored by the
-same weights from its row and the summary, and the value comes from the summary. Permuting the rows permutes the scores
-and leaves the value as it was; weights trained on one cluster shape load into a network for another.
+The network does not depend on the number of choices or their order. A summary of the decision consists of the request,
+the global features, and the mean and the maximum of each feature over the existing choices. The same weights score
+every choice from its row and the summary; the value is computed from the summary. Permuting the rows permutes the
+scores and does not change the value; weights trained on one cluster shape work for another.
 
 Actor and critic share no weights, so that fitting the value cannot disturb the policy (separate networks do better in
 Andrychowicz et al. 2020, arXiv 2006.05990, section 3.2).
 
-Nearly all the time of an update goes into tensors with a row for each choice, so there are few of them. In trials that
-fitted the scores of a larger network, each with one seed and repeated by no command here:
+Tensors with one row per choice take nearly all the time of an update, so there are few of them. The design follows
+trials that fitted the scores of a larger network (one seed each; no command of the project repeats them):
 
-- Features pooled as they are served nearly as well as pooled outputs of a first layer, and need no rows in the critic.
-- An activation cut off at -1 and 1 served as well as a tanh in a fraction of its time; rectified rows served worse.
-- Features lie in [0, 1], and moving them to [-1, 1] (`CentredLinear`) brought a fit nearer in as many steps.
+- Pooling the features was nearly as good as pooling outputs of a first layer, and the critic needs no rows.
+- A hard tanh was as good as a tanh in a fraction of the time; rectified linear units were worse.
+- Features are in [0, 1]; shifting them to [-1, 1] (`CentredLinear`) gave a better fit after the same number of steps.
 """
 
 import math
@@ -27,7 +27,7 @@ from agents.layout import MASKED_SCORE, FeatureSizes
 
 
 class CentredLinear(nn.Linear):
-    """A layer over 2 x - 1 for inputs x in [0, 1]; the shift is made in the weights, not in the inputs."""
+    """A linear layer of 2 x - 1 for inputs x in [0, 1]; the shift is applied to the weights, not to the inputs."""
 
     def forward(self, values: Tensor) -> Tensor:
         """Return the layer's output (..., out_features)."""
@@ -36,30 +36,30 @@ class CentredLinear(nn.Linear):
 
 
 def summary_size(sizes: FeatureSizes) -> int:
-    """Numbers in the summary of a decision."""
+    """Size of the summary of a decision."""
     return sizes.request + sizes.global_ + 2 * sizes.choice
 
 
 def summarize(observation: Mapping[str, Tensor]) -> Tensor:
-    """The summary (B, summary_size) of observations: request, global features, mean and maximum over the choices."""
+    """The summary of observations, (B, summary_size): request, global features, mean and maximum over the choices."""
     choices = observation["choices"]
-    # A row of zeros that may not be chosen is padding; a choice that merely may not be made still counts. Features are
-    # 0 or more, so padding adds nothing to a sum and is never above a maximum.
+    # A masked row of zeros is padding; other masked rows are choices and count. Features are at least 0, so padding
+    # does not change a sum or a maximum.
     present = (observation["action_mask"] > 0) | (choices.amax(dim=2) > 0)
     mean = choices.sum(dim=1) / present.sum(dim=1, keepdim=True).clamp(min=1)
     return torch.cat([observation["request"], observation["global"], mean, choices.amax(dim=1)], dim=1)
 
 
 class Actor(nn.Module):
-    """Scores every choice: two layers over its row and the summary, plus a linear skip from its features."""
+    """Scores every choice with two layers over its row and the summary, plus a linear skip connection."""
 
     def __init__(self, sizes: FeatureSizes, hidden: int, skip_start: Mapping[int, float]) -> None:
         super().__init__()
-        # A layer over [row, summary], as the sum of two: the summary's share is computed once for all rows.
+        # The first layer over [row, summary] is the sum of two layers, so that the summary's part is computed once.
         self.choice = CentredLinear(sizes.choice, hidden, bias=False)
         self.summary = CentredLinear(summary_size(sizes), hidden)
         self.second = nn.Linear(hidden, hidden)
-        self.score = nn.Linear(hidden, 1, bias=False)  # a bias common to all choices changes nothing
+        self.score = nn.Linear(hidden, 1, bias=False)  # a bias for all choices would have no effect
         self.skip = nn.Linear(sizes.choice, 1, bias=False)
         _orthogonal(self, last=self.score, last_gain=0.01)
         with torch.no_grad():
@@ -68,7 +68,7 @@ class Actor(nn.Module):
                 self.skip.weight[0, column] = weight
 
     def forward(self, observation: Mapping[str, Tensor], summary: Tensor) -> Tensor:
-        """Return scores (B, C), logits of the choices; MASKED_SCORE where the mask is 0."""
+        """Return scores (B, C), the logits of the choices; they are MASKED_SCORE if the mask is 0."""
         choices = observation["choices"]
         embedding = functional.hardtanh(self.choice(choices) + self.summary(summary).unsqueeze(1))
         hidden = functional.hardtanh(self.second(embedding))
@@ -77,12 +77,13 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-    """Value of a state, from the summary.
+    """Computes the value of a state from the summary.
 
-    Its activation is bounded, so that the value of overload, a hundred times all others, is approached in small steps.
-    Rectified, it fits the same returns in a fifth of the steps, and training got worse: values that had followed an
-    overload into the hundreds came down slowly, since they are bootstrapped from each other, and their gradients left
-    the policy little of `max_grad_norm` meanwhile.
+    Its activation is bounded, so that it approaches the value of overload, which is a hundred times that of other
+    states, in small steps. With rectified linear units it fitted the same returns in a fifth of the steps, but training
+    was worse: after an overload, values in the hundreds decreased slowly because they are bootstrapped from each other,
+        and
+    meanwhile their gradients used up most of `max_grad_norm`.
     """
 
     def __init__(self, sizes: FeatureSizes, hidden: int) -> None:
@@ -103,10 +104,10 @@ class PlacementNetwork(nn.Module):
 
     Args:
         sizes: numbers of features.
-        hidden: width of the actor's layers; the critic's, which has no rows, are twice as wide.
-        skip_start: what the skip's weights start from, by column of a choice's row; the others start at 0. The
-            head starts near 0, so this is the policy before any training: {predicted TTFT: -40} begins near
-            shortest predicted TTFT, and nothing given begins near the uniform policy. State it with any
+        hidden: width of the actor's layers; the critic's layers, which have no rows, are twice as wide.
+        skip_start: initial weights of the skip connection by column of a choice's row; the others start at 0. The
+            actor's other output starts near 0, so these weights are the policy before training: {predicted TTFT: -40}
+            is close to shortest predicted TTFT, and no weights are close to the uniform policy. State them with every
             result.
     """
 
@@ -121,13 +122,13 @@ class PlacementNetwork(nn.Module):
         """Return (scores (B, C), values (B, 1)) of a batch of observations.
 
         Args:
-            observation: "request" (B, R), "global" (B, G), "choices" (B, C, F) and "action_mask" (B, C); features lie
-                in [0, 1], as the environment's observation space says.
+            observation: "request" (B, R), "global" (B, G), "choices" (B, C, F) and "action_mask" (B, C); features are
+                in [0, 1], as in the environment's observation space.
         """
         summary = summarize(observation)
         return self.actor(observation, summary), self.critic(summary)
 
-    # stable-baselines3 calls the two halves by these names.
+    # stable-baselines3 calls actor and critic by these names.
     def forward_actor(self, observation: Mapping[str, Tensor]) -> Tensor:
         """Return scores (B, C)."""
         scores: Tensor = self.actor(observation, summarize(observation))
@@ -140,7 +141,7 @@ class PlacementNetwork(nn.Module):
 
 
 def _orthogonal(module: nn.Module, last: nn.Linear, last_gain: float) -> None:
-    """Orthogonal weights and zero biases, as in stable-baselines3; `last` is scaled by its own gain."""
+    """Set orthogonal weights and zero biases, as in stable-baselines3; layer `last` has gain `last_gain`."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.orthogonal_(layer.weight, gain=last_gain if layer is last else math.sqrt(2))

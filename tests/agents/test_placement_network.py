@@ -1,4 +1,4 @@
-"""Laws of the network: order and number of choices do not matter, the mask does."""
+"""Laws of the network: invariance to order and number of choices, and masking."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import ConstantSchedule
 
 from agents.layout import MASKED_SCORE
-from agents.network import CentredLinear, PlacementNetwork
+from agents.placement_network import CentredLinear, PlacementNetwork
 from agents.sb3_policy import PlacementActorCritic
 from tests.agents.observations import SIZES, as_tensors, choice_counts, make_network, make_observation, seeds
 from tests.agents.standin_env import ShortestQueueEnv, observation_space
@@ -46,7 +46,7 @@ def test_padding_with_absent_choices_changes_nothing(seed: int, choices: int) ->
 
 @few
 @given(seeds, choice_counts)
-def test_a_masked_choice_has_no_probability_and_still_counts_in_the_pool(seed: int, choices: int) -> None:
+def test_a_masked_choice_has_probability_0_but_is_in_the_summary(seed: int, choices: int) -> None:
     network, observation = make_network(seed), make_observation(seed, choices)
     scores, values = network(as_tensors(observation))
     masked = torch.as_tensor(observation["action_mask"]) == 0
@@ -59,7 +59,7 @@ def test_a_masked_choice_has_no_probability_and_still_counts_in_the_pool(seed: i
 
 @few
 @given(seeds, st.booleans())
-def test_a_centred_layer_is_a_layer_over_the_inputs_moved_to_minus_1_to_1(seed: int, bias: bool) -> None:
+def test_a_centred_layer_equals_a_layer_over_shifted_inputs(seed: int, bias: bool) -> None:
     torch.manual_seed(seed)
     layer, values = CentredLinear(5, 3, bias=bias), torch.rand(7, 5)
     torch.testing.assert_close(layer(values), torch.nn.functional.linear(2.0 * values - 1.0, layer.weight, layer.bias))
@@ -80,7 +80,7 @@ def test_the_policy_never_samples_a_masked_choice_and_has_a_finite_entropy() -> 
 
 @few
 @given(seeds, choice_counts)
-def test_the_policys_short_ways_give_what_the_base_class_gives(seed: int, choices: int) -> None:
+def test_the_policys_fast_methods_equal_those_of_the_base_class(seed: int, choices: int) -> None:
     policy = PlacementActorCritic(
         observation_space(choices), ShortestQueueEnv(choices).action_space, ConstantSchedule(1e-3)
     )
@@ -95,7 +95,7 @@ def test_the_policys_short_ways_give_what_the_base_class_gives(seed: int, choice
     torch.testing.assert_close(likeliest, policy.get_distribution(tensors).mode())
 
 
-def test_actions_are_drawn_with_their_probabilities() -> None:
+def test_actions_are_sampled_with_their_probabilities() -> None:
     torch.manual_seed(0)
     policy = PlacementActorCritic(observation_space(6), ShortestQueueEnv(6).action_space, ConstantSchedule(1e-3))
     policy.network.load_state_dict(make_network(3, hidden=32).state_dict())
@@ -109,13 +109,13 @@ def test_actions_are_drawn_with_their_probabilities() -> None:
     torch.testing.assert_close(shares, probabilities, atol=0.02, rtol=0.0)  # 0.02 is more than five standard deviations
 
 
-def test_the_optimizer_holds_exactly_the_networks_parameters() -> None:
+def test_the_optimizer_has_exactly_the_networks_parameters() -> None:
     policy = PlacementActorCritic(observation_space(4), ShortestQueueEnv(4).action_space, ConstantSchedule(1e-3))
     held = {id(p) for group in policy.optimizer.param_groups for p in group["params"]}
     assert held == {id(p) for p in policy.network.parameters()} == {id(p) for p in policy.parameters()}
 
 
-def test_weights_move_from_4_nodes_into_8() -> None:
+def test_weights_for_4_nodes_work_for_8() -> None:
     def policy(choices: int) -> PlacementActorCritic:
         return PlacementActorCritic(
             observation_space(choices), ShortestQueueEnv(choices).action_space, ConstantSchedule(1e-3)
@@ -126,14 +126,14 @@ def test_weights_move_from_4_nodes_into_8() -> None:
     observation = make_observation(seed=2, choices=4, batch=5)
     twice = observation | {key: np.tile(observation[key], (1, 2) + (1,) * (observation[key].ndim - 2)) for key in
                            ("choices", "action_mask")}  # fmt: skip
-    # Every choice twice over: pools, and so each copy's score, are as before.
+    # Every choice occurs twice, so that means, maxima and scores are unchanged.
     scores, values = four.network(as_tensors(observation))
     scores_of_8, values_of_8 = eight.network(as_tensors(twice))
     torch.testing.assert_close(torch.cat([scores, scores], dim=1), scores_of_8, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(values, values_of_8, atol=1e-5, rtol=1e-5)
 
 
-def test_a_skip_on_one_feature_starts_as_the_rule_least_of_that_feature() -> None:
+def test_a_skip_on_one_feature_starts_as_least_of_that_feature() -> None:
     observation = make_observation(seed=3, choices=5, batch=200)
     network = PlacementNetwork(SIZES, skip_start={2: -40.0})
     waits = np.where(observation["action_mask"] > 0, observation["choices"][:, :, 2], np.inf)
@@ -142,7 +142,7 @@ def test_a_skip_on_one_feature_starts_as_the_rule_least_of_that_feature() -> Non
     assert (chosen == waits.argmin(axis=1)).mean() > 0.99
 
 
-def test_nothing_given_starts_near_the_uniform_policy() -> None:
+def test_without_a_skip_the_policy_starts_close_to_uniform() -> None:
     observation = make_observation(seed=4, choices=5, batch=200)
     with torch.no_grad():
         probabilities = torch.softmax(PlacementNetwork(SIZES)(as_tensors(observation))[0], dim=1).numpy()
