@@ -1,412 +1,216 @@
-"""`python -m experiments.train`: train a policy, and compare it with the rules on requests it never saw.
+"""Train a policy, and compare it with the rules on requests that it never saw.
 
-The run goes through stages; each stage's results stay in --out, so the same command resumes where it stopped.
+The run goes through stages. Finished work of each stage stays in --out, so the same command resumes:
 
-1. The knee of `static` on each workload and cluster shape, the load that every other load is a multiple of.
-2. The knobs of `kairos`, tuned on a separate set of requests.
-3. With --warm-start lookahead, a start for PPO: placements played forward on copies of the cluster, their costs
-   fitted by the network. It is evaluated too.
-4. PPO, from scratch or from there, on a mixture: each group of environments plays one workload on one shape.
-5. Evaluation on unseen seeds, or the unseen end of a trace: comparison.csv, requests.csv.gz, summary.md, figures/,
-   report.html.
+1. the knee of `static` on each workload and cluster shape, the unit of every load;
+2. with --rules tune, the knobs of `kairos` on a separate set of requests; by default its shipped setting is used;
+3. with --warm-start lookahead, a start for PPO: placements played forward on copies of the cluster, their costs fitted
+   by the network; it is evaluated too;
+4. PPO, from scratch or from there, on a mixture: each group of environments plays one workload on one shape;
+5. the evaluation on unseen seeds, or on the unseen end of a trace: comparison.csv, requests.csv.gz, summary.md,
+   figures/, report.html.
 """
 
 import gc
-import json
-import os
 import platform
-import shlex
 import sys
 import time
-from argparse import Namespace
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Literal
 
-from agents.lookahead import LookaheadArguments, collect
-from agents.placement_policy import current_layout
-from envs.choices import CHOICE_SETS, most_choices
-from envs.cluster import ClusterConfig, parse_shape
-from envs.generators import families, generate, slos_of_family
+from agents.progress import WandbMode
+from envs.choices import ChoiceSet
+from envs.cluster import parse_shape
 from envs.objective import TUNING_OBJECTIVE
-from envs.traces import formats, read_trace, slos_of_format
-from envs.workload import Workload
-from experiments.arguments import add_slos, add_step_budget, check_counts, check_families, check_positive, option, slos
-from experiments.cells import Cell, Outcome, run_cells
-from experiments.digests import config_digest, digest, simulation_digest
-from experiments.knee import TARGET, knees
-from experiments.output import claim, commit, write_all
-from experiments.printed import slos_line
-from experiments.provenance import made_by
-from experiments.sources import EVALUATION_SEED, TUNING_SEEDS, Arrivals, Episodes, Family, Source, Trace
-from experiments.tuning import tuned
-from hardware_profiles import InputError, load_profile
-from hardware_profiles.cli import Parser, run_main
+from experiments.options.cluster_options import cluster_fields
+from experiments.options.execution_options import RunOptions
+from experiments.options.parser import check_counts, check_positive, command, option
+from experiments.options.request_options import RequestOptions
+from experiments.reports.comparison_report import write_comparison
+from experiments.reports.document import claim, commit, made_by, write_json
+from experiments.reports.formatting import slos_line
+from experiments.runs.cache import Cache
+from experiments.runs.data_splits import EVALUATION_SEED, TUNING_SEEDS
+from experiments.runs.learning import TRAINING_LOADS, Learning, Setting, WarmStart, learn
+from experiments.runs.requests import Family, Source, TraceRequests
+from experiments.runs.saturation import TARGET, Knee, knee_text, knees, write_knees
+from experiments.runs.trial import Trial, run_trials
+from experiments.runs.tuning import COST_IS, SETTINGS, SHIPPED, TunedSettings, best, tune_rules
+from hardware_profiles import InputError
 from hardware_profiles.files import replacing
+from policies import PolicySpec
 
-if TYPE_CHECKING:  # torch is slow to import, and invalid input should be reported at once
-    from agents.network import PlacementNetwork
-    from agents.ppo import PPOArguments
-
-LOADS = [0.7, 0.95, 1.05, 1.2]
-TRAINING_LOADS = (0.5, 1.15)
-RULES = ["static", "always-local", "colocated", "shortest-ttft", "shortest-ttft:choices=pairs", "kairos"]
-
-_WARM_EPISODE_REQUESTS = 256
+LOADS = (0.7, 0.95, 1.05, 1.2)
+RULES = ("static", "always-local", "colocated", "shortest-ttft", "shortest-ttft:choices=pairs", "kairos")
 _TUNING_REQUESTS = 1000
-_GROUPS = 8  # at least so many groups of environments; each plays the same arrivals
-_START: dict[str, Any] = {
-    "start": "running",
-    "warm_up": ("static", "shortest-ttft", "random"),
-    "warm_up_s": (0.0, 15.0),
-}
+_JOBS = 2
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A workload on a cluster.
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(RunOptions):
+    """Options of `experiments.train`."""
 
-    Attributes:
-        name: what tables call it.
-        source: its requests.
-        config: the cluster.
-    """
-
-    name: str
-    source: Source
-    config: ClusterConfig
-
-
-def parse(argv: Sequence[str] | None = None) -> Namespace:
-    """Read and check the command line.
-
-    Raises:
-        InputError: a value out of range, or an option that has no meaning with the others.
-    """
-    parser = Parser(prog="python -m experiments.train", description="Train a placement policy and evaluate it.")
-    add = parser.add_argument
-    add("--out", type=Path, metavar="DIR", help="default: runs/train-, and a digest of the command")
-    add("--timesteps", type=int, default=300_000, metavar="N", help="PPO decisions (default %(default)s)")
-    add("--seed", type=int, default=0, metavar="S", help="of everything the training draws (default %(default)s)")
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument(
-        "--workload",
-        nargs="+",
-        default=["burst"],
-        metavar="W",
-        help=f"families to train and evaluate on: {', '.join(families())} (default burst)",
+    timesteps: int = option(300_000, metavar="N", help="PPO decisions, rounded up to whole rollouts")
+    seed: int = option(0, metavar="S", help="seed of everything that the training draws")
+    requests: RequestOptions
+    cluster: tuple[str, ...] = option(("2P2D",), metavar="NPMD", help="prefill and decode nodes; several: a mixture")
+    choices: ChoiceSet = option("pairs", help="set of choices that the policy chooses from")
+    rules: Literal["shipped", "tune", "default"] = option(
+        "shipped",
+        help="setting of kairos in the comparison: the shipped one, one tuned for this command (minutes), or only the "
+        "default",
     )
-    source.add_argument("--trace", type=Path, metavar="FILE", help="train on the first 60 %% of a recorded workload")
-    add("--trace-format", choices=formats(), metavar="F", help=f"{', '.join(formats())}; needed with --trace")
-    add("--rate-scale", type=float, metavar="X", help="compress the trace's time by X (default 1)")
-    add("--profile", default="a100-qwen3-8b", metavar="P", help="hardware profile, name or path (default %(default)s)")
-    add("--cluster", nargs="+", default=["2P2D"], metavar="NPMD", help="prefill and decode nodes (default 2P2D)")
-    add("--choices", choices=CHOICE_SETS, default="pairs", help="what the policy chooses from (default %(default)s)")
-    add_step_budget(parser)
-    add_slos(parser)
-    add(
-        "--wandb",
-        default="offline",
-        choices=["offline", "online", "disabled"],
-        metavar="MODE",
-        help="(default offline)",
+    warm_start: WarmStart = option("none", help="what PPO starts from")
+    warm_episodes: int = option(80, metavar="N", help="look-ahead episodes, of 256 requests each")
+    wandb: WandbMode = option("offline", metavar="MODE", help="offline, online or disabled")
+    loads: tuple[float, ...] = option(
+        (), metavar="L", help=f"of the evaluation (default {' '.join(f'{load:g}' for load in LOADS)}; 1 for a trace)"
     )
-    add(
-        "--warm-start", default="none", choices=["lookahead", "none"], help="what PPO starts from (default %(default)s)"
+    seeds: int | None = option(
+        None, metavar="N", help="evaluation seeds, none trained or tuned on (default 10; 1 for a trace)"
     )
-    add("--warm-episodes", type=int, default=80, metavar="N", help="of 256 requests each (default %(default)s)")
-    add(
-        "--loads",
-        type=float,
-        nargs="+",
-        metavar="L",
-        help="of the evaluation (default 0.7 0.95 1.05 1.2; 1 for a trace)",
-    )
-    add("--seeds", type=int, metavar="N", help="evaluation seeds, none trained or tuned on (default 10; 1 for a trace)")
-    add("--requests", type=int, default=1500, metavar="N", help="of an evaluation run (default %(default)s)")
-    add("--jobs", type=int, default=2, metavar="N", help="processes (default %(default)s)")
-    args = parser.parse_args(argv)
-    args.line = shlex.join(sys.argv[1:] if argv is None else argv)
-    if args.trace:
-        if args.trace_format is None:
-            raise InputError(f"--trace needs --trace-format: {', '.join(formats())}")
-        args.workload = None
-        defaults: dict[str, Any] = {"rate_scale": 1.0, "seeds": 1, "loads": [1.0]}
-    else:
-        for name in ("trace_format", "rate_scale"):
-            if getattr(args, name) is not None:
-                raise InputError(f"{option(name)} goes with --trace only")
-        check_families(args.workload)
-        defaults = {"seeds": 10, "loads": LOADS}
-    for name, value in defaults.items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
-    for name in ("workload", "cluster", "loads"):
-        if getattr(args, name):
-            setattr(args, name, list(dict.fromkeys(getattr(args, name))))
-    for shape in args.cluster:
-        parse_shape(shape)
-    if len(args.cluster) > 1 and args.warm_start != "none":
-        raise InputError("--warm-start lookahead goes with one --cluster shape only")
-    check_counts(args, "timesteps", "warm_episodes", "seeds", "requests", "jobs")
-    check_positive(args, "loads")
-    if args.seed < 0:
-        raise InputError(f"--seed {args.seed}: must be 0 or more")
-    slos(args)
-    return args
+
+    def __post_init__(self) -> None:
+        for shape in self.cluster:
+            parse_shape(shape)
+            self.machines.config(shape)
+        if len(self.cluster) > 1 and self.warm_start != "none":
+            raise InputError("--warm-start lookahead goes with one --cluster shape only")
+        check_counts(self, "timesteps", "warm_episodes", "seeds")
+        check_positive(self, "loads")
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: must be 0 or more")
 
 
-def train(args: Namespace) -> None:
-    """Do what `parse` read: train, evaluate, write the folder, print the tables."""
+def run(options: TrainOptions) -> None:
+    """Train, evaluate, write the folder, and print the tables."""
+    gc.freeze()  # torch and the rest of the imports live forever
     began_s = time.monotonic()
-    profile = load_profile(args.profile)
-    configs = [ClusterConfig(profile, shape=shape, step_budget=args.step_budget) for shape in args.cluster]
-    asked = slos(args)
-    trace = read_trace(args.trace, args.trace_format, rate_scale=args.rate_scale, slos=asked) if args.trace else None
-
-    command = {name: value for name, value in vars(args).items() if name not in ("out", "jobs", "line")}
-    identity = json.dumps(command, default=str)
-    folder = args.out or Path("runs") / f"train-{digest(identity)}"
-    files = [args.trace] if args.trace else []
-    fingerprint = digest(identity, *map(config_digest, configs), simulation_digest(), files=files)
-    claim(folder, command)
-    _write_json(
-        folder / "config.json",
-        {**command, "objective": asdict(TUNING_OBJECTIVE), "training_loads": TRAINING_LOADS},
-    )
-    with replacing(folder / "command.txt") as path:
-        path.write_text(f"python -m experiments.train {args.line}\n")
-
-    settings: list[Setting] = []
+    profile = options.machines.config(options.cluster[0]).profile
+    trace = options.requests.read_trace(options.slos.slos(), profile)
     if trace is not None:
-        source = Trace(args.trace.name.partition(".")[0], trace)
-        settings = [Setting(_name(args, source.name, config), source, config) for config in configs]
-        load_is = f"load (multiple of rate scale {args.rate_scale:g})"
-    else:
-        at_rate = {name: partial(generate, name, requests=args.requests, slos=asked) for name in args.workload}
-        for config in configs:
-            found = knees(at_rate, config, folder / "cells", fingerprint=fingerprint, jobs=args.jobs)
-            settings += [
-                Setting(_name(args, name, config), Family(name, knee_rps, asked), config)
-                for name, knee_rps in found.items()
-            ]
-        shown = ", ".join(f"{one.name} {one.source.knee_rps:.2f}" for one in settings if isinstance(one.source, Family))
-        _say(f"knee of static, requests/s: {shown}")
-        load_is = f"load (multiple of the rate at which static meets the SLOs of {TARGET:.0%}; requests/s: {shown})"
+        trace.check_length()
+    folder = options.execution.folder("train", options)
+    cache = options.execution.cache(folder, _JOBS)
+    claim(folder, "train", options)
+    described = {"options": options, "objective": asdict(TUNING_OBJECTIVE), "training_loads": TRAINING_LOADS}
+    write_json(described, folder / "config.json")
+    with replacing(folder / "command.txt") as path:
+        path.write_text(options.typed + "\n")
 
-    seeds = TUNING_SEEDS[: 1 if trace is not None else -(-len(TUNING_SEEDS) // len(settings))]
-    tuning = [
-        (one.source.tuning(_TUNING_REQUESTS, load, seed), one.config)
-        for one in settings
-        for load in args.loads
-        for seed in seeds
-    ]
-    kairos, tried = tuned("kairos", tuning, objective=TUNING_OBJECTIVE, jobs=args.jobs)
-    _write_json(
-        folder / "tuning.json", {"chosen": kairos, "tried": {name: found._asdict() for name, found in tried.items()}}
+    settings, load_is = _settings(options, trace, folder, cache)
+    loads = options.loads or ((1.0,) if trace else LOADS)
+    kairos, about_kairos = _kairos(options, settings, loads, folder, cache)
+    learning = Learning(
+        tuple(settings), options.timesteps, options.seed, options.choices, options.warm_start, options.warm_episodes
     )
-    _say(f"tuned: {kairos}")
+    files = learn(learning, folder, cache, options.wandb)
+    learned = [PolicySpec(label, "", "", path) for label, path in files.items()]
 
-    learned = _learn(args, settings, folder)
-
-    names = list(dict.fromkeys([*RULES, kairos, *learned]))
     first = 0 if trace else EVALUATION_SEED
-    trained = digest(fingerprint, files=[Path(name.partition("=")[2]) for name in learned])
-    outcomes = [
-        outcome
-        for setting in settings
-        for outcome in _evaluate(args, setting, names, range(first, first + args.seeds), folder / "cells", trained)
+    seeds = range(first, first + (options.seeds or (1 if trace else 10)))
+    specs = dict.fromkeys([*map(PolicySpec.parse, RULES), *kairos, *learned])
+    count = options.requests.requests or 1500
+    trials = [
+        Trial(spec, setting.name, load, seed, setting.source.evaluation(load, count, seed), setting.config)
+        for setting, load, seed, spec in product(settings, loads, seeds, specs)
     ]
-    of_each = {
-        one.name: slos_of_format(args.trace_format, asked) if trace else slos_of_family(one.source.name, asked)
-        for one in settings
-    }
-    about = [
-        f"cluster {' and '.join(args.cluster)} of {profile.name}; step budget {args.step_budget}",
-        f"the policy chooses from {args.choices}",
-        f"node reports {configs[0].report_age_s * 1e3:g} ms old",
-        f"trained on loads from {TRAINING_LOADS[0]:g} to {TRAINING_LOADS[1]:g}; evaluated on "
-        + (
-            "the last 25 % of the trace's span, never trained or tuned on"
-            if trace
-            else f"seeds {EVALUATION_SEED} to {EVALUATION_SEED + args.seeds - 1}, on which nothing was trained or tuned"
-        ),
-        f"cost of a request, in training and tuning: TTFT / SLO + {TUNING_OBJECTIVE.tail_weight:g} (TTFT / SLO)^2 "
-        "+ TBT excess",
-        slos_line(of_each, native=args.trace_format == "native"),
-        f"`{kairos}` is kairos tuned on a separate set of requests: least cost within a point of the best attainment, "
-        f"of {len(tried)} settings (tuning.json); `shortest-ttft` is not from a paper",
-        load_is,
-    ]
-    print(
-        write_all(
-            outcomes,
-            "A trained policy and the rules",
-            about,
-            {name: flat_s for name, one in of_each.items() if (flat_s := one.flat_ttft_s) is not None},
+    of_each = {setting.name: setting.source.own_slos for setting in settings}
+    unseen = (
+        "the last 25 % of the trace's span, never trained or tuned on"
+        if trace
+        else f"seeds {seeds[0]} to {seeds[-1]}, on which nothing was trained or tuned"
+    )
+    text = write_comparison(
+        run_trials(trials, cache),
+        "A trained policy and the rules",
+        [
+            *options.machines.about(*options.cluster),
+            f"the policy chooses from {options.choices}",
+            f"trained on loads from {TRAINING_LOADS[0]:g} to {TRAINING_LOADS[1]:g}; evaluated on {unseen}",
+            f"{COST_IS}, in training and tuning",
+            slos_line(of_each, native=options.requests.trace_format == "native"),
+            *about_kairos,
+            "`shortest-ttft` is not from a paper",
             load_is,
-            folder,
-            cells_name="comparison.csv",
-            bases=["static", kairos, "shortest-ttft", "shortest-ttft:choices=pairs"],
-            made_by=made_by(
-                f"python -m experiments.train {args.line}".rstrip(),
-                profile,
-                f"{args.seed} in training, {first} to {first + args.seeds - 1} in evaluation",
-            ),
-        )
+        ],
+        {name: flat_s for name, one in of_each.items() if (flat_s := one.flat_ttft_s) is not None},
+        load_is,
+        folder,
+        made_by=made_by(options.typed, profile, f"{options.seed} in training, {seeds[0]} to {seeds[-1]} in evaluation"),
+        cells_name="comparison.csv",
+        bases=["static", *(spec.label for spec in kairos), "shortest-ttft", "shortest-ttft:choices=pairs"],
     )
-    _write_json(
-        folder / "meta.json",
-        {
-            "commit": commit(),
-            "profile": profile.name,
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "wall_s": time.monotonic() - began_s,
-        },
-    )
+    print(text)
+    meta = {
+        "commit": commit(),
+        "profile": profile.name,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "wall_s": time.monotonic() - began_s,
+    }
+    write_json(meta, folder / "meta.json")
     print(
         f"\nwritten to {folder}: policy.npz, model.zip, progress.csv, comparison.csv, report.html, summary.md, figures/"
     )
 
 
-def _evaluate(
-    args: Namespace, setting: Setting, names: Sequence[str], seeds: range, folder: Path, fingerprint: str
-) -> list[Outcome]:
-    """Run every policy on one setting."""
+def _settings(
+    options: TrainOptions, trace: TraceRequests | None, folder: Path, cache: Cache
+) -> tuple[list[Setting], str]:
+    """The mixture of workloads and shapes, and what a load is."""
 
-    def requests(_: str, load: float, seed: int) -> Workload:
-        return setting.source.evaluation(args.requests, load, seed)
+    def setting(source: Source, shape: str) -> Setting:
+        name = source.name if len(options.cluster) == 1 else f"{source.name} {shape}"
+        fields = tuple(cluster_fields(options.machines.cluster_option, shape).items())
+        return Setting(name, source, options.machines.config(shape), fields)
 
-    cells = [Cell(name, setting.name, load, seed) for load, seed, name in product(args.loads, seeds, names)]
-    return run_cells(cells, requests, setting.config, folder, fingerprint=fingerprint, jobs=args.jobs)
-
-
-def _name(args: Namespace, workload: str, config: ClusterConfig) -> str:
-    return workload if len(args.cluster) == 1 else f"{workload} {config.shape}"
-
-
-def _learn(args: Namespace, settings: Sequence[Setting], folder: Path) -> list[str]:
-    """Train; returns the names of the policies to evaluate, warm start first if there is one."""
-    import torch
-
-    from agents.episodes import TrainingSeeds
-    from agents.export import save_policy
-    from agents.network import PlacementNetwork
-    from agents.ppo import PPOArguments
-    from agents.progress import ProgressLine
-    from agents.training import train as train_ppo
-    from agents.vec_env import PlacementVecEnv
-    from envs.placement_env import PrefillPlacementEnv
-
-    gc.freeze()  # torch is no garbage, and need not be looked at each time
-    policy_path, warm_path = folder / "policy.npz", folder / "warm-start.npz"
-    arguments = PPOArguments(timesteps=args.timesteps, seed=args.seed).for_groups(
-        len(settings) * -(-_GROUPS // len(settings))
+    if trace is not None:
+        settings = [setting(trace, shape) for shape in options.cluster]
+        return settings, f"load (multiple of rate scale {trace.rate_scale:g})"
+    slos = options.slos.slos()
+    found: dict[Setting, Knee] = {}
+    for shape in options.cluster:
+        of_shape = knees(options.requests.workload or ("burst",), slos, options.machines.config(shape), cache)
+        found |= {setting(Family(name, knee.rate_rps, slos), shape): knee for name, knee in of_shape.items()}
+    named = {setting.name: knee for setting, knee in found.items()}
+    settings = list(found)
+    write_knees(named, settings[0].config, folder / "knees.json")
+    print(f"knee of static, requests/s: {knee_text(named)}", file=sys.stderr)
+    return settings, (
+        f"load (multiple of the rate at which static meets the SLOs of {TARGET:.0%}; requests/s: {knee_text(named)})"
     )
-    names = [f"ppo={policy_path}"] if args.warm_start == "none" else [f"warm-start={warm_path}", f"ppo={policy_path}"]
-    if policy_path.exists():
-        _say(f"{policy_path} is there already")
-        return names
-    torch.set_num_threads(1)
-    described = {
-        **asdict(arguments),
-        "settings": [one.name for one in settings],
-        "clusters": args.cluster,
-        "profile": settings[0].config.profile.name,
-        "step_budget": args.step_budget,
-    }
-    layout = current_layout(args.choices)
-
-    weights = None
-    if args.warm_start != "none":
-        network = _warm_start(args, settings, folder, arguments)
-        save_policy(warm_path, network, layout, {**described, "warm_start_only": True})
-        weights = network.state_dict()
-
-    rows = max(most_choices(args.choices, *parse_shape(shape)) for shape in args.cluster)
-
-    seeds = TrainingSeeds(arguments.seed, arguments.rollouts_per_arrivals)
-
-    def make_env(setting: Setting) -> PrefillPlacementEnv:
-        return PrefillPlacementEnv(
-            setting.config.profile,
-            setting.config.shape,
-            args.choices,
-            step_budget=args.step_budget,
-            rows=rows,
-            **asdict(TUNING_OBJECTIVE),
-            **setting.source.environment(*TRAINING_LOADS),
-            **_START,
-        )
-
-    def make_vec_env(first_episodes: Sequence[int]) -> PlacementVecEnv:
-        played = [settings[seeds.stream(index) % len(settings)] for index in range(len(first_episodes))]
-        return PlacementVecEnv(
-            [make_env(setting) for setting in played],
-            seeds,
-            first_episodes,
-            [setting.source.reward_scale for setting in played],
-            processes=min(args.jobs, os.cpu_count() or 1),
-        )
-
-    model = train_ppo(
-        make_vec_env,
-        arguments,
-        folder,
-        initial_weights=weights,
-        on_progress=ProgressLine(args.timesteps),
-        wandb_mode=args.wandb,
-        resume=(folder / "checkpoint.pt").exists(),
-    )
-    network_trained: PlacementNetwork = model.policy.network
-    save_policy(policy_path, network_trained, layout, described)
-    return names
 
 
-def _warm_start(
-    args: Namespace, settings: Sequence[Setting], folder: Path, arguments: "PPOArguments"
-) -> "PlacementNetwork":
-    """A network fitted to the costs of placements played forward; the settings take turns, all on one cluster."""
-    import torch
-
-    from agents.network import PlacementNetwork
-    from agents.pretrain import FitArguments, regress_costs
-
-    lookahead = LookaheadArguments(
-        episodes=args.warm_episodes, objective=TUNING_OBJECTIVE, choices=args.choices, seed=args.seed
-    )
-    began_s = time.monotonic()
-
-    def show(done: int) -> None:
-        if done % 10 == 0 or done == args.warm_episodes:
-            _say(f"look-ahead episodes: {done}/{args.warm_episodes}, {time.monotonic() - began_s:.0f} s")
-
-    arrivals = tuple([Arrivals(one.source, *TRAINING_LOADS) for one in settings])
-    workloads = Episodes(arrivals, _WARM_EPISODE_REQUESTS, args.seed)
-    examples = dict(collect(workloads, settings[0].config, lookahead, folder / "lookahead", args.jobs, show))
-    costs = examples.pop("costs")
-    torch.manual_seed(args.seed)
-    network = PlacementNetwork(current_layout(args.choices).sizes, hidden=arguments.hidden)
-    fit = regress_costs(network, examples, costs, _TEMPERATURE, FitArguments(seed=args.seed), robust_above=1.0)
-    _say(f"warm start: held-out loss {fit.held_out_losses[0]:.3f} to {min(fit.held_out_losses):.3f}")
-    return network
-
-
-_TEMPERATURE = 0.1  # cost difference, in SLOs, that makes a placement e times as likely in the warm-started policy
-
-
-def _write_json(path: Path, value: object) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, default=str) + "\n")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _kairos(
+    options: TrainOptions, settings: list[Setting], loads: tuple[float, ...], folder: Path, cache: Cache
+) -> tuple[list[PolicySpec], list[str]]:
+    """The setting of kairos that is compared besides its default, and a line on where it comes from."""
+    if options.rules == "default":
+        return [], []
+    if options.rules == "shipped":
+        tuned = TunedSettings.read(SHIPPED)
+        spec = PolicySpec.parse(tuned.chosen["kairos"])
+        conditions = "{profile}, {cluster}, step budget {step_budget}".format_map(tuned.contents)
+        return [spec], [f"`{spec.text}` is the setting of kairos that ships, tuned on {conditions}"]
+    seeds = TUNING_SEEDS[: 1 if options.requests.trace else -(-len(TUNING_SEEDS) // len(settings))]
+    places = [
+        (setting.source.tuning(load, _TUNING_REQUESTS, seed), setting.config, seed)
+        for setting, load, seed in product(settings, loads, seeds)
+    ]
+    print(f"tuning kairos: {SETTINGS} settings on {len(places)} runs each", file=sys.stderr)
+    (tried,) = tune_rules([PolicySpec.parse("kairos")], places, SETTINGS, cache).values()
+    spec = best(tried)
+    written = {"chosen": spec.text, "tried": {one.text: cost._asdict() for one, cost in tried.items()}}
+    write_json(written, folder / "tuning.json")
+    print(f"tuned: {spec.text}", file=sys.stderr)
+    return [spec], [
+        f"`{spec.text}` is kairos tuned on a separate set of requests: least cost within a point of the best "
+        f"attainment, of {len(tried)} settings (tuning.json)"
+    ]
 
 
 if __name__ == "__main__":
-    run_main(lambda: train(parse()))
+    command(TrainOptions, run, "train", __doc__)

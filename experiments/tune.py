@@ -1,198 +1,109 @@
-"""`python -m experiments.tune`: tune heuristics' knobs on requests that nothing is evaluated on.
+"""Tune the knobs of rules on requests that nothing is evaluated on.
 
-Every policy gets the same budget: as many settings of its knobs (see `knobs`), each run on the same requests, of all
-named families at all named loads, drawn from seeds of their own. One setting is chosen for all of them: that with the
+Every rule gets the same budget: as many settings of its knobs (see `runs.search_space`), each run on the same requests
+of all named families at all named loads, from separate seeds. One setting is chosen for all of them: the one with the
 least cost, the cost that learned policies minimise, among those whose SLO attainment is within a point of the best.
 
-Writes tuned.json into --out, which `experiments.compare --tuned` reads. Finished runs are kept in cells/ as it goes;
-the same command again, or one with more policies or settings, takes up where it stopped.
+Writes tuned.json into --out, which `experiments.compare --tuned` reads. Finished runs are kept in runs/: the same
+command, or one with more policies or settings, resumes.
 """
 
-import json
-import shlex
-import sys
-from argparse import Namespace
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
-import policies
-from envs.cluster import ClusterConfig, parse_shape
+from envs.cluster import parse_shape
 from envs.generators import families
-from envs.objective import TUNING_OBJECTIVE
-from experiments.arguments import (
-    add_cluster,
-    add_executor,
-    add_slos,
-    check_counts,
-    check_executor,
-    check_families,
-    check_positive,
-    cluster,
-    slos,
-)
-from experiments.cells import Cell
-from experiments.cost import ATTAINMENT_MARGIN, Tried, best
-from experiments.digests import config_digest, digest, simulation_digest
-from experiments.executors import finished
-from experiments.knee import family_at_rate, knees
-from experiments.knobs import default, settings
-from experiments.markdown import table
-from experiments.output import claim, commit
-from experiments.sources import TUNING_SEEDS
-from experiments.tuned import made_for
-from experiments.tuning import SETTINGS, Trial, mean, run_trial, show_progress
-from hardware_profiles import InputError
-from hardware_profiles.cli import Parser, run_main
-from hardware_profiles.files import replacing
-
-LOADS = [0.7, 0.95, 1.05]
-REQUESTS = 1000
-SEEDS = 2
+from experiments.analysis.metrics import ATTAINMENT_MARGIN
+from experiments.options.execution_options import RunOptions
+from experiments.options.parser import check_counts, check_positive, command, option
+from experiments.options.request_options import check_families
+from experiments.reports.columns import Column, code, table
+from experiments.reports.document import claim, commit, for_console, write_json
+from experiments.runs.data_splits import TUNING_SEEDS
+from experiments.runs.requests import Family
+from experiments.runs.saturation import knees
+from experiments.runs.search_space import default, settings, tunable
+from experiments.runs.tuning import COST_IS, SETTINGS, Cost, best, made_for, tune_rules
+from policies import PolicySpec
 
 
-def parse(argv: Sequence[str] | None = None) -> Namespace:
-    """Read and check the command line.
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions(RunOptions):
+    """Options of `experiments.tune`."""
 
-    Raises:
-        InputError: a value out of range, or a policy without knobs.
-    """
-    parser = Parser(prog="python -m experiments.tune", description="Tune policies' knobs on requests of their own.")
-    add = parser.add_argument
-    known = [name for name in policies.names() if policies.grid(name)]
-    add(
-        "--policies",
-        nargs="+",
-        default=known,
-        metavar="P",
-        help=f"knobs that are named stay as they are (default: {' '.join(known)})",
-    )
-    add("--workload", nargs="+", default=list(families()), metavar="W", help="families (default: all)")
-    shown = " ".join(f"{load:g}" for load in LOADS)
-    add("--loads", type=float, nargs="+", default=LOADS, metavar="L", help=f"of the knee of static (default {shown})")
-    add("--settings", type=int, default=SETTINGS, metavar="N", help="of each policy at most (default %(default)s)")
-    add("--seeds", type=int, default=SEEDS, metavar="N", help=f"from {TUNING_SEEDS[0]} on (default %(default)s)")
-    add("--requests", type=int, default=REQUESTS, metavar="N", help="of a run (default %(default)s)")
-    add("--cluster", default="2P2D", metavar="NPMD", help="prefill and decode nodes (default %(default)s)")
-    add_cluster(parser)
-    add_slos(parser)
-    add("--out", type=Path, metavar="DIR", help="default: runs/tune-, and a digest of the command")
-    add_executor(parser)
-    args = parser.parse_args(argv)
-    args.line = shlex.join(sys.argv[1:] if argv is None else argv)
-    check_counts(args, "settings", "seeds", "requests")
-    check_executor(args)
-    check_positive(args, "loads")
-    slos(args)
-    check_families(args.workload)
-    parse_shape(args.cluster)
-    for name in ("policies", "workload", "loads"):
-        setattr(args, name, list(dict.fromkeys(getattr(args, name))))
-    for policy in args.policies:
-        if policy.partition(":")[0] not in policies.names():
-            raise InputError(f"no registered policy {policy!r} to tune; those with knobs are {', '.join(known)}")
-        settings(policy, args.settings)
-    return args
+    policies: tuple[str, ...] = option(tuple(tunable()), metavar="P", help="knobs that are named stay as they are")
+    workload: tuple[str, ...] = option(families(), metavar="W", help="families")
+    loads: tuple[float, ...] = option((0.7, 0.95, 1.05), metavar="L", help="multiples of the knee of static")
+    settings: int = option(SETTINGS, metavar="N", help="settings per policy, at most")
+    seeds: int = option(2, metavar="N", help=f"number of seeds, from {TUNING_SEEDS[0]}")
+    requests: int = option(1000, metavar="N", help="requests per run")
+    cluster: str = option("2P2D", metavar="NPMD", help="prefill and decode nodes")
+
+    def __post_init__(self) -> None:
+        check_counts(self, "settings", "seeds", "requests")
+        check_positive(self, "loads")
+        check_families(self.workload)
+        parse_shape(self.cluster)
+        for name in self.policies:
+            settings(PolicySpec.parse(name), self.settings)
 
 
-def tune(args: Namespace) -> None:
-    """Do what `parse` read, write tuned.json, and print what was chosen."""
-    config = cluster(args, args.cluster)
-    apart = ("out", "jobs", "executor", "line", "policies", "settings")
-    shared = {name: value for name, value in vars(args).items() if name not in apart}
-    identity = json.dumps(shared, default=str)
-    folder = args.out or Path("runs") / f"tune-{digest(identity)}"
-    claim(folder, shared)
-    kept = folder / "cells"
-    fingerprint = digest(identity, config_digest(config), simulation_digest())
-    workers = {"jobs": args.jobs, "executor": args.executor}
-
-    at_rate = {name: family_at_rate(name, args.requests, slos=slos(args)) for name in args.workload}
-    knee_rps = knees(at_rate, config, kept, fingerprint=fingerprint, **workers)
-    names = {rule: settings(rule, args.settings) for rule in args.policies}
-    seeds = range(TUNING_SEEDS[0], TUNING_SEEDS[0] + args.seeds)
-    places = list(product(args.workload, args.loads, seeds))
-    cells = [Cell(name, *place) for place in places for several in names.values() for name in several]
-
-    def trials(missing: Iterable[Cell]) -> Iterator[Trial]:
-        made = None
-        for cell in missing:
-            if made != cell[1:]:
-                made = cell[1:]
-                workload = at_rate[cell.workload](rate_rps=cell.load * knee_rps[cell.workload], seed=cell.seed)
-            yield Trial(cell, workload, config, TUNING_OBJECTIVE)
-
-    path = kept / f"tried-{fingerprint}.jsonl"
-    found = _read(path)
-    with path.open("a") as file:
-        missing = [cell for cell in cells if cell not in found]
-        for done, (trial, tried) in enumerate(finished(run_trial, trials(missing), **workers), start=1):
-            found[trial.cell] = tried
-            file.write(json.dumps([trial.cell, tried]) + "\n")
-            file.flush()
-            show_progress(f"{len(names)} policies", done, len(missing))
-    means = {
-        rule: {name: mean([found[Cell(name, *place)] for place in places]) for name in several}
-        for rule, several in names.items()
+def run(options: TuneOptions) -> None:
+    """Tune, write tuned.json, and print the chosen settings."""
+    config = options.machines.config(options.cluster)
+    slos = options.slos.slos()
+    folder = options.execution.folder("tune", options)
+    cache = options.execution.cache(folder)
+    claim(folder, "tune", options)
+    found = knees(options.workload, slos, config, cache)
+    knees_rps = {family: knee.rate_rps for family, knee in found.items()}
+    seeds = range(TUNING_SEEDS[0], TUNING_SEEDS[0] + options.seeds)
+    places = [
+        (Family(family, knees_rps[family], slos).tuning(load, options.requests, seed), config, seed)
+        for family, load, seed in product(options.workload, options.loads, seeds)
+    ]
+    rules = [PolicySpec.parse(name) for name in options.policies]
+    tried = tune_rules(rules, places, options.settings, cache)
+    contents = {
+        "command": options.typed,
+        "commit": commit(),
+        **made_for(config, slos),
+        "connector": options.machines.connector,
+        "cluster_options": options.machines.cluster_option,
+        "report_age_ms": options.machines.report_age_ms,
+        "budget": {
+            "settings": options.settings,
+            "runs_per_setting": len(places),
+            "requests_per_run": options.requests,
+        },
+        "workloads": options.workload,
+        "loads": options.loads,
+        "knees_rps": knees_rps,
+        "seeds": list(seeds),
+        "criterion": f"least mean cost among settings within {ATTAINMENT_MARGIN:g} of the best mean SLO attainment; "
+        f"{COST_IS}",
+        "policies": {
+            str(rule): {
+                "chosen": str(best(costs)),
+                "tried": [{"policy": str(setting), **cost._asdict()} for setting, cost in costs.items()],
+            }
+            for rule, costs in tried.items()
+        },
     }
-    text = json.dumps(_contents(args, config, knee_rps, list(seeds), len(places), means), indent=1)
-    with replacing(folder / "tuned.json") as temporary:
-        temporary.write_text(text + "\n")
-    print(_chosen(means))
+    write_json(contents, folder / "tuned.json")
+    # For each rule the chosen setting, the costs of all settings, that of the chosen one, and that of the default.
+    rows = [(best(costs), costs, costs[best(costs)], costs[default(rule)]) for rule, costs in tried.items()]
+    columns: list[Column[tuple[PolicySpec, dict[PolicySpec, Cost], Cost, Cost]]] = [
+        Column("chosen", lambda row: code(str(row[0])), left=True),
+        Column("settings tried", lambda row: f"{len(row[1])}"),
+        Column("SLO attainment (%)", lambda row: f"{100 * row[2].attainment:.2f}"),
+        Column("of the default (%)", lambda row: f"{100 * row[3].attainment:.2f}"),
+        Column("cost", lambda row: f"{row[2].cost:.3f}"),
+        Column("of the default", lambda row: f"{row[3].cost:.3f}"),
+    ]
+    print(for_console(table(columns, rows)))
     print(f"\nwritten to {folder / 'tuned.json'}")
 
 
-def _read(path: Path) -> dict[Cell, Tried]:
-    """The runs that are there; a last line that was cut off is dropped from the file, too."""
-    text = path.read_text() if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        with replacing(path) as temporary:
-            temporary.write_text(whole)
-    return {Cell(*cell): Tried(*tried) for cell, tried in map(json.loads, whole.splitlines())}
-
-
-def _contents(
-    args: Namespace,
-    config: ClusterConfig,
-    knee_rps: Mapping[str, float],
-    seeds: list[int],
-    runs: int,
-    tried: Mapping[str, Mapping[str, Tried]],
-) -> dict[str, object]:
-    """What tuned.json holds."""
-    return {
-        "command": f"python -m experiments.tune {args.line}",
-        "commit": commit(),
-        **made_for(config, slos(args)),
-        "connector": args.connector,
-        "cluster_options": args.cluster_option,
-        "report_age_ms": args.report_age_ms,
-        "budget": {"settings": args.settings, "runs_per_setting": runs, "requests_per_run": args.requests},
-        "workloads": args.workload,
-        "loads": args.loads,
-        "knees_rps": knee_rps,
-        "seeds": seeds,
-        "criterion": f"least mean cost among settings within {ATTAINMENT_MARGIN:g} of the best mean SLO attainment; "
-        f"cost of a request: TTFT / SLO + {TUNING_OBJECTIVE.tail_weight:g} (TTFT / SLO)^2 + TBT excess",
-        "policies": {
-            rule: {"chosen": best(means), "tried": [{"policy": name, **one._asdict()} for name, one in means.items()]}
-            for rule, means in tried.items()
-        },
-    }
-
-
-def _chosen(tried: Mapping[str, Mapping[str, Tried]]) -> str:
-    """A table of what was chosen, beside the defaults."""
-    rows = []
-    for rule, means in tried.items():
-        chosen, other = best(means), means[default(rule)]
-        one = means[chosen]
-        met = [f"{100 * share:.2f}" for share in (one.attainment, other.attainment)]
-        rows.append([f"`{chosen}`", f"{len(means)}", *met, f"{one.cost:.3f}", f"{other.cost:.3f}"])
-    header = ["chosen", "settings tried", "SLO attainment (%)", "of the default (%)", "cost", "of the default"]
-    return table(header, rows)
-
-
 if __name__ == "__main__":
-    run_main(lambda: tune(parse()))
+    command(TuneOptions, run, "tune", __doc__)

@@ -1,13 +1,22 @@
 """Runs made up by hand or drawn at random, for tests of what is computed from them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import nan
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
 from envs.cluster import ClusterConfig, GapLog, RequestRecord, RunCounters, RunResult
 from envs.workload import Workload
+from experiments.analysis.comparison import Groups
+from experiments.analysis.metrics import METRIC
+from experiments.analysis.outcome import Outcome
+from experiments.analysis.request_table import RequestSummary, as_array
+from experiments.runs.trial import Trial
+from policies import PolicySpec
 from tests.toy import toy_profile
 
 CONFIG = ClusterConfig(toy_profile())
@@ -95,3 +104,72 @@ def many_records(draw: st.DrawFn, least: int = 1) -> list[RequestRecord]:
             )
         )
     return rows
+
+
+@dataclass(frozen=True)
+class MadeUpRequests:
+    """A recipe: random requests of a mean gap."""
+
+    seed: int
+    gap_s: float = 0.2
+    count: int = 40
+
+    @property
+    def nominal_rps(self) -> float:
+        return 1 / self.gap_s
+
+    def make(self) -> Workload:
+        rng = np.random.default_rng(self.seed)
+        arrival_s = np.cumsum(rng.exponential(self.gap_s, self.count))
+        prompt_tokens, output_tokens = rng.integers(1, 900, self.count), rng.integers(1, 60, self.count)
+        return Workload.of(arrival_s, prompt_tokens, output_tokens, label=f"made up, seed {self.seed}")
+
+
+def trial(policy: str = "static", load: float = 1.0, seed: int = 0, **changes: Any) -> Trial:
+    """A small trial on the toy cluster."""
+    settings = {"requests": MadeUpRequests(seed, 0.2 / load), "config": CONFIG, **changes}
+    return Trial(PolicySpec.parse(policy), "toy", load, seed, **settings)
+
+
+def outcome(policy: str, workload: str = "w", load: float = 1.0, seed: int = 0, **metrics: float) -> Outcome:
+    """A run of which only some metrics matter; the others are 1."""
+    records = as_array([record(0, float(seed), [0.1, 0.2, 0.3, 0.4])])
+    return Outcome(
+        policy=PolicySpec.parse(policy),
+        workload=workload,
+        load=load,
+        seed=seed,
+        metrics={**dict.fromkeys(METRIC, 1), **metrics},
+        summary=RequestSummary.of(records, 100.0),
+        label="made up",
+        nominal_rps=5.0,
+        rate_rps=5.0,
+        end_s=100.0,
+        requests_digest=f"{workload} {load} {seed}",
+        path=Path("nowhere.npz"),
+    )
+
+
+def results(
+    p95_s: Mapping[str, float],
+    loads: Sequence[float] = (0.5, 0.9),
+    workloads: Sequence[str] = ("w",),
+    seeds: int = 8,
+) -> Groups:
+    """Policies with these P95 TTFTs, a little more with each seed and load, and an attainment that falls with it."""
+    return Groups.of(
+        [
+            outcome(
+                policy,
+                workload,
+                load,
+                seed,
+                ttft_p95_s=value + 0.01 * seed + load,
+                slo_attainment=1 - (value + load) / 10,
+            )
+            for workload in workloads
+            for load in loads
+            for seed in range(seeds)
+            for policy, value in p95_s.items()
+        ]
+    )

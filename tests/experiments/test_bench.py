@@ -1,4 +1,4 @@
-"""The bench command, and that its figures are of what they say."""
+"""The bench command, its baseline, and its measurements."""
 
 import json
 import subprocess
@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 import policies
 from envs.cluster import ClusterConfig
-from experiments.bench import baseline
-from experiments.bench.__main__ import parse
-from experiments.bench.measures import conversation, copy_s
+from experiments.bench import BenchOptions
+from experiments.options.parser import parse
+from experiments.speed import baseline
+from experiments.speed.measurements import conversation, copy_s
 from hardware_profiles import InputError
 from tests.toy import toy_profile
 
@@ -66,7 +67,7 @@ def test_a_baseline_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @given(factor=st.floats(0.3, 3.0))
-def test_a_figure_falls_if_it_is_a_fifth_worse_whichever_way_it_counts(factor: float) -> None:
+def test_a_figure_falls_if_it_is_a_fifth_worse_in_its_own_direction(factor: float) -> None:
     for figure in baseline.FIGURES:
         now = some_ratios()
         now[figure.name] *= factor if figure.per_event else 1.0 / factor
@@ -84,13 +85,13 @@ OTHER_TABLE = f"{baseline.BEGIN}\n| figure | x |\n|---|---|\n| speed | fast |\n{
 
 @pytest.mark.parametrize(
     ("text", "named"),
-    [("no table", "they are missing"), (EMPTY, "cannot be read"), (OTHER_TABLE, "cannot be read")],
+    [("no table", "are missing"), (EMPTY, "cannot be read"), (OTHER_TABLE, "cannot be read")],
 )
 def test_a_file_without_a_baseline_is_named(text: str, named: str, tmp_path: Path) -> None:
     path = tmp_path / "bench.md"
     path.write_text(text)
     with pytest.raises(InputError, match=named) as caught:
-        parse(["--baseline", str(path)])
+        parse(BenchOptions, "bench", "", ["--baseline", str(path)])
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -104,16 +105,16 @@ def test_a_file_without_a_baseline_is_named(text: str, named: str, tmp_path: Pat
     ],
 )
 def test_invalid_options_are_named(arguments: list[str], named: str) -> None:
-    with pytest.raises(InputError, match=named):
-        parse(arguments)
+    with pytest.raises((InputError, FileNotFoundError), match=named):
+        parse(BenchOptions, "bench", "", arguments)
 
 
-def test_the_workload_is_like_azure_conversation_at_three_times_its_rate() -> None:
+def test_the_workload_is_like_azure_conversation_at_triple_rate() -> None:
     workload = conversation(40_000)
     assert workload.rate_rps == pytest.approx(3 * 5.53, rel=0.1)
     assert np.median(workload.prompt_tokens) == pytest.approx(1020, rel=0.05)
     assert np.percentile(workload.output_tokens, 95) == pytest.approx(451, rel=0.05)
 
 
-def test_copying_copies_what_is_in_flight() -> None:
+def test_copying_a_cluster_with_requests_in_flight_takes_time() -> None:
     assert copy_s(ClusterConfig(toy_profile()), in_flight=50) > 0

@@ -6,15 +6,14 @@ from typing import Any
 
 import pytest
 
-import policies
-from experiments.compare import compare
-from experiments.compare import parse as parse_compare
-from experiments.map.command import BEGIN, END, draw_map, parse
-from experiments.map.folders import Condition, Folder, merge
-from experiments.map.kinds import kind_of
-from experiments.map.winners import Contest, Criterion, contest, tied
+import experiments.compare as compare
+from experiments.analysis.map_conditions import Condition, Contest, Criterion, Folder, contest, merge, tied
+from experiments.map import BEGIN, END, MapOptions, run
+from experiments.options.parser import parse
+from experiments.runs.saturation import Knee
 from hardware_profiles import InputError
 from hardware_profiles.cli import run_main
+from policies import PolicySpec
 
 PNG = b"\x89PNG\r\n"
 SEEDS = 6
@@ -37,18 +36,27 @@ def write_folder(
     **options: Any,
 ) -> Path:
     """A folder as experiments.compare leaves it, as far as the map reads it."""
+    given = {"workload": ["HPLD", "burst"], "loads": [0.7, 1.05], "seeds": SEEDS, "cluster": "2P2D", **options}
     command = {
+        "command": "compare",
+        "options": {
+            "typed": str(path),
+            "policies": list(rules),
+            "tuned": None,
+            "requests": {"workload": given["workload"], "trace": None, "requests": None},
+            "cluster": given["cluster"],
+            "machines": {"profile": "toy", "step_budget": given.get("step_budget", "slo"), "report_age_ms": 100.0},
+            "slos": {"ttft_slo": 2.0, "tbt_slo": given.get("tbt_slo", 0.1), "slo_class": given.get("slo_class", [])},
+            "seeds": None,
+            "first_seed": 0,
+            "loads": [],
+            "execution": {"out": str(path), "executor": "local", "jobs": None},
+        },
         "policies": list(rules),
-        "tuned": None,
-        "workload": ["HPLD", "burst"],
-        "loads": [0.7, 1.05],
-        "seeds": SEEDS,
-        "tbt_slo": 0.1,
-        "step_budget": "slo",
-        "cluster": "2P2D",
-        "profile": "toy",
-        "ttft_slo": 2.0,
-        **options,
+        "requests": 100,
+        "loads": given["loads"],
+        "seeds": list(range(given["seeds"])),
+        "tuning": given.get("tuning"),
     }
     path.mkdir()
     (path / "command.json").write_text(json.dumps(command))
@@ -56,18 +64,19 @@ def write_folder(
         rows = csv.writer(file)
         names = ["rate_rps", "requests", "ttft_p95_s", "slo_attainment"]
         rows.writerow(["policy", "workload", "load", "seed", *names])
-        for workload in command["workload"] or ["trace"]:
-            for load in command["loads"]:
-                for seed in range(command["seeds"]):
+        for workload in given["workload"] or ["trace"]:
+            for load in given["loads"]:
+                for seed in range(given["seeds"]):
                     for policy, measured in rules.items():
-                        given = [rate_rps * load + seed, 100, *at_seed(measured, seed)]
-                        rows.writerow([policies.label(policy), workload, load, seed, *given])
+                        found = [rate_rps * load + seed, 100, *at_seed(measured, seed)]
+                        rows.writerow([PolicySpec.parse(policy).label, workload, load, seed, *found])
     return path
 
 
 def merged(*folders: Path) -> dict[Condition, list[str]]:
     return {
-        key: [runs.label for runs in found] for key, found in merge([Folder.read(path) for path in folders]).items()
+        key: [runs.policy.label for runs in found]
+        for key, found in merge([Folder.read(path) for path in folders]).items()
     }
 
 
@@ -75,46 +84,20 @@ def contest_of(folder: Path, criterion: Criterion) -> Contest:
     return contest(next(iter(merge([Folder.read(folder)]).values())), criterion)
 
 
+def draw_map(*arguments: str | Path) -> None:
+    run(parse(MapOptions, "map", "", [str(each) for each in arguments]))
+
+
 def exit_code(arguments: Sequence[str | Path]) -> object:
     with pytest.raises(SystemExit) as stopped:
-        run_main(lambda: draw_map(parse([str(each) for each in arguments])))
+        run_main(lambda: draw_map(*arguments))
     return stopped.value.code
-
-
-def test_every_registered_rule_has_a_kind() -> None:
-    kinds = {name: kind_of(name) for name in [*policies.names(), *policies.bounds()]}
-    assert kinds["static"] == "disaggregated"
-    assert kinds["kairos"] == "deflecting"
-    assert kinds["arrow"] == "role-free"
-    assert [name for name, kind in kinds.items() if kind == "other"] == policies.bounds()
-
-
-@pytest.mark.parametrize(
-    ("policy", "kind"),
-    [
-        ("kairos:alpha=1.0,cap=2", "deflecting"),
-        ("careful=kairos:alpha=1.0", "deflecting"),
-        ("shortest-ttft:alpha=0.5", "deflecting"),
-        ("shortest-ttft:choices=pairs,alpha=0.5", "role-free"),
-        ("free=shortest-ttft:alpha=0.5,choices=pairs", "role-free"),
-        ("my.module:Rule", "other"),
-        ("runs/train/policy.npz", "other"),
-        ("mine=runs/train/policy.npz", "other"),
-    ],
-)
-def test_a_kind_follows_from_the_rule_and_its_parameters(policy: str, kind: str) -> None:
-    assert kind_of(policy) == kind
-
-
-def test_an_unknown_rule_is_refused_by_name() -> None:
-    with pytest.raises(InputError, match="'newest'"):
-        kind_of("newest:knob=3")
 
 
 def test_the_lowest_p95_wins_whatever_its_attainment(tmp_path: Path) -> None:
     found = contest_of(write_folder(tmp_path / "a"), "lowest")
-    assert (found.winner.label, found.winner.kind) == ("colocated", "role-free")
-    assert {kind: runs.label for kind, runs in found.best.items()} == {
+    assert (found.winner.policy.label, found.winner.kind) == ("colocated", "role-free")
+    assert {kind: runs.policy.label for kind, runs in found.best.items()} == {
         "role-free": "colocated",
         "deflecting": "kairos",
         "disaggregated": "static",
@@ -126,15 +109,15 @@ def test_the_lowest_p95_wins_whatever_its_attainment(tmp_path: Path) -> None:
 
 def test_a_usable_winner_is_within_a_point_of_the_best_attainment(tmp_path: Path) -> None:
     found = contest_of(write_folder(tmp_path / "a"), "usable")
-    assert found.winner.label == "kairos"
+    assert found.winner.policy.label == "kairos"
     assert found.top_attainment == 1.0
     assert list(found.best) == ["deflecting", "disaggregated"]
     assert found.role_free_ratio is None
 
 
 def test_learned_policies_do_not_win(tmp_path: Path) -> None:
-    rules = {**RULES, "mine=runs/policy.npz": (0.1, 1.0), "own.module:Rule": (0.2, 1.0)}
-    assert contest_of(write_folder(tmp_path / "a", rules), "lowest").winner.label == "colocated"
+    rules = {**RULES, "mine=runs/policy.npz": (0.1, 1.0), "policies.kairos:Kairos": (0.2, 1.0)}
+    assert contest_of(write_folder(tmp_path / "a", rules), "lowest").winner.policy.label == "colocated"
 
 
 def test_a_map_of_learned_policies_alone_is_refused(tmp_path: Path) -> None:
@@ -148,7 +131,7 @@ def test_kinds_whose_ratio_may_be_one_are_tied(tmp_path: Path) -> None:
 
     rules = {"static": (4.0, 1.0), "kairos": (1.0, 1.0), "colocated": (0.95, 1.0)}
     found = contest_of(write_folder(tmp_path / "a", rules, at_seed=scattered), "lowest")
-    assert found.winner.label == "colocated"
+    assert found.winner.policy.label == "colocated"
     assert found.tied_kinds == ["deflecting"]
     assert found.role_free_ratio is not None
     assert tied(found.role_free_ratio)
@@ -164,17 +147,11 @@ def test_folders_of_one_table_are_merged(tmp_path: Path) -> None:
     assert found[Condition("slo", 0.03, "burst", 0.7)] == ["static", "kairos", "colocated"]
 
 
-def test_tuned_parameters_are_found_next_to_a_folder_that_moved(tmp_path: Path) -> None:
-    path = write_folder(tmp_path / "table", {"static": (2.0, 1.0), "kairos": (1.0, 1.0)}, tuned="gone/tune")
-    with pytest.raises(FileNotFoundError, match=r"tune"):
-        Folder.read(path)
-    (tmp_path / "tune").mkdir()
-    budget = {"settings": 18, "runs_per_setting": 30, "requests_per_run": 1000}
-    chosen = {"kairos": {"chosen": "kairos:alpha=1.5"}}
-    (tmp_path / "tune" / "tuned.json").write_text(json.dumps({"budget": budget, "seeds": [1, 2], "policies": chosen}))
-    folder = Folder.read(path)
-    assert folder.settings == {"static": "static", "kairos": "kairos=kairos:alpha=1.5"}
-    assert "18 settings of each policy" in folder.tuning
+def test_tuned_parameters_and_their_budget_are_read(tmp_path: Path) -> None:
+    rules = {"static": (2.0, 1.0), "kairos=kairos:alpha=1.5": (1.0, 1.0)}
+    folder = Folder.read(write_folder(tmp_path / "table", rules, tuning="up to 18 settings of each policy"))
+    assert [str(spec) for spec in folder.policies.values()] == ["static", "kairos=kairos:alpha=1.5"]
+    assert folder.tuning == "tuned with up to 18 settings of each policy"
 
 
 OTHER_RULE = {"arrow": (0.7, 1.0)}
@@ -188,8 +165,8 @@ OTHER_RULE = {"arrow": (0.7, 1.0)}
         (OTHER_RULE, {"loads": [0.7]}, "--loads"),
         (OTHER_RULE, {"workload": ["burst"]}, "--workload"),
         (OTHER_RULE, {"seeds": 5}, "--seeds: 6, 5"),
-        (OTHER_RULE, {"rate_rps": 6.0}, "arrow, HPLD, load 0.7, seed 0, ran on other requests than static"),
-        ({"static": (2.1, 1.0)}, {}, "static, HPLD, load 0.7, seed 0, had another result"),
+        (OTHER_RULE, {"rate_rps": 6.0}, "run of arrow, HPLD, load 0.7, seed 0 had other requests than static"),
+        ({"static": (2.1, 1.0)}, {}, "static, HPLD, load 0.7, seed 0 had another result"),
         ({"kairos=kairos:cap=2": RULES["kairos"]}, {}, "kairos is kairos=kairos:cap=2, and kairos in another"),
     ],
 )
@@ -217,6 +194,18 @@ def test_a_value_that_is_no_number_is_named_by_its_line(tmp_path: Path) -> None:
         Folder.read(tmp_path / "a")
 
 
+def test_loads_may_be_in_another_order(tmp_path: Path) -> None:
+    first, second = write_folder(tmp_path / "a"), write_folder(tmp_path / "b", OTHER_RULE, loads=[1.05, 0.7])
+    assert merged(first, second)[Condition("slo", 0.1, "burst", 0.7)] == ["static", "kairos", "colocated", "arrow"]
+
+
+def test_a_folder_of_an_earlier_version_is_named(tmp_path: Path) -> None:
+    note = write_folder(tmp_path / "a") / "command.json"
+    note.write_text(json.dumps({"policies": ["static"], "workload": ["burst"], "loads": [0.7], "seeds": 5}))
+    with pytest.raises(InputError, match=r"not a file that experiments\.compare wrote"):
+        Folder.read(tmp_path / "a")
+
+
 def test_a_trace_and_too_few_seeds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a trace"):
         Folder.read(write_folder(tmp_path / "a", workload=None))
@@ -235,7 +224,7 @@ def test_the_map_is_written_with_its_figures(tmp_path: Path) -> None:
     ]
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nearlier map\n{END}\nafter\n")
-    draw_map(parse([*map(str, folders), "--out", str(tmp_path / "out"), "--page", str(page)]))
+    draw_map(*folders, "--out", tmp_path / "out", "--page", page)
     with (tmp_path / "out" / "map.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * (4 + 4 + 2)
@@ -261,10 +250,11 @@ def test_the_map_is_written_with_its_figures(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_map_reads_what_compare_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.compare.knees", lambda *_, **__: {"burst": 8.0})
+    monkeypatch.setattr("experiments.compare.knees", lambda *_: {"burst": Knee(8.0, False, {8.0: [1.0]})})
     given = "--policies static few=kairos:cap=1 colocated --workload burst --requests 40 --seeds 5 --loads 0.7 1.05"
-    compare(parse_compare([*given.split(), "--out", str(tmp_path / "table")]))
-    draw_map(parse([str(tmp_path / "table"), "--out", str(tmp_path / "out")]))
+    options = parse(compare.CompareOptions, "compare", "", [*given.split(), "--out", str(tmp_path / "table")])
+    compare.run(options)
+    draw_map(tmp_path / "table", "--out", tmp_path / "out")
     with (tmp_path / "out" / "map.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["criterion"] == "lowest"]
     with (tmp_path / "table" / "cells.csv").open(newline="") as file:

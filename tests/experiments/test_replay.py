@@ -1,4 +1,4 @@
-"""Replays: the cluster against recordings of another simulator, and recordings that make no sense."""
+"""Replays: the cluster against recordings of another simulator, and invalid recordings."""
 
 import gzip
 import json
@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.replay import COLUMNS, main, read_recording, replay, set_up, with_link
+from experiments.crosscheck.recording import COLUMNS, read_recording, set_up, with_link
+from experiments.options.parser import parse
+from experiments.replay import ReplayOptions, replay, run
 from hardware_profiles import InputError, load_profile
 from tests.toy import TOY_LAW, toy_profile
 
@@ -53,12 +55,12 @@ def recording(tmp_path: Path, *rows: str, header: str = HEADER) -> Path:
     return path
 
 
-def run(path: Path, *arguments: str) -> list[str]:
-    return ["--recording", str(path), *arguments]
+def main(path: Path, *arguments: str) -> None:
+    run(parse(ReplayOptions, "replay", "", ["--recording", str(path), *arguments]))
 
 
 def test_the_json_object_has_the_agreed_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(run(recording(tmp_path, *ROWS), "--json"))
+    main(recording(tmp_path, *ROWS), "--json")
     result = json.loads(capsys.readouterr().out)
     assert list(result) == ["reference", "simulated", "ttft_error_median", "ttft_correlation", "requests_per_s"]
     assert list(result["reference"]) == list(result["simulated"]) == FIGURES
@@ -66,7 +68,7 @@ def test_the_json_object_has_the_agreed_keys(tmp_path: Path, capsys: pytest.Capt
     assert result["requests_per_s"] > 0
 
 
-def test_the_reference_is_what_was_recorded(tmp_path: Path) -> None:
+def test_the_reference_is_the_recording(tmp_path: Path) -> None:
     reference = replay(recording(tmp_path, *ROWS), toy_profile())["reference"]
     assert isinstance(reference, dict)
     assert reference["ttft_mean_s"] == pytest.approx((24 + 77 + 20) / 3 / 1e3)
@@ -91,13 +93,13 @@ def test_recordings_are_replayed_under_the_fixed_step_budget(tmp_path: Path) -> 
 
 
 def test_the_table_shows_both_and_the_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(run(recording(tmp_path, *ROWS)))
+    main(recording(tmp_path, *ROWS))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:9]] == [figure.removesuffix("_s") for figure in FIGURES]
     assert all(line.endswith("%") for line in lines[1:9])
 
 
-def test_gzip_and_other_columns_and_their_order_make_no_difference(tmp_path: Path) -> None:
+def test_gzip_and_the_order_of_columns_make_no_difference(tmp_path: Path) -> None:
     plain = read_recording(recording(tmp_path, *ROWS))
     names = [*reversed(COLUMNS), "kv_ready_ms"]
     rows = [",".join([*reversed(row.split(",")), "7"]) for row in ROWS]
@@ -109,7 +111,7 @@ def test_gzip_and_other_columns_and_their_order_make_no_difference(tmp_path: Pat
     }
 
 
-def test_equal_arrivals_are_served_in_the_order_of_their_prefill_starts(tmp_path: Path) -> None:
+def test_equal_arrivals_are_in_order_of_their_prefill_starts(tmp_path: Path) -> None:
     rows = ["5,30,2,0,0,90,120,130", "0,10,2,0,0,60,80,90", "0,20,2,0,0,0,50,90"]
     columns = read_recording(recording(tmp_path, *rows))
     assert columns["prompt_tokens"].tolist() == [20, 10, 30]
@@ -118,18 +120,18 @@ def test_equal_arrivals_are_served_in_the_order_of_their_prefill_starts(tmp_path
 def test_one_request_has_no_correlation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = recording(tmp_path, ROWS[0])
     assert replay(path, toy_profile())["ttft_correlation"] is None
-    main(run(path))
+    main(path)
     assert "correlation of TTFT undefined" in capsys.readouterr().out
 
 
-def test_the_links_bandwidth_is_a_gpus_and_a_group_has_one_each() -> None:
+def test_bandwidth_is_per_gpu_and_every_gpu_of_a_group_has_it() -> None:
     alone, group = (with_link(load_profile(name), 20.8) for name in ("a100-llama31-8b", "a100x4-llama31-70b"))
     assert alone.inter_node.bandwidth_bytes_per_s == pytest.approx(20.8e9)
     assert group.inter_node.bandwidth_bytes_per_s == pytest.approx(4 * 20.8e9)
     assert alone.inter_node.latency_s == group.inter_node.latency_s == 0.0
 
 
-# ---- recordings that make no sense ----------------------------------------------------------------------------------
+# ---- invalid recordings ----------- ----------------------------------------------------------------------------------
 
 GOOD = ROWS[0]
 
@@ -159,7 +161,7 @@ GOOD = ROWS[0]
         ("0,100,3,0,0,0,24,24", "last token is as early as the first"),
     ],
 )
-def test_a_bad_row_is_told_by_file_and_line(tmp_path: Path, row: str, says: str) -> None:
+def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, row: str, says: str) -> None:
     path = recording(tmp_path, GOOD, row, *ROWS[1:])
     with pytest.raises(InputError) as caught:
         read_recording(path)
@@ -215,7 +217,7 @@ def single_tokens(path: Path) -> None:
         (single_tokens, "no request of two tokens or more"),
     ],
 )
-def test_a_file_that_is_no_recording_is_told_by_name(tmp_path: Path, spoil: Callable[[Path], None], says: str) -> None:
+def test_a_file_that_is_no_recording_is_named(tmp_path: Path, spoil: Callable[[Path], None], says: str) -> None:
     path = recording(tmp_path, *ROWS)
     spoil(path)
     with pytest.raises(InputError) as caught:
@@ -225,7 +227,7 @@ def test_a_file_that_is_no_recording_is_told_by_name(tmp_path: Path, spoil: Call
     assert "\n" not in str(caught.value)
 
 
-def test_a_prompt_beyond_the_profiles_kv_is_told(tmp_path: Path) -> None:
+def test_a_prompt_beyond_the_kv_capacity_is_refused(tmp_path: Path) -> None:
     path = recording(tmp_path, "0,5000,3,0,0,0,24,42", *ROWS[1:])
     with pytest.raises(InputError, match=r"request 0: 5000 prompt .* do not fit"):
         replay(path, toy_profile(kv_capacity_tokens=4_000))
@@ -233,16 +235,16 @@ def test_a_prompt_beyond_the_profiles_kv_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bandwidth", ["0", "-1", "nan", "inf"])
 def test_a_bandwidth_is_above_0(tmp_path: Path, bandwidth: str) -> None:
-    with pytest.raises(InputError, match="--link-gb-per-s must be above 0"):
-        main(run(recording(tmp_path, *ROWS), f"--link-gb-per-s={bandwidth}"))
+    with pytest.raises(InputError, match=r"--link-gb-per-s \S+: must be a finite number above 0"):
+        main(recording(tmp_path, *ROWS), f"--link-gb-per-s={bandwidth}")
 
 
 # ---- the command itself ---------------------------------------------------------------------------------------------
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def command(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "experiments.replay", *arguments],
+        [sys.executable, "-m", "experiments.replay", "--recording", str(path), *arguments],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
@@ -252,20 +254,20 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_bad_row_leaves_one_line_and_exit_code_2(tmp_path: Path) -> None:
     path = recording(tmp_path, GOOD, "0,100,3,0,0,0,24")
-    done = command(*run(path, "--json"))
+    done = command(path, "--json")
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == f"error: {path}:3: 7 values, the header names 8 columns\n"
 
 
 def test_a_missing_file_leaves_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    done = command(*run(tmp_path / "nowhere.csv"))
+    done = command(tmp_path / "nowhere.csv")
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == f"error: {tmp_path / 'nowhere.csv'}: No such file or directory\n"
 
 
 def test_a_good_recording_leaves_json_and_exit_code_0(tmp_path: Path) -> None:
-    done = command(*run(recording(tmp_path, *ROWS), "--json"))
+    done = command(recording(tmp_path, *ROWS), "--json")
     assert (done.returncode, done.stderr) == (0, "")
     assert list(json.loads(done.stdout)["simulated"]) == FIGURES

@@ -1,156 +1,89 @@
-"""Tuning: equal budgets, requests of its own, runs that are kept, and a file that compare takes for what it is."""
+"""The tune command: equal budgets, runs that are kept, and a file that compare checks before it uses it."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-import policies
-from envs.cluster import ClusterConfig, Placement, RequestView, RouterView
-from envs.generators import generate
-from envs.objective import DEFAULT_OBJECTIVE
+from envs.cluster import ClusterConfig
 from envs.slos import DEFAULT_SLOS, SloClass, Slos
-from experiments import tune as module
-from experiments.cells import Cell
-from experiments.compare import compare
-from experiments.compare import parse as parse_compare
-from experiments.cost import Tried, best, measure
-from experiments.knobs import default, settings
-from experiments.sources import TUNING_SEEDS
-from experiments.tune import parse, tune
-from experiments.tuned import Tuned
-from experiments.tuning import tuned
-from hardware_profiles import InputError
+from experiments import compare, tune
+from experiments.compare import CompareOptions
+from experiments.options.parser import parse
+from experiments.runs import saturation
+from experiments.runs.data_splits import TUNING_SEEDS
+from experiments.runs.search_space import settings
+from experiments.runs.tuning import Cost, TunedSettings, best
+from experiments.tune import TuneOptions
+from hardware_profiles import InputError, load_profile
+from policies import PolicySpec
 from tests.toy import toy_profile
 
-TUNABLE = [name for name in policies.names() if policies.grid(name)]
 SMALL = "--workload burst --loads 0.9 --seeds 2 --requests 60 --settings 3"
 
 
-@pytest.fixture(autouse=True)
-def _same_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests are about commands and inputs; someone may edit the code while they run."""
-    for name in ("tune", "compare"):
-        monkeypatch.setattr(f"experiments.{name}.simulation_digest", lambda: "code")
+@pytest.fixture(scope="module", autouse=True)
+def _small_knees() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saturation, "KNEE_REQUESTS", 60)
+        patch.setattr(saturation, "KNEE_SPAN_S", 0.0)
+        yield
 
 
-@given(rule=st.sampled_from(TUNABLE), count=st.integers(1, 40))
-def test_every_policy_gets_the_same_number_of_settings_its_default_among_them(rule: str, count: int) -> None:
-    names = settings(rule, count)
-    size = prod(len(values) for values in policies.grid(rule).values())
-    assert len(set(names)) == len(names) == min(count, size)
-    assert default(rule) in names
-    assert names == settings(rule, count)
-
-
-def test_a_sample_of_a_grid_uses_each_value_about_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    grid = {"alpha": (1.0, 1.3, 2.0), "beta": (0.8, 0.9, 1.0), "cap": (1, 2, 4, 8), "transfer": (True, False)}
-    monkeypatch.setattr(policies.registry._RULES["kairos"], "grid", grid)
-    names = settings("kairos", 25)[1:]
-    for knob, values in grid.items():
-        times = [
-            sum(f"{knob}={str(value).lower() if knob == 'transfer' else value}" in n for n in names) for value in values
-        ]
-        assert sum(times) == 24
-        assert max(times) - min(times) <= 4  # 1, but for the few that were drawn twice and drawn again
-
-
-def test_of_settings_that_attain_as_much_the_cheapest_is_best() -> None:
-    tried = {"cheap": Tried(0.1, 0.90), "good": Tried(0.5, 0.99), "nearly": Tried(0.4, 0.985)}
-    assert best(tried) == "nearly"
-    assert best({**tried, "all": Tried(0.9, 1.0)}) == "good"
-
-
-class TurnsAway:
-    """Takes every second request."""
-
-    name = "turns-away"
-
-    def place(self, request: RequestView, view: RouterView) -> Placement | None:  # noqa: ARG002
-        return None if request.number % 2 else Placement(0, 2)
-
-
-def test_turning_requests_away_is_no_way_to_be_cheap() -> None:
-    workload = generate("burst", rate_rps=1.0, requests=100, seed=1)
-    config = ClusterConfig(toy_profile())
-    kept, turned_away = (measure(policy, workload, config) for policy in ("static", f"{__name__}:TurnsAway"))
-    assert turned_away.cost > kept.cost
-    assert turned_away.attainment <= 0.5 < kept.attainment
-
-
-def test_the_same_knobs_are_best_whatever_the_order_of_the_runs() -> None:
-    workloads = [generate("burst", rate_rps=8.0, requests=80, seed=seed) for seed in (1, 2)]
-    config = ClusterConfig(toy_profile())
-    chosen, tried = tuned(
-        "kairos", [(workload, config) for workload in workloads], objective=DEFAULT_OBJECTIVE, count=4
-    )
-    assert chosen == best(tried)
-    for name, found in tried.items():
-        each = [measure(name, workload, config) for workload in workloads]
-        assert found.cost == pytest.approx(sum(one.cost for one in each) / 2)
-        assert found.attainment == pytest.approx(sum(one.attainment for one in each) / 2)
+def run(arguments: str, out: Path) -> None:
+    tune.run(parse(TuneOptions, "tune", "", [*arguments.split(), "--out", str(out)]))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, _small_knees: None) -> Path:
     out = tmp_path_factory.mktemp("tuned") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("tune", "compare"):
-            patch.setattr(f"experiments.{name}.simulation_digest", lambda: "code")
-        tune(parse([*SMALL.split(), "--policies", "kairos", "shortest-ttft", "--out", str(out)]))
+    run(f"{SMALL} --policies kairos shortest-ttft", out)
     return out
 
 
-def test_the_file_says_what_was_tried_and_on_what(folder: Path) -> None:
+def test_the_file_names_everything_that_was_tried(folder: Path) -> None:
     found = json.loads((folder / "tuned.json").read_text())
     assert found["budget"] == {"settings": 3, "runs_per_setting": 2, "requests_per_run": 60}
     assert found["seeds"] == list(TUNING_SEEDS[:2])
     for rule in ("kairos", "shortest-ttft"):
-        tried = {one["policy"]: Tried(one["cost"], one["attainment"]) for one in found["policies"][rule]["tried"]}
-        assert list(tried) == settings(rule, 3)
-        assert found["policies"][rule]["chosen"] == best(tried)
+        tried = {PolicySpec.parse(one.pop("policy")): Cost(**one) for one in found["policies"][rule]["tried"]}
+        assert list(tried) == settings(PolicySpec.parse(rule), 3)
+        assert found["policies"][rule]["chosen"] == str(best(tried))
 
 
-def test_finished_runs_are_kept_and_a_line_that_was_cut_off_is_run_again(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_tuning_run_that_was_cut_off_is_the_only_one_repeated(
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = json.loads((folder / "tuned.json").read_text())["policies"]
-    (path,) = (folder / "cells").glob("tried-*.jsonl")
-    lines = path.read_text().splitlines(keepends=True)
-    assert len(lines) == 2 * 3 * 2
-    path.write_text("".join(lines[:-1]) + lines[-1][:20])
-    seen = []
-    run_trial = module.run_trial
-    monkeypatch.setattr(module, "run_trial", lambda trial: seen.append(trial.cell) or run_trial(trial))
-    tune(parse([*SMALL.split(), "--policies", "shortest-ttft", "kairos", "--out", str(folder)]))
-    assert seen == [Cell(*json.loads(lines[-1])[0])]
-    assert path.read_text().splitlines(keepends=True) == lines
+    index = folder / "runs" / "results.jsonl"
+    lines = index.read_text().splitlines(keepends=True)
+    assert len(lines) == 1 + 2 * 3 * 2
+    index.write_text("".join(lines[:-1]) + lines[-1][:20])
+    run(f"{SMALL} --policies shortest-ttft kairos", folder)
+    assert "11 of 12 tuning runs are finished already\n[1/1] tuning" in capsys.readouterr().err
     assert json.loads((folder / "tuned.json").read_text())["policies"] == before
 
 
 @pytest.mark.slow
-def test_compare_runs_what_was_chosen_under_the_policys_own_name(folder: Path, tmp_path: Path) -> None:
-    chosen = Tuned.read(folder).chosen
-    out = tmp_path / "out"
+def test_compare_runs_the_tuned_setting_under_the_rules_name(folder: Path, tmp_path: Path) -> None:
+    chosen = TunedSettings.read(folder).chosen
     given = "--policies static kairos kairos:cap=1 --workload burst --loads 0.9 --seeds 1 --requests 60"
-    compare(parse_compare([*given.split(), "--tuned", str(folder / "tuned.json"), "--out", str(out)]))
-    rows = (out / "cells.csv").read_text().splitlines()
+    arguments = [*given.split(), "--tuned", str(folder / "tuned.json"), "--out", str(tmp_path / "out")]
+    compare.run(parse(CompareOptions, "compare", "", arguments))
+    rows = (tmp_path / "out" / "cells.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows[1:]] == ["static", "kairos", "kairos:cap=1"]
-    names = [json.loads(path.read_text())["cell"]["policy"] for path in (out / "cells").glob("*seed0*.json")]
-    assert sorted(names) == sorted(["static", f"kairos={chosen['kairos']}", "kairos:cap=1"])
-    summary = (out / "summary.md").read_text()
+    command = json.loads((tmp_path / "out" / "command.json").read_text())
+    assert command["policies"] == ["static", f"kairos={chosen['kairos']}", "kairos:cap=1"]
+    summary = (tmp_path / "out" / "summary.md").read_text()
     assert f"kairos {chosen['kairos'].partition(':')[2]}" in summary
     assert f"seeds {TUNING_SEEDS[0]} to {TUNING_SEEDS[1]}" in summary
 
 
-def test_a_file_for_something_else_is_refused_and_named(folder: Path, tmp_path: Path) -> None:
-    found = Tuned.read(folder)
-    ours = parse_compare(["--policies", "kairos", "--workload", "burst"])
-    config = module.cluster(ours, "2P2D")
+def test_a_file_for_other_conditions_is_refused_and_named(folder: Path, tmp_path: Path) -> None:
+    found = TunedSettings.read(folder)
+    config = ClusterConfig(load_profile("a100-qwen3-8b"))
     found.check(config, DEFAULT_SLOS)
     slow = replace(config, profile=config.profile.with_connector("nixl-default-ucx"))
     for other, slos, says in [
@@ -164,31 +97,40 @@ def test_a_file_for_something_else_is_refused_and_named(folder: Path, tmp_path: 
     ]:
         with pytest.raises(InputError, match=f"tuned.json: tuned for .*{says}"):
             found.check(other, slos)
-    found.check(replace(config, report_age_s=1.0), DEFAULT_SLOS)  # what is varied to see what it does
+    assert found.of(PolicySpec.parse("static")) == PolicySpec.parse("static")
+    found.check(replace(config, report_age_s=1.0), DEFAULT_SLOS)  # may be varied to see its effect
     with pytest.raises(InputError, match="splitwise was not tuned"):
-        found.replace(["static", "splitwise"])
+        found.of(PolicySpec.parse("splitwise"))
     for text in ("[]", "{}", "not JSON", '{"policies": {"kairos": {}}}'):
         path = tmp_path / "tuned.json"
         path.write_text(text)
         with pytest.raises(InputError, match="not a file that experiments"):
-            Tuned.read(path)
+            TunedSettings.read(path)
 
 
-def test_knobs_tuned_for_one_step_budget_are_refused_for_the_other(folder: Path, tmp_path: Path) -> None:
+def test_settings_tuned_for_one_step_budget_are_refused_for_the_other(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    given = f"--policies kairos --workload burst --seeds 1 --requests 60 --tuned {folder} --out {out}"
-    with pytest.raises(InputError, match=r"tuned.json: tuned for step_budget slo, not fixed") as error:
-        compare(parse_compare([*given.split(), "--step-budget", "fixed"]))
-    assert "\n" not in str(error.value)
+    given = f"--policies kairos --workload burst --step-budget fixed --tuned {folder} --out {out}"
+    with pytest.raises(InputError, match=r"tuned.json: tuned for step_budget slo, not fixed"):
+        compare.run(parse(CompareOptions, "compare", "", given.split()))
     assert not out.exists()
+
+
+def test_settings_that_ship_are_used_by_name() -> None:
+    shipped = TunedSettings.read(Path("shipped"))
+    shipped.check(ClusterConfig(load_profile("a100-qwen3-8b")), DEFAULT_SLOS)
+    specs = [shipped.of(PolicySpec.parse(name)) for name in ("static", "kairos", "colocated")]
+    assert [spec.label for spec in specs] == ["static", "kairos", "colocated"]
+    for spec in specs:
+        spec.make()
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ("--policies static", "policy static has no knobs to tune"),
-        ("--policies nonsense", "no registered policy 'nonsense'"),
-        ("--policies nothing:cap=1", "no registered policy 'nothing:cap=1'"),
+        ("--policies nonsense", "unknown policy to tune 'nonsense'"),
+        ("--policies kaiross:cap=1", "unknown policy to tune 'kaiross:cap=1'; did you mean 'kairos'?"),
         ("--policies kairos:cup=1", "policy kairos has no knob 'cup'"),
         ("--workload nonsense", "unknown workload 'nonsense'"),
         ("--settings 0", "--settings 0"),
@@ -197,17 +139,9 @@ def test_knobs_tuned_for_one_step_budget_are_refused_for_the_other(folder: Path,
         ("--cluster 2D2P", "2D2P"),
     ],
 )
-def test_a_mistake_is_said_and_nothing_is_written(arguments: str, says: str, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+def test_invalid_tune_options_are_named_and_nothing_is_written(arguments: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
-        tune(parse([*arguments.split(), "--out", str(out)]))
+        run(arguments, tmp_path / "out")
     assert says in str(error.value)
     assert "\n" not in str(error.value)
-    assert not out.exists()
-
-
-def test_knobs_that_are_named_stay_as_they_are() -> None:
-    found = settings("shortest-ttft:choices=pairs", 18)
-    assert len(found) == len(policies.grid("shortest-ttft")["alpha"])
-    assert all(name.endswith(",choices=pairs") for name in found)
-    assert "shortest-ttft:alpha=1.0,choices=pairs" in found
+    assert not (tmp_path / "out").exists()

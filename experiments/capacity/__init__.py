@@ -1,1 +1,0 @@
-"""How much each policy carries on each split of the nodes."""

@@ -1,0 +1,1 @@
+"""Tables, figures and pages: the results in the form that people read."""

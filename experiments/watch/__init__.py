@@ -1,1 +1,0 @@
-"""Queues over time, and how early alarms on them warn."""
