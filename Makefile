@@ -1,5 +1,5 @@
-# make train: set up, train a policy, evaluate it beside the heuristics.    make test: set up, lint, type-check, test.
-# make venv: set up only, compiled inner loop included. With PREFILL_PLACEMENT_PLAIN=1 in front, everything runs plain.
+# make train: set up, train a policy, compare it with the rules.    make test: set up, lint, type-check, test.
+# make venv: set up only, compiled inner loop included. With PREFILL_PLACEMENT_PLAIN=1 in front, everything runs in plain Python.
 # make map: set up, tune and compare rules under four TBT SLOs and two step budgets, map the winners.
 .PHONY: venv train map bench bench-baseline test lint type unit unit-fast explore format clean
 
@@ -12,7 +12,7 @@ TRAIN ?=
 JOBS ?= 2
 PYTEST := WANDB_MODE=disabled OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
-# Compiles what has changed since the last time. Without a C compiler a line says so, and everything runs plain.
+# Compiles what has changed since the last time. Without a C compiler a line says so, and everything runs in plain Python.
 venv: $(VENV)/ready
 	@$(BIN)/python -m hardware_profiles.compile
 

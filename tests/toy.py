@@ -1,4 +1,4 @@
-"""A small made-up machine for tests that need a law they can compute by hand."""
+"""A small made-up machine, for tests that compute times by hand."""
 
 from hardware_profiles import Link, Profile, StepLaw
 
@@ -14,7 +14,7 @@ TOY_LAW = StepLaw(
 
 
 def toy_profile(kv_capacity_tokens: int = 400_000, law: StepLaw = TOY_LAW) -> Profile:
-    """A profile around `law` with round numbers."""
+    """A profile with `law` and round numbers."""
     return Profile(
         name="toy",
         model="toy",
