@@ -79,6 +79,11 @@ class Runs:
             return Estimate(self.mean(metric), np.array([self.mean(metric)]), 1)
         return bootstrap.block_mean(np.stack(values)) if q is None else bootstrap.block_quantile(np.stack(values), q)
 
+    def units(self, metric: str) -> int:
+        """Seeds, or blocks of the requests of a trace; with few of them no tie is claimed."""
+        generated = not np.isnan(self.outcomes[0].nominal_rps)
+        return len(self.outcomes) if generated else self.estimate(metric).units
+
     def interval(self, metric: str) -> Interval:
         """A metric with its interval."""
         return self.estimate(metric).interval(log=METRIC[metric].is_latency)

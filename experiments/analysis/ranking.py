@@ -37,11 +37,12 @@ def rank(group: Group, metric: str) -> Ranking:
     fair = [label for label, runs in group.items() if not runs.policy.clairvoyant] or list(group)
     best = min(fair, key=lambda label: (sign * group[label].mean(metric), group[label].mean("ttft_p95_s")))
     base, latency = group[best].estimate(metric), METRIC[metric].is_latency
+    units = group[best].units(metric)
     others = {label: group[label].estimate(metric) for label in fair if label != best}
     changed = [one.over(base) if latency else one.minus(base) for one in others.values()]
     changes = dict(zip(others, bootstrap.simultaneous(changed, log=latency), strict=True))
-    tied = [label for label, change in changes.items() if verdict(change, metric, base.units) == "tied"]
-    return Ranking(best, tied, changes, base.units >= bootstrap.FEWEST_UNITS)
+    tied = [label for label, change in changes.items() if verdict(change, metric, units) == "tied"]
+    return Ranking(best, tied, changes, units >= bootstrap.FEWEST_UNITS)
 
 
 def virtual_best(group: Group) -> Runs | None:

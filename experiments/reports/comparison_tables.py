@@ -48,7 +48,7 @@ def _total(metric: str, line: Line) -> str:
 
 
 def _said(line: Line, metric: str) -> str:
-    return verdict(line.runs.change(metric, line.base), metric, line.runs.estimate(metric).units)
+    return verdict(line.runs.change(metric, line.base), metric, line.runs.units(metric))
 
 
 def _chunk_steps(reason: int, line: Line) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 from agents.processes import end_with_parent, without_interrupts
 from experiments.runs import fingerprint
 from hardware_profiles import InputError
+from policies.registry import LOADERS
 
 Executor = Literal["local", "ray"]
 _REMEDY = "install the same on every machine, or start the command with ray job submit --working-dir"
@@ -139,7 +140,8 @@ def _check_address(address: str) -> None:
 
 def _code() -> str:
     """The fingerprint that every machine must have for the results to be the same."""
-    return fingerprint.code(*(f"experiments.runs.{name}" for name in ("trial", "tuning", "saturation", "watched_run")))
+    tasks = (f"experiments.runs.{name}" for name in ("trial", "tuning", "saturation", "watched_run"))
+    return fingerprint.code(*tasks, *(loader.partition(":")[0] for loader in LOADERS.values()))
 
 
 def _with_this_code(function: Callable[[Job], Result], job: Job, code: str) -> Result:

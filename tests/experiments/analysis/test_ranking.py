@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from math import nan
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from experiments.analysis.ranking import (
     rank,
     virtual_best,
 )
-from tests.experiments.made_up import outcome, results
+from experiments.runs.cache import Cache
+from experiments.runs.trial import run_trials
+from tests.experiments.made_up import outcome, results, trial
 
 P95, ATTAINMENT = "ttft_p95_s", "slo_attainment"
 LEARNED, BOUND = "mine=runs/a/policy.npz", "lookahead"
@@ -202,3 +205,11 @@ def test_what_is_said_against_the_virtual_best_follows_from_the_cells(found: Gro
             itself = group[label] is bests[key]
             close += itself or (ratio.high <= 1 + RATIO_MARGIN and points.low >= -POINTS_MARGIN)
         assert against.non_inferior == close
+
+
+def test_one_seed_of_a_family_has_intervals_but_no_ties(tmp_path: Path) -> None:
+    outcomes = run_trials([trial("static"), trial("random")], Cache(tmp_path))
+    (group,) = Groups.of(outcomes).values()
+    assert group["static"].interval(P95).high > group["static"].interval(P95).value  # over blocks of its requests
+    ranking = rank(group, P95)
+    assert (ranking.tied, ranking.enough_seeds) == ([], False)
