@@ -1,4 +1,4 @@
-"""Kinds of placement rules: what a rule does with the roles of nodes."""
+"""Kinds of placement rules: how a rule treats the roles of nodes."""
 
 from typing import Literal, get_args
 
@@ -7,7 +7,7 @@ from policies.registry import RULES
 from policies.spec import PolicySpec
 
 Kind = Literal["disaggregated", "deflecting", "role-free", "other"]
-"""What a rule does with the roles of nodes.
+"""How a rule treats the roles of nodes.
 
 - disaggregated: prompts are prefilled on prefill nodes only, and decoded on decode nodes only;
 - deflecting: roles are kept, but prompts may also be prefilled, whole or in part, on decode nodes;

@@ -55,7 +55,7 @@ LOADERS = {
     ".npz": "agents.placement_policy:LearnedPolicy",
     ".zip": "agents.model_zip:StableBaselinesPolicy",
 }
-"""What reads a trained policy, by the suffix of its file: `module:Class`, imported when such a file is used."""
+"""The class that reads a trained policy, by the suffix of its file: `module:Class`, imported when it is needed."""
 
 CATCH_ALL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 

@@ -22,6 +22,7 @@ DIALECT = re.compile(
             r"that are nobody'[s]",  # without a published source
             r"what is scarc[e]|what wait[s]|what it hold[s]",  # the bottleneck, the queue, its contents
             r"mistake in wha[t]",  # invalid input
+            r'"""(What|Where|Of) ',  # a sentence with a subject and a verb
             r"\ba (row|column|line|panel|bar|prompt|NIC|point|curve|number|value|file|request|step) a[n]? [a-z]",  # per
         ]
     ),

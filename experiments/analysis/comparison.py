@@ -102,7 +102,7 @@ class Runs:
 
 
 def verdict(change: Interval, metric: str, units: int) -> Verdict:
-    """What the interval of a change (see `Runs.change`) says, from a number of seeds or blocks of requests."""
+    """The verdict of the interval of a change (see `Runs.change`), from a number of seeds or blocks of requests."""
     same = 1.0 if METRIC[metric].is_latency else 0.0
     if change.excludes(same):
         return "better" if (change.value < same) == (METRIC[metric].better == "lower") else "worse"

@@ -16,7 +16,7 @@ from policies import PolicySpec
 
 @dataclass(frozen=True, repr=False)
 class ExecutionOptions:
-    """Where runs go."""
+    """The place where runs go."""
 
     out: Path | None = option(None, metavar="DIR", help="folder of results (default runs/COMMAND-DIGEST)")
     executor: Executor = option("local", help="where runs go")
@@ -40,7 +40,7 @@ class ExecutionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(CommandOptions):
-    """What the options have of every command that runs policies on a cluster."""
+    """Base of the options of every command that runs policies on a cluster."""
 
     machines: ClusterOptions
     slos: SloOptions

@@ -37,7 +37,7 @@ def option(
 
 @dataclass(frozen=True, kw_only=True)
 class CommandOptions:
-    """What every command's options have: the command as typed, from `python` on; not part of the identity."""
+    """Base of the options of every command: the command as typed, from `python` on; not part of the identity."""
 
     typed: str = field(default="", repr=False)
 

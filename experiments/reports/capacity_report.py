@@ -18,7 +18,7 @@ from policies import PolicySpec
 
 
 class Capacity(NamedTuple):
-    """What one policy carries on one split, such as 2P2D: one knee per seed; the seeds are the same for all."""
+    """The load that one policy carries on one split, such as 2P2D: one knee per seed, of the same seeds for all."""
 
     policy: PolicySpec
     split: str

@@ -1,7 +1,7 @@
-"""Where tasks run: processes of this machine, or a Ray cluster.
+"""Executors run tasks in processes of this machine, or on a Ray cluster.
 
 A job carries all it needs and returns all it found, so the machines of a cluster need no folder in common; they need
-the same code. Which cluster: that of RAY_ADDRESS, else one started on this machine, else a new one of its cores.
+the same code. The Ray cluster is that of RAY_ADDRESS, else one started on this machine, else a new one of its cores.
 """
 
 import os
@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Execution:
-    """Where tasks run, and how many at a time. Raises InputError (ray is not installed)."""
+    """The place where tasks run, and how many at a time. Raises InputError (ray is not installed)."""
 
     jobs: int | None = 1  # None: one, or on a Ray cluster two per core, so that no core waits for work
     executor: Executor = "local"

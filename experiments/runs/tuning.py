@@ -95,7 +95,7 @@ def best(tried: Mapping[PolicySpec, Cost]) -> PolicySpec:
 
 
 def made_for(config: ClusterConfig, slos: Slos) -> dict[str, object]:
-    """What knobs are tuned for; report ages and other options of the cluster may differ, so that they can be varied."""
+    """The conditions that knobs are tuned for; report ages and other options may differ, so that they can be varied."""
     return {
         "profile": config.profile.name,
         "profile_digest": fingerprint.profile(config.profile),

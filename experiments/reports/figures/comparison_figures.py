@@ -13,7 +13,7 @@ from experiments.reports.figures import style
 from experiments.reports.formatting import label
 
 _FOUR_TIMES = 2.0
-"""Where the colours of a ratio end, as a power of two."""
+"""The ratio at which colours end, as a power of two."""
 _CURVE_POINTS = 1500
 _NEAR: dict[str, Any] = {"textcoords": "offset points"}
 

@@ -54,7 +54,7 @@ def depth(records: Records, time_s: Floats) -> NDArray[np.int64]:
 
 
 def prefill_timeline(runs: Mapping[str, Records], start_s: float, end_s: float, title: str) -> Figure:
-    """Where prompts are prefilled over a short time: one panel per policy, one row per node, one bar per prompt."""
+    """The nodes that prefill prompts over a short time: one panel per policy, one row per node, one bar per prompt."""
     decoding = [set(records["decode_node"].tolist()) for records in runs.values()]
     nodes = int(max(records[name].max() for records in runs.values() for name in ("prefill_node", "decode_node"))) + 1
     text = f"{title}\nwhere prompts are prefilled: one bar per prompt, orange if deflected"

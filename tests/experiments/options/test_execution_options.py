@@ -1,4 +1,4 @@
-"""Where runs go, and the folder that results are written to."""
+"""The place where runs go, and the folder that results are written to."""
 
 from pathlib import Path
 

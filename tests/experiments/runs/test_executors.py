@@ -1,4 +1,4 @@
-"""Where tasks run: one pool of processes that is lazy, complete, and gone with its parent; or a Ray cluster."""
+"""Executors: one pool of processes that is lazy, complete, and gone with its parent; or a Ray cluster."""
 
 import csv
 import gzip
