@@ -79,8 +79,9 @@ def _on_processes(
         with without_interrupts():
             return pool.submit(function, job)
 
-    def done() -> set[Future[Result]]:
-        return wait(running, return_when=FIRST_COMPLETED).done
+    def done() -> list[Future[Result]]:
+        ended = wait(running, return_when=FIRST_COMPLETED).done
+        return sorted(ended, key=lambda future: future.exception() is not None)  # no result is lost to an error
 
     try:
         for task, future in _overlapping(tasks, 2 * jobs, running, start, done):  # 2: no process waits for this one
