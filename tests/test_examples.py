@@ -8,7 +8,7 @@ import pytest
 from experiments import compare
 from experiments.compare import CompareOptions
 from experiments.options.parser import parse
-from experiments.runs import saturation
+from tests.experiments.short_knees import shorten_knees
 
 TEXT = (Path(__file__).parent.parent / "docs" / "examples.md").read_text(encoding="utf-8")
 POLICY, FROM_PYTHON, LOOP, TRAINING = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -22,8 +22,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_trace.csv").write_text(TRACE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(saturation, "KNEE_REQUESTS", 60)
-    monkeypatch.setattr(saturation, "KNEE_SPAN_S", 0.0)
+    shorten_knees(monkeypatch, 60)
 
 
 def run(arguments: str) -> list[str]:

@@ -1,9 +1,7 @@
 """Ctrl-C during `compare --jobs 2`: it ends within two seconds with its workers, and a rerun resumes."""
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -12,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from experiments.runs.cache import Cache
+from tests.ctrl_c import LINE, LONGEST_S, interrupt
 
 ROOT = Path(__file__).parents[2]
-LINE = "interrupted; finished runs are kept, and the same command resumes"
-LONGEST_S = 2.0
 
 pytestmark = [
     pytest.mark.slow,
@@ -56,17 +53,6 @@ def in_group(group: int) -> set[int]:
         if int(of_group) == group and state != "Z":
             found.add(int(stat.parent.name))
     return found
-
-
-def interrupt(process: subprocess.Popen[str], times: int) -> tuple[float, str]:
-    """Press Ctrl-C: how long the command takes to end, and the rest of its stderr."""
-    began_s = time.monotonic()
-    for _ in range(times):
-        os.killpg(process.pid, signal.SIGINT)
-        time.sleep(0.1)
-    process.wait(timeout=60)
-    took_s = time.monotonic() - began_s
-    return took_s, process.communicate(timeout=60)[1]
 
 
 def none_left(group: int) -> bool:

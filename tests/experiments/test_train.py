@@ -12,10 +12,10 @@ from envs.cluster import ClusterConfig, simulate
 from envs.generators import generate
 from experiments import train
 from experiments.options.parser import parse
-from experiments.runs import saturation
 from experiments.train import TrainOptions
 from hardware_profiles import InputError, load_profile
 from hardware_profiles.cli import run_main
+from tests.experiments.short_knees import shorten_knees
 
 SMALL = "--timesteps 4096 --seeds 2 --requests 200 --loads 0.9 --wandb disabled --jobs 1"
 
@@ -23,8 +23,7 @@ SMALL = "--timesteps 4096 --seeds 2 --requests 200 --loads 0.9 --wandb disabled 
 @pytest.fixture(scope="module", autouse=True)
 def _small_knees() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saturation, "KNEE_REQUESTS", 200)
-        patch.setattr(saturation, "KNEE_SPAN_S", 0.0)
+        shorten_knees(patch, 200)
         yield
 
 

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +14,9 @@ from hypothesis import strategies as st
 from hardware_profiles import InputError
 from hardware_profiles.cli import INTERRUPTED, run_main
 from hardware_profiles.errors import unknown_name
+from tests.ctrl_c import LINE, LONGEST_S, interrupt
 
 ROOT = Path(__file__).parents[2]
-LINE = "interrupted; finished runs are kept, and the same command resumes"
-LONGEST_S = 2.0
 needs_signals = pytest.mark.skipif(os.name != "posix", reason="sends signals as a terminal does")
 
 SLEEPS = "while True: time.sleep(60)"
@@ -98,16 +96,6 @@ def start(program: str) -> subprocess.Popen[str]:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
-
-
-def interrupt(process: subprocess.Popen[str], times: int) -> tuple[float, str]:
-    """Press Ctrl-C: how long the process takes to end, and what it writes to stderr."""
-    began_s = time.monotonic()
-    for _ in range(times):
-        os.killpg(process.pid, signal.SIGINT)
-        time.sleep(0.1)
-    _, stderr = process.communicate(timeout=60)
-    return time.monotonic() - began_s, stderr
 
 
 @pytest.mark.slow

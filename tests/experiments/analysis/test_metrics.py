@@ -29,7 +29,7 @@ def measure(result: RunResult, requests: Workload) -> dict[str, float]:
 
 
 def steady(total: int = 100, **changes: float) -> list[RequestRecord]:
-    """One request a second, each with the same parts."""
+    """One request per second, each with the same parts."""
     return [record(i, float(i), [0.4, 0.3, 0.2, 0.1], **changes) for i in range(total)]
 
 

@@ -8,6 +8,7 @@ from envs.slos import DEFAULT_SLOS
 from experiments.options.request_options import RequestOptions, check_families
 from experiments.runs.requests import made
 from hardware_profiles import InputError, load_profile
+from tests.refusal import refused
 
 TRACE = "arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{i * 0.5},{100 * i + 1},20\n" for i in range(1000))
 
@@ -35,10 +36,8 @@ def trace(tmp_path: Path) -> Path:
     ],
 )
 def test_options_that_do_not_go_together_are_named(given: dict[str, object], says: str) -> None:
-    with pytest.raises(InputError) as error:
+    with refused(says):
         RequestOptions(**given)  # type: ignore[arg-type]
-    assert says in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_an_unknown_family_suggests_the_close_name() -> None:

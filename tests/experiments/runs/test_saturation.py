@@ -17,9 +17,10 @@ from experiments.runs import fingerprint, saturation
 from experiments.runs.cache import Cache
 from experiments.runs.requests import Family
 from experiments.runs.saturation import TARGET, TOLERANCE, Knee, Search, find_knee, knee_search, knees, run_searches
-from hardware_profiles import InputError
 from policies import PolicySpec
 from tests.experiments.made_up import CONFIG
+from tests.experiments.short_knees import shorten_knees
+from tests.refusal import refused
 
 # ---- made-up attainment ----------------------------------------------------------------------------------------------
 
@@ -137,9 +138,7 @@ class _Even:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short searches."""
-    monkeypatch.setattr(saturation, "KNEE_REQUESTS", 200)
-    monkeypatch.setattr(saturation, "KNEE_SPAN_S", 0.0)
-    monkeypatch.setattr(saturation, "KNEE_SEEDS", (900_001, 900_002))
+    shorten_knees(monkeypatch, 200, seeds=(900_001, 900_002))
 
 
 def search(*seeds: int, slos: Slos = DEFAULT_SLOS) -> Search:
@@ -193,10 +192,8 @@ def test_a_finished_search_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_slos_that_give_no_knee_are_invalid_input(slos: Slos, says: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError) as error:
+    with refused(says):
         knees(["burst"], slos, CONFIG, Cache(tmp_path))
-    assert says in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.usefixtures("few")
