@@ -56,6 +56,8 @@ class StableBaselinesPolicy:
     def _observed(self, request: RequestView, view: RouterView) -> tuple[Choices, dict[str, Any]]:
         for choice_set in CHOICE_SETS:
             choices = Choices.of(request, view, cast(ChoiceSet, choice_set))
+            if self._shapes.get("action_mask") != (len(choices),):
+                continue  # encoding costs more than choices
             observation = encode(choices)
             if {name: value.shape for name, value in observation.items()} == self._shapes:
                 return choices, observation

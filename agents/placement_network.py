@@ -82,8 +82,7 @@ class Critic(nn.Module):
     Its activation is bounded, so that it approaches the value of overload, which is a hundred times that of other
     states, in small steps. With rectified linear units it fitted the same returns in a fifth of the steps, but training
     was worse: after an overload, values in the hundreds decreased slowly because they are bootstrapped from each other,
-        and
-    meanwhile their gradients used up most of `max_grad_norm`.
+    and meanwhile their gradients used up most of `max_grad_norm`.
     """
 
     def __init__(self, sizes: FeatureSizes, hidden: int) -> None:

@@ -24,11 +24,10 @@ class PPOArguments:
     this order, were advantages relative to a group and scaled by load (TimeDiscountedBuffer), the learning rate, and
     the reward scale. With pairs of nodes as choices there are two kinds of locally optimal policies, which no change of
     a single decision improves: one uses all nodes alike, the other keeps the roles. Both runs with a reward scale of
-        0.2
-    ended in the first kind, which has the lower P95 TTFT on four of the five families; all five runs with 0.02 ended in
-    the second. Learning rate, epochs and width come from later trials of 250,000 decisions on three families, which
-    optimised the time of an update; docs/learned.md compares their P95 TTFTs with the earlier values (1e-3, 4 and 64,
-    with more layers).
+    0.2 ended in the first kind, which has the lower P95 TTFT on four of the five families; all five runs with 0.02
+    ended in the second. Learning rate, epochs and width come from later trials of 250,000 decisions on three families,
+    which optimised the time of an update; docs/learned.md compares their P95 TTFTs with the earlier values (1e-3, 4 and
+    64, with more layers).
 
     Attributes:
         timesteps: number of decisions to train on, rounded up to whole rollouts.
@@ -143,8 +142,7 @@ def _keep_freed_memory() -> None:
 
     glibc returns the end of its heap to the system if more is free there than twice the largest block ever freed, and
     each batch would then cause page faults: about 1,800 for 800 decisions with 16 choices. Freeing one block just below
-        32 MiB,
-    the size up to which glibc adapts, prevents this. With other C libraries this has no effect.
+    32 MiB, the size up to which glibc adapts, prevents this. With other C libraries this has no effect.
     """
     np.empty(31 * 2**20, dtype=np.uint8)
 

@@ -42,7 +42,7 @@ def package_of(module: str) -> str | None:
 
 
 def edges() -> dict[str, set[str]]:
-    """The packages that each package imports; imports for type checking only do not count."""
+    """The packages that each package imports, for type checking or otherwise."""
     found: dict[str, set[str]] = {name: set() for name in PACKAGES}
     for path in sorted(ROOT.glob("*/**/*.py")):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -72,13 +72,12 @@ def floors(imports: Mapping[str, set[str]]) -> dict[str, int]:
 
 def essential(imports: Mapping[str, set[str]]) -> dict[str, set[str]]:
     """The edges that do not follow from others."""
+    below = {name: others - {name.rpartition(".")[0]} for name, others in imports.items()}
 
     @cache
     def reached(name: str) -> frozenset[str]:
-        below = imports[name] - {name.rpartition(".")[0]}
-        return frozenset(below).union(*(reached(other) for other in below))
+        return frozenset(below[name]).union(*(reached(other) for other in below[name]))
 
-    below = {name: others - {name.rpartition(".")[0]} for name, others in imports.items()}
     return {
         name: {other for other in others if not any(other in reached(via) for via in others - {other})}
         for name, others in below.items()
@@ -108,11 +107,10 @@ def draw() -> Figure:
     for name, others in essential(imports).items():
         for other in others:
             (x, y), (to_x, to_y) = place[name], place[other]
-            if (y, x) != (to_y, to_x):
-                arrow = FancyArrowPatch(
-                    (x + 1.5, y), (to_x + 1.5, to_y + 0.75), arrowstyle="-|>", mutation_scale=9, color="0.6", lw=0.8
-                )
-                axes.add_patch(arrow)
+            arrow = FancyArrowPatch(
+                (x + 1.5, y), (to_x + 1.5, to_y + 0.75), arrowstyle="-|>", mutation_scale=9, color="0.6", lw=0.8
+            )
+            axes.add_patch(arrow)
     for name, (x, y) in place.items():
         colour = _COLOURS.get(name.partition(".")[0], _OTHER)
         box = FancyBboxPatch(

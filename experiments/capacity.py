@@ -21,9 +21,9 @@ from experiments.analysis.metrics import gpus
 from experiments.options.execution_options import RunOptions
 from experiments.options.parser import check_counts, check_positive, command, option
 from experiments.options.request_options import check_families
-from experiments.reports.capacity_report import Capacity, tables, write_capacity
+from experiments.reports.capacity_report import Capacity, write_capacity
 from experiments.reports.columns import plain
-from experiments.reports.document import claim, for_console, made_by
+from experiments.reports.document import claim, made_by
 from experiments.reports.formatting import slos_line
 from experiments.runs.data_splits import CAPACITY_SEED
 from experiments.runs.requests import Family
@@ -115,8 +115,7 @@ def run(options: CapacityOptions) -> None:
         "seeds, in pairs between policies, on the logarithmic scale",
     ]
     made = made_by(options.typed, profile, f"{seeds[0]} to {seeds[-1]}")
-    write_capacity(found, f"{options.workload}, {profile.name}", about, made, folder)
-    print(for_console(*tables(found)))
+    print(write_capacity(found, f"{options.workload}, {profile.name}", about, made, folder))
     print(f"\nwritten to {folder}: report.html, summary.md, figures/, capacity.csv")
 
 

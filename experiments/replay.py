@@ -30,11 +30,9 @@ class ReplayOptions(CommandOptions):
         check_positive(self, "link_gb_per_s")
 
 
-def replay(path: Path, profile: Profile, link_gb_per_s: float | None = None) -> dict[str, Any]:
-    """The JSON object of the command, for a recording and a link (see `with_link`); an InputError names the file."""
+def replay(path: Path, profile: Profile) -> dict[str, Any]:
+    """The JSON object of the command, for a recording and a profile; an InputError names the file."""
     recording = read_recording(path)
-    if link_gb_per_s is not None:
-        profile = with_link(profile, link_gb_per_s)
     try:
         if recording["output_tokens"].max() < 2:
             raise InputError("no request of two tokens or more, so there is no ITL to compare")
@@ -49,7 +47,7 @@ def replay(path: Path, profile: Profile, link_gb_per_s: float | None = None) -> 
 
 def run(options: ReplayOptions) -> None:
     """Replay the recording and print the comparison."""
-    found = replay(options.recording, load_profile(options.profile), options.link_gb_per_s)
+    found = replay(options.recording, with_link(load_profile(options.profile), options.link_gb_per_s))
     if options.json:
         print(json.dumps(found, indent=2))
     else:

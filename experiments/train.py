@@ -11,7 +11,6 @@ The run goes through stages. Finished work of each stage stays in --out, so the 
    figures/, report.html.
 """
 
-import gc
 import platform
 import sys
 import time
@@ -27,7 +26,7 @@ from envs.objective import TUNING_OBJECTIVE
 from experiments.options.cluster_options import cluster_fields
 from experiments.options.execution_options import RunOptions
 from experiments.options.parser import check_counts, check_positive, command, option
-from experiments.options.request_options import RequestOptions
+from experiments.options.request_options import RequestOptions, trace_load_is
 from experiments.reports.comparison_report import write_comparison
 from experiments.reports.document import claim, commit, made_by, write_json
 from experiments.reports.formatting import slos_line
@@ -86,7 +85,6 @@ class TrainOptions(RunOptions):
 
 def run(options: TrainOptions) -> None:
     """Train, evaluate, write the folder, and print the tables."""
-    gc.freeze()  # torch and the rest of the imports live forever
     began_s = time.monotonic()
     profile = options.machines.config(options.cluster[0]).profile
     trace = options.requests.read_trace(options.slos.slos(), profile)
@@ -169,7 +167,7 @@ def _settings(
 
     if trace is not None:
         settings = [setting(trace, shape) for shape in options.cluster]
-        return settings, f"load (multiple of rate scale {trace.rate_scale:g})"
+        return settings, trace_load_is(trace)
     slos = options.slos.slos()
     found: dict[Setting, Knee] = {}
     for shape in options.cluster:

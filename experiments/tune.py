@@ -64,6 +64,7 @@ def run(options: TuneOptions) -> None:
     ]
     rules = [PolicySpec.parse(name) for name in options.policies]
     tried = tune_rules(rules, places, options.settings, cache)
+    chosen = {rule: best(costs) for rule, costs in tried.items()}
     contents = {
         "command": options.typed,
         "commit": commit(),
@@ -84,7 +85,7 @@ def run(options: TuneOptions) -> None:
         f"{COST_IS}",
         "policies": {
             str(rule): {
-                "chosen": str(best(costs)),
+                "chosen": str(chosen[rule]),
                 "tried": [{"policy": str(setting), **cost._asdict()} for setting, cost in costs.items()],
             }
             for rule, costs in tried.items()
@@ -92,7 +93,7 @@ def run(options: TuneOptions) -> None:
     }
     write_json(contents, folder / "tuned.json")
     # For each rule the chosen setting, the costs of all settings, that of the chosen one, and that of the default.
-    rows = [(best(costs), costs, costs[best(costs)], costs[default(rule)]) for rule, costs in tried.items()]
+    rows = [(chosen[rule], costs, costs[chosen[rule]], costs[default(rule)]) for rule, costs in tried.items()]
     columns: list[Column[tuple[PolicySpec, dict[PolicySpec, Cost], Cost, Cost]]] = [
         Column("chosen", lambda row: code(str(row[0])), left=True),
         Column("settings tried", lambda row: f"{len(row[1])}"),

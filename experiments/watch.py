@@ -88,8 +88,7 @@ def run(options: WatchOptions) -> None:
     trials = [Trial(spec, *key, config, keep_requests=False) for key in plan.recipes for spec in specs]
     watched = run_watched(trials, options.interval, judged, options.false_alarms, cache)
     about = [
-        f"cluster {config.shape} of {config.profile.name}; step budget {config.step_budget}",
-        f"node reports {options.machines.report_age_ms:g} ms old",
+        *options.machines.about(config.shape),
         slos_line(plan.slos, native=options.requests.trace_format == "native"),
         plan.loads_are,
     ]

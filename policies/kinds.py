@@ -50,9 +50,10 @@ def kind_of(policy: PolicySpec) -> Kind:
     Raises:
         InputError: a registered rule that is not in the table of kinds, or a name that means nothing.
     """
-    if policy.learned or policy.rule not in RULES:
-        if not policy.learned:
-            policy.rule_class()
+    if policy.learned:
+        return "other"
+    if policy.rule not in RULES:
+        policy.rule_class()  # raises InputError if the name means nothing
         return "other"
     if policy.rule not in KIND_OF_RULE:
         raise InputError(f"the kind of rule {policy.rule!r} is not known; add it to the table in policies/kinds.py")

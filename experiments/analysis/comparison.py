@@ -43,7 +43,8 @@ class Runs:
         found = []
         for outcome in self.outcomes:
             records, met = outcome.requests
-            found.append(MeasuredRequests(records[measured(records)], met[measured(records)], outcome.end_s))
+            window = measured(records)
+            found.append(MeasuredRequests(records[window], met[window], outcome.end_s))
         return found
 
     @property

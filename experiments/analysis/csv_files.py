@@ -25,7 +25,7 @@ _LEVEL = 1
 
 def packed_header() -> bytes:
     """The first member: the names of the columns."""
-    return _packed([REQUEST_COLUMNS])
+    return packed([REQUEST_COLUMNS])
 
 
 def packed_rows(policy: str, workload: str, load: float, seed: int, records: Records, met: Flags) -> bytes:
@@ -37,13 +37,14 @@ def packed_rows(policy: str, workload: str, load: float, seed: int, records: Rec
     columns = [*(records[name] for name in RequestRecord._fields), met]
     # Booleans as 0 and 1, which every reader can add up.
     values = [(column.astype(int) if column.dtype == bool else column).tolist() for column in columns]
-    return _packed((policy, seed, *row, workload, load) for row in zip(*values, strict=True))
+    return packed((policy, seed, *row, workload, load) for row in zip(*values, strict=True))
 
 
-def _packed(rows: Iterable[Iterable[object]]) -> bytes:
+def packed(rows: Iterable[Iterable[object]], level: int = _LEVEL) -> bytes:
+    """Rows as one gzip member of CSV; equal rows give equal bytes."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return gzip.compress(text.getvalue().encode(), _LEVEL, mtime=0)  # with a time, two equal runs would differ
+    return gzip.compress(text.getvalue().encode(), level, mtime=0)  # with a time, two equal runs would differ
 
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

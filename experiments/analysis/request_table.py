@@ -131,10 +131,11 @@ class RequestSummary:
         window = records[measured(records)]
         bucket = np.searchsorted(PROMPT_BUCKETS, window["prompt_tokens"])
         buckets = len(PROMPT_BUCKETS) + 1
+        tail = around_quantile(window, end_s)
         return cls(
-            parts_at_quantile_s(window, end_s).tolist(),
+            ttft_parts_s(tail, end_s).mean(axis=0).tolist(),
             np.bincount(bucket, minlength=buckets).tolist(),
             np.bincount(bucket[window["deflected"]], minlength=buckets).tolist(),
             float(window["prompt_tokens"].mean()),
-            float(around_quantile(window, end_s)["prompt_tokens"].mean()),
+            float(tail["prompt_tokens"].mean()),
         )

@@ -55,10 +55,15 @@ def plan_at_knees(
 
 def plan_trace(trace: TraceRequests, loads: Sequence[float], seeds: Iterable[int]) -> Plan:
     """Runs of a whole trace at multiples of its rate scale."""
-    load_is = f"load (multiple of rate scale {trace.rate_scale:g})"
+    load_is = trace_load_is(trace)
     runs = product(loads, seeds)
     recipes: list[tuple[str, float, int, Recipe]] = [(trace.name, *run, trace.at(*run)) for run in runs]
     return Plan(recipes, {trace.name: trace.own_slos}, load_is, load_is)
+
+
+def trace_load_is(trace: TraceRequests) -> str:
+    """The meaning of a trace's load, for an axis."""
+    return f"load (multiple of rate scale {trace.rate_scale:g})"
 
 
 @dataclass(frozen=True)

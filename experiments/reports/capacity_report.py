@@ -10,7 +10,7 @@ from envs.cluster import parse_shape
 from experiments.analysis.bootstrap import Floats, Interval, seed_mean
 from experiments.analysis.comparison import BASE
 from experiments.reports.columns import Column, bullets, code, each, table
-from experiments.reports.document import Picture, Section, write_report
+from experiments.reports.document import Picture, Section, for_console, write_report
 from experiments.reports.figures.capacity_figures import heat_map
 from experiments.reports.formatting import counted, name, with_interval
 from experiments.runs.saturation import Knee
@@ -162,13 +162,11 @@ def saving_table(savings: Sequence[Saving]) -> str:
     return table(columns, savings)
 
 
-def tables(found: Sequence[Capacity]) -> list[str]:
-    """The main tables, to print."""
-    return [goodput_table(found), best_table(found), saving_table(savings_of_total(found))]
+def write_capacity(found: Sequence[Capacity], title: str, about: Sequence[str], made_by: str, folder: Path) -> str:
+    """Write summary.md, report.html and the figure, called `title`, and return the main tables, to print.
 
-
-def write_capacity(found: Sequence[Capacity], title: str, about: Sequence[str], made_by: str, folder: Path) -> None:
-    """Write summary.md, report.html and the figure, called `title`; for the others see `write_comparison`."""
+    For the other arguments see `write_comparison`.
+    """
     caption = (
         "Goodput per GPU: policies by splits of the nodes into prefill and decode. Bold is the best of a split. "
         f"Means of {counted(len(found[0].knees), 'seed')}."
@@ -186,7 +184,7 @@ def write_capacity(found: Sequence[Capacity], title: str, about: Sequence[str], 
         f"{fewest} with the same decode nodes; the prefill nodes saved are machines saved. Clusters that were not "
         "searched are not considered."
     )
-    goodput, best, total = tables(found)
+    goodput, best, total = goodput_table(found), best_table(found), saving_table(savings_of_total(found))
     decode = saving_table(savings_at_decode_nodes(found))
     saved = "## Prefill nodes saved, at the same number of"
     sections: list[Section] = [
@@ -198,3 +196,4 @@ def write_capacity(found: Sequence[Capacity], title: str, about: Sequence[str], 
         ("## How this was made", [made_by]),
     ]
     write_report("Capacity by policy and split", sections, folder)
+    return for_console(goodput, best, total)

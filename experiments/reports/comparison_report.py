@@ -53,6 +53,7 @@ def write_comparison(
     write_requests(outcomes, folder / "requests.csv.gz")
     groups = Groups.of(outcomes)
     result = ranking.findings(groups)
+    matrices = {metric: ranking.matrix(groups, metric) for metric in ranking.CRITERIA}
     size = [
         show.counted(len(groups.policies), "policy", "policies"),
         show.counted(len(groups.workloads), "workload"),
@@ -62,19 +63,18 @@ def write_comparison(
     sections: list[Section] = [
         ("", [f"{', '.join(size)}."]),
         ("## Result", [result]),
-        ("## Overview", _overview(groups, load_is)),
+        ("## Overview", _overview(groups, matrices, load_is)),
         ("## How to read it", [bullets([*about, *_reading(groups)])]),
     ]
+    highlighted = groups.highlighted()
     for workload in groups.workloads:
-        pictures = _pictures(groups.of_workload(workload), groups.highlighted(), ttft_slo_s.get(workload), load_is)
-        sections += [
-            (f"## {plain(workload)}", pictures),
-            *_detail(groups.of_workload(workload), bases or [groups.base]),
-        ]
+        of_workload = groups.of_workload(workload)
+        pictures = _pictures(of_workload, highlighted, ttft_slo_s.get(workload), load_is)
+        sections += [(f"## {plain(workload)}", pictures), *_detail(of_workload, bases or [groups.base])]
     write_report(title, [*sections, ("---\n\n## How this was made", [made_by])], folder)
     return for_console(
         result,
-        *(f"{METRIC[metric].title}:\n{ranking.matrix(groups, metric)}" for metric in ranking.CRITERIA),
+        *(f"{METRIC[metric].title}:\n{matrix}" for metric, matrix in matrices.items()),
         *(f"against {base}:\n{tables.per_policy(groups, tables.DIFFERENCES, base)}" for base in bases),
         f"Steps over the TBT SLO. {tables.CHUNK_STEPS_ARE}\n{tables.per_policy(groups, tables.CHUNK_STEPS)}",
         f"Percentiles, means over seeds:\n{tables.per_policy(groups.shown, tables.PERCENTILES)}",
@@ -103,11 +103,11 @@ def _reading(groups: Groups) -> list[str]:
     ]
 
 
-def _overview(groups: Groups, load_is: str) -> list[Part]:
+def _overview(groups: Groups, matrices: Mapping[str, str], load_is: str) -> list[Part]:
     columns = "at each load" if len(groups.workloads) == 1 else "at the highest load not above 1 (else the lowest)"
     reading = f"By policy, {columns}; **bold**: best, or tied with the best. Rows in order of P95 TTFT."
     over_all = "A cell is a workload at a load. Interquartile mean: of the middle half of all cells and seeds."
-    titled = [(show.heading(METRIC[one]), reading, ranking.matrix(groups, one)) for one in ranking.CRITERIA]
+    titled = [(show.heading(METRIC[one]), reading, matrix) for one, matrix in matrices.items()]
     titled += [
         ("The best by workload and load", "", ranking.best(groups)),
         ("Against the virtual best of the rules", ranking.VIRTUAL_BEST, ranking.over_virtual_best(groups)),

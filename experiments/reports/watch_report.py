@@ -1,8 +1,5 @@
 """The report of a watch: queue.csv.gz, leads.csv, summary.md, report.html and figures."""
 
-import csv
-import gzip
-import io
 from collections.abc import Iterator, Sequence
 from math import inf, isnan, nan
 from pathlib import Path
@@ -13,7 +10,7 @@ import numpy as np
 from envs.cluster import Samples
 from experiments.analysis.alarms import AHEAD_S, ALARMS, END_TO_END, QUEUE_WAIT, TREND_S, UNITS
 from experiments.analysis.bootstrap import Floats
-from experiments.analysis.csv_files import write_csv
+from experiments.analysis.csv_files import packed, write_csv
 from experiments.analysis.early_warning import HORIZON_S, LEAST, WINDOW_S, JudgedAlarm, false_rate, fired_s
 from experiments.reports import formatting as show
 from experiments.reports.columns import Column, bullets, plain, table
@@ -35,37 +32,35 @@ def write_watch(
 ) -> str:
     """Write the report into `folder`, and return the main table, to print; for `about` see `write_comparison`."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write_queue(settings, folder / "queue.csv.gz")
+    with replacing(folder / "queue.csv.gz") as temporary:
+        temporary.write_bytes(packed(_queue(settings), level=6))
     judged = [setting for setting in settings if setting.alarms]
+    warning, shown = early_warning(judged), runs(settings)
     warned: list[Part] = []
     if judged:
         header = [*_KEY, "break_start_s", "break_end_s", "alarm", "threshold", "lead_s"]
         write_csv(folder / "leads.csv", header, _leads(judged))
-        warned = [_result(judged), early_warning(judged), definitions, *_warnings(judged)]
+        warned = [_result(judged), warning, definitions, *_warnings(judged)]
     sections: list[Section] = [
         ("## Early warning", warned),
-        ("## Runs", [runs(settings), *map(_timeline, settings)]),
+        ("## Runs", [shown, *map(_timeline, settings)]),
         ("## How it was run", [bullets(about)]),
         ("## How this was made", [made_by]),
     ]
     write_report("Queues over time", sections, folder)
-    return for_console(early_warning(judged) or runs(settings))
+    return for_console(warning or shown)
 
 
-def _write_queue(settings: Sequence[WatchedSetting], path: Path) -> None:
-    """One row per run, sample and node; slack is nan and tbt_slo_s inf if nothing decodes."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow([*_KEY, "time_s", "node", *_QUEUE_COLUMNS])
+def _queue(settings: Sequence[WatchedSetting]) -> Iterator[list[object]]:
+    """The header, and one row per run, sample and node; slack is nan and tbt_slo_s inf if nothing decodes."""
+    yield [*_KEY, "time_s", "node", *_QUEUE_COLUMNS]
     for setting in settings:
         trial, samples = setting.trial, setting.samples
         count, nodes = samples.busy_s.shape
         columns = [getattr(samples, name).ravel().tolist() for name in _QUEUE_COLUMNS]
         time_s = np.repeat(samples.time_s, nodes).tolist()
         key = [trial.policy.label, trial.workload, trial.load, trial.seed]
-        rows.writerows([*key, *row] for row in zip(time_s, [*range(nodes)] * count, *columns, strict=True))
-    with replacing(path) as temporary:
-        temporary.write_bytes(gzip.compress(text.getvalue().encode(), 6, mtime=0))
+        yield from ([*key, *row] for row in zip(time_s, [*range(nodes)] * count, *columns, strict=True))
 
 
 def _leads(settings: Sequence[WatchedSetting]) -> Iterator[list[object]]:

@@ -1,5 +1,6 @@
 """Learning a policy: PPO on a mixture of workloads and cluster shapes, from scratch or from look-ahead costs."""
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -93,6 +94,7 @@ def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode)
         print(f"{policy_path} is trained already", file=sys.stderr)
         return found
     torch.set_num_threads(1)
+    gc.freeze()  # torch and the rest of the imports live forever
     settings = learning.settings
     arguments = ppo.PPOArguments(timesteps=learning.timesteps, seed=learning.seed).for_groups(
         len(settings) * -(-_GROUPS // len(settings))

@@ -33,7 +33,7 @@ def test_a_recording_is_met_within_one_percent(name: str, profile: str) -> None:
     path = CROSSCHECK / f"{name}.csv.gz"
     if not path.exists():
         pytest.skip(f"no recordings in {CROSSCHECK}")
-    result = replay(path, load_profile(profile), 20.8)
+    result = replay(path, with_link(load_profile(profile), 20.8))
     reference, simulated = result["reference"], result["simulated"]
     assert isinstance(reference, dict)
     assert isinstance(simulated, dict)
@@ -78,7 +78,7 @@ def test_the_reference_is_the_recording(tmp_path: Path) -> None:
 
 
 def test_the_simulation_is_the_clusters(tmp_path: Path) -> None:
-    simulated = replay(recording(tmp_path, *ROWS), toy_profile(), 20.0)["simulated"]
+    simulated = replay(recording(tmp_path, *ROWS), with_link(toy_profile(), 20.0))["simulated"]
     assert isinstance(simulated, dict)
 
     def alone_s(prompt: int) -> float:
