@@ -19,10 +19,22 @@ from stable_baselines3.common.type_aliases import DictRolloutBufferSamples
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from torch import Tensor
 
+FloatArray = NDArray[np.float32]
+
+
+def symlog(values: FloatArray) -> FloatArray:
+    """sign(x) log(1 + |x|): the scale on which the critic learns returns (Hafner et al. 2023, arXiv 2301.04104)."""
+    scaled: FloatArray = np.sign(values) * np.log1p(np.abs(values))
+    return scaled
+
+
+def symexp(values: Tensor) -> Tensor:
+    """The inverse of `symlog`."""
+    return torch.sign(values) * torch.expm1(torch.abs(values))
+
+
 ADVANTAGE_LIMIT = 3.0
 """Advantages are clipped to this many standard deviations."""
-
-FloatArray = NDArray[np.float32]
 
 
 class LastStep:
@@ -89,7 +101,7 @@ class TimeDiscountedBuffer(DictRolloutBuffer):
     """Rollout buffer whose advantages use a separate discount for each step.
 
     Costs differ tenfold between light load and overload and have a heavy tail, so that the worst minute of a rollout
-    would dominate raw advantages. Two measures prevent this, without changing the returns that the critic learns:
+    would dominate raw advantages and the critic's gradients. Three measures prevent this:
 
     - Consecutive environments with the same arrivals form a group, and the mean advantage of the group at a step is
       subtracted: an effect of the arrivals on all of them (such as a coming burst) is no information about an action.
@@ -98,6 +110,9 @@ class TimeDiscountedBuffer(DictRolloutBuffer):
       deviations, so that all loads have equal weight. This changes the objective from the mean cost over loads towards
       the mean relative cost. PPO must not normalize advantages (`normalize_advantage=False`), because it would scale a
       batch by the spread of the loads that happen to be in it.
+    - The critic learns `symlog` of the returns. Otherwise the gradient of one overloaded group uses up the limit on the
+      norm of all gradients, and the policy stops learning. `returns` and `values` are on this scale once the advantages
+      are computed.
 
     A step is copied once into arrays that are reused for all rollouts, and once into each batch.
 
@@ -112,6 +127,7 @@ class TimeDiscountedBuffer(DictRolloutBuffer):
     """
 
     advantages: np.ndarray
+    values: np.ndarray
     returns: np.ndarray
     dt_s: np.ndarray
 
@@ -194,7 +210,8 @@ class TimeDiscountedBuffer(DictRolloutBuffer):
             self.advantages[step] = advantage
             next_values = self.values[step]
             goes_on = 1.0 - self.episode_starts[step]
-        self.returns = self.advantages + self.values
+        self.returns = symlog(self.advantages + self.values)
+        self.values = symlog(self.values)
         self.advantages = self._comparable(self.advantages)
 
     def _comparable(self, advantages: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from hardware_profiles.files import replacing
 if TYPE_CHECKING:  # only training needs torch
     from agents.placement_network import PlacementNetwork
 
-FORMAT = "prefill-placement-policy/3"
+FORMAT = "prefill-placement-policy/4"
 """Changes whenever older readers cannot use new files."""
 
 
@@ -105,6 +105,9 @@ def weight_shapes(sizes: FeatureSizes, hidden: int) -> dict[str, tuple[int, ...]
         "choice.weight": (hidden, sizes.choice),
         "summary.weight": (hidden, summary),
         "summary.bias": (hidden,),
+        "context.weight": (hidden, summary),
+        "context.bias": (hidden,),
+        "gate.weight": (hidden, hidden),
         "second.weight": (hidden, hidden),
         "second.bias": (hidden,),
         "score.weight": (1, hidden),

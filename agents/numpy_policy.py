@@ -25,6 +25,9 @@ class NumpyActor:
         self._bias = (
             weights["summary.bias"] - weights["choice.weight"].sum(axis=1) - weights["summary.weight"].sum(axis=1)
         )
+        self._context = np.ascontiguousarray(2.0 * weights["context.weight"].T)
+        self._context_bias = weights["context.bias"] - weights["context.weight"].sum(axis=1)
+        self._gate = np.ascontiguousarray(weights["gate.weight"].T)
         self._second = np.ascontiguousarray(weights["second.weight"].T)
         self._second_bias = weights["second.bias"]
         self._score = weights["score.weight"][0]
@@ -40,8 +43,11 @@ class NumpyActor:
         present = np.count_nonzero(allowed | choices.any(axis=1))
         mean = choices.sum(axis=0) / np.float32(max(1, int(present)))
         summary = np.concatenate((observation["request"], observation["global"], mean, choices.max(axis=0)))
+        context = summary @ self._context
+        context += self._context_bias
+        np.clip(context, -1.0, 1.0, out=context)
         embedding = choices @ self._choice
-        embedding += summary @ self._summary + self._bias
+        embedding += summary @ self._summary + context @ self._gate + self._bias
         np.clip(embedding, -1.0, 1.0, out=embedding)
         hidden = embedding @ self._second
         hidden += self._second_bias

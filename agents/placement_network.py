@@ -51,13 +51,19 @@ def summarize(observation: Mapping[str, Tensor]) -> Tensor:
 
 
 class Actor(nn.Module):
-    """Scores every choice with two layers over its row and the summary, plus a linear skip connection."""
+    """Scores every choice with two layers over its row and the summary, plus a linear skip connection.
+
+    A layer over the summary alone (`context`) comes first, because which kind of choice is right depends on the load,
+    the TBT SLO and the lengths together; it has no rows and takes little time.
+    """
 
     def __init__(self, sizes: FeatureSizes, hidden: int, skip_start: Mapping[int, float]) -> None:
         super().__init__()
-        # The first layer over [row, summary] is the sum of two layers, so that the summary's part is computed once.
+        # The first layer over [row, summary, context] is a sum, so that all but the row's part is computed once.
         self.choice = CentredLinear(sizes.choice, hidden, bias=False)
         self.summary = CentredLinear(summary_size(sizes), hidden)
+        self.context = CentredLinear(summary_size(sizes), hidden)
+        self.gate = nn.Linear(hidden, hidden, bias=False)
         self.second = nn.Linear(hidden, hidden)
         self.score = nn.Linear(hidden, 1, bias=False)  # a bias for all choices would have no effect
         self.skip = nn.Linear(sizes.choice, 1, bias=False)
@@ -70,7 +76,8 @@ class Actor(nn.Module):
     def forward(self, observation: Mapping[str, Tensor], summary: Tensor) -> Tensor:
         """Return scores (B, C), the logits of the choices; they are MASKED_SCORE if the mask is 0."""
         choices = observation["choices"]
-        embedding = functional.hardtanh(self.choice(choices) + self.summary(summary).unsqueeze(1))
+        of_all = self.summary(summary) + self.gate(functional.hardtanh(self.context(summary)))
+        embedding = functional.hardtanh(self.choice(choices) + of_all.unsqueeze(1))
         hidden = functional.hardtanh(self.second(embedding))
         scores: Tensor = hidden @ self.score.weight[0] + choices @ self.skip.weight[0]
         return scores.masked_fill(observation["action_mask"] <= 0, MASKED_SCORE)

@@ -80,6 +80,22 @@ class PPOArguments:
         return replace(self, n_envs=n_envs, batch_size=n_envs * self.n_steps // _BATCHES)
 
 
+def refining(arguments: PPOArguments) -> PPOArguments:
+    """The same run with smaller steps and less exploration, for a start from a distilled policy.
+
+    The values come from trials of 1.2 million decisions on five families and four TBT SLOs.
+    """
+    return replace(
+        arguments,
+        n_steps=256,
+        learning_rate=5e-4,
+        entropy_weight=0.003,
+        reward_scale=0.015,
+        target_kl=0.02,
+        hidden=64,
+    )
+
+
 _BATCHES = 10  # per rollout, if the number of environments depends on the number of workloads
 
 

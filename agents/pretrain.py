@@ -1,4 +1,4 @@
-"""Warm starts: fit the network to costs or actions before PPO.
+"""Warm starts: fit the network to actions or costs before PPO.
 
 Inputs are plain arrays. The network is exactly permutation-equivariant, so permuted rows would be no new examples. Some
 of the examples are held out; the result has the weights of the epoch with the least held-out loss.
@@ -39,6 +39,9 @@ class FitArguments(NamedTuple):
 
 DEFAULT_FIT = FitArguments()
 
+COST_LIMIT = 5.0
+"""Limit of the scaled costs in `lower_costs`."""
+
 
 class Fit(NamedTuple):
     """The held-out losses of a fit, before training and after each epoch; the weights with the least one were kept."""
@@ -46,34 +49,50 @@ class Fit(NamedTuple):
     held_out_losses: list[float]
 
 
-def regress_costs(
+def lower_costs(
     network: PlacementNetwork,
     observations: Mapping[str, np.ndarray],
     costs: np.ndarray,
-    temperature: float,
+    scores: np.ndarray,
+    groups: np.ndarray,
+    kl_weight: float,
     arguments: FitArguments = DEFAULT_FIT,
-    robust_above: float = 0.2,
 ) -> Fit:
-    """Fit scores to the negative costs of the choices, centred per decision, with the Huber loss.
+    """Lower the expected cost of the choices, near a reference policy.
+
+    The loss of a decision is its expected cost under the policy, minus that under the reference, plus `kl_weight` times
+    the KL divergence from the reference. All choices of a decision have costs, so this is a policy gradient without the
+    noise of sampled actions. In every group of decisions, costs are divided by the mean gain of the cheapest choice
+    over the reference, so that all workloads weigh the same, and clipped to COST_LIMIT of these units.
 
     Args:
         network: its actor is fitted in place.
         observations: "request" (M, R), "global" (M, G), "choices" (M, C, F), "action_mask" (M, C).
         costs: costs of the choices, (M, C); entries with mask 0 are not read.
-        temperature: cost difference that makes one choice e times as likely as another in the policy's softmax. A large
-            value leaves more exploration to PPO; the choice with the best score does not depend on it.
-        robust_above: cost errors above this count linearly instead of squared (Huber), because a few decisions cost a
-            hundred times as much as most.
+        scores: scores of the reference policy, (M, C).
+        groups: group of each decision, such as its workload, (M,).
+        kl_weight: see above.
         arguments: arguments of the fit.
     """
+    allowed = observations["action_mask"] > 0
+    reference = np.where(allowed, np.exp(scores - np.where(allowed, scores, -np.inf).max(axis=1, keepdims=True)), 0.0)
+    reference /= reference.sum(axis=1, keepdims=True)
+    costs = np.where(allowed, costs, 0.0)
+    above = np.where(allowed, costs - (reference * costs).sum(axis=1, keepdims=True), 0.0)
+    for group in np.unique(groups):
+        inside = groups == group
+        gain = -above[inside].min(axis=1)
+        # The mean without the largest gains: a few decisions cost a hundred times as much as most.
+        above[inside] /= np.minimum(gain, np.quantile(gain, 0.95)).mean() + 1e-9
+    targets = np.stack([np.clip(above, -COST_LIMIT, COST_LIMIT), np.log(reference + 1e-30)], axis=2)
 
     def loss(batch: Mapping[str, Tensor], targets: Tensor) -> Tensor:
-        allowed = batch["action_mask"] > 0
-        wanted = _centred(-targets / temperature, allowed)
-        found = _centred(network.forward_actor(batch), allowed)
-        return functional.huber_loss(found[allowed], wanted[allowed], delta=robust_above / temperature)
+        log_policy = torch.log_softmax(network.forward_actor(batch), dim=1)
+        policy = log_policy.exp()  # 0 where the mask is 0
+        kl = (policy * (log_policy - targets[:, :, 1])).masked_fill(batch["action_mask"] <= 0, 0.0)
+        return ((policy * targets[:, :, 0]) + kl_weight * kl).sum(dim=1).mean()
 
-    return _fit(network, observations, np.asarray(costs, np.float32), loss, arguments)
+    return _fit(network, observations, targets.astype(np.float32), loss, arguments)
 
 
 def clone_actions(
@@ -88,27 +107,6 @@ def clone_actions(
         return functional.cross_entropy(network.forward_actor(batch), targets)
 
     return _fit(network, observations, np.asarray(actions, np.int64), loss, arguments)
-
-
-def fit_values(
-    network: PlacementNetwork,
-    observations: Mapping[str, np.ndarray],
-    returns: np.ndarray,
-    arguments: FitArguments = DEFAULT_FIT,
-) -> Fit:
-    """Fit the critic to discounted returns (M,), which are scaled as in training."""
-
-    def loss(batch: Mapping[str, Tensor], targets: Tensor) -> Tensor:
-        return functional.mse_loss(network.forward_critic(batch).squeeze(1), targets)
-
-    return _fit(network, observations, np.asarray(returns, np.float32), loss, arguments)
-
-
-def _centred(scores: Tensor, allowed: Tensor) -> Tensor:
-    """Scores minus their mean over the allowed rows; 0 in the other rows."""
-    scores = torch.where(allowed, scores, 0.0)
-    mean = scores.sum(dim=1, keepdim=True) / allowed.sum(dim=1, keepdim=True)
-    return torch.where(allowed, scores - mean, 0.0)
 
 
 def _fit(

@@ -10,6 +10,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from agents.discounting import symexp
 from agents.layout import FeatureSizes
 from agents.placement_network import PlacementNetwork
 
@@ -70,7 +71,8 @@ class PlacementActorCritic(ActorCriticPolicy):
         Returns:
             Actions (B,), values (B, 1), and the actions' log probabilities (B,).
         """
-        scores, values = self.network(obs)
+        scores, log_values = self.network(obs)
+        values = symexp(log_values)
         log_probabilities = torch.log_softmax(scores, dim=1)
         if deterministic:
             actions = scores.argmax(dim=1)
@@ -84,12 +86,17 @@ class PlacementActorCritic(ActorCriticPolicy):
         """Evaluate actions (B,).
 
         Returns:
-            Values (B, 1), the actions' log probabilities (B,), and the entropies of their distributions (B,).
+            Values (B, 1) as the critic computes them, which are compared with the buffer's returns (see
+            TimeDiscountedBuffer), the actions' log probabilities (B,), and the entropies of their distributions (B,).
         """
         scores, values = self.network(obs)
         log_probabilities = torch.log_softmax(scores, dim=1)
         entropies = -(log_probabilities.exp() * log_probabilities).sum(dim=1)  # 0 * -1e8 for a masked action
         return values, log_probabilities.gather(1, actions.long().unsqueeze(1)).squeeze(1), entropies
+
+    def predict_values(self, obs: dict[str, Tensor]) -> Tensor:
+        """Return the values (B, 1) of observations."""
+        return symexp(self.network.forward_critic(obs))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         parameters: dict[str, Any] = super()._get_constructor_parameters()

@@ -16,6 +16,8 @@ from librt.strings import write_f64_le as write
 from envs.choices import Choices
 from envs.cluster.router_counters import RECENT_S
 from envs.outlook import DecodeOutlook, PrefillOutlook
+from envs.rule_choices import RuleChoices
+from envs.steady_load import SteadyLoad
 
 Kind = Literal["from 0", "signed", "flag"]
 
@@ -89,6 +91,10 @@ GLOBAL_FEATURES: tuple[Feature, ...] = (
         "mean output length of finished requests, weighted by 0.99 per later finish (router's count)",
     ),
     Feature("prefill_share_of_nodes", 0.5, "share of the nodes that are prefill nodes"),
+    Feature("prefill_load", 0.5, "utilisation of the prefill nodes by recent prompts (`envs.steady_load`)"),
+    Feature("decode_load", 0.5, "utilisation of the decode nodes by recent requests of the recent mean output length"),
+    Feature("steady_decode_step_over_tbt_slo", 0.5, "their decode step in that steady state, over the TBT SLO"),
+    Feature("steady_shared_step_over_tbt_slo", 0.5, "the same if all nodes decode"),
 )
 
 
@@ -118,6 +124,11 @@ def write_global(values: BytesWriter, choices: Choices) -> None:
     write(values, generated_tokens / len(decode))
     write(values, counters.finished_output_tokens / max(1.0, counters.finished_requests))
     write(values, len(topology.prefill_nodes) / nodes)
+    steady = SteadyLoad(view, slow * nodes)
+    write(values, steady.prefill_load)
+    write(values, steady.decode_load)
+    write(values, steady.decode_step_s / choices.request.tbt_slo_s)
+    write(values, steady.shared_decode_step_s / choices.request.tbt_slo_s)
 
 
 PREFILL_FEATURES: tuple[Feature, ...] = (
@@ -219,6 +230,12 @@ PAIR_FEATURES: tuple[Feature, ...] = (
         0.5,
         "predicted decode step (with prompt tokens, if prompts are ahead there) over the TBT SLO",
     ),
+    Feature("static_choice", 0.0, "shortest prefill queue and least loaded decode node, as `static` chooses", "flag"),
+    Feature("colocated_choice", 0.0, "one node does both, and has the shortest prefill queue, as `colocated`", "flag"),
+    Feature("lmetric_choice", 0.0, "one node does both, and has the least tokens times requests, as `lmetric`", "flag"),
+    Feature("deflection_choice", 0.0, "a choice of the set `deflection`", "flag"),
+    Feature("ttft_behind_deflection_s", 0.05, "predicted TTFT minus the smallest in that set, at least 0"),
+    Feature("ttft_over_keeping", 1.0, "predicted TTFT over the smallest of the choices that keep the roles"),
 )
 
 
@@ -232,6 +249,9 @@ def write_pairs(values: BytesWriter, choices: Choices) -> None:
     tbt_slo_s = choices.request.tbt_slo_s
     over_slo = [one.shared_step_s / tbt_slo_s for one in choices.decode]
     decode_index = pairing.decode_index
+    rules = RuleChoices(choices)
+    best_deflection_s = rules.best_deflection_s
+    best_keeping_s = rules.best_keeping_s
     for row, ttft_s in enumerate(choices.ttft_s):
         write(values, SET if same_node[row] else 0.0)
         write(values, ttft_s)
@@ -239,6 +259,12 @@ def write_pairs(values: BytesWriter, choices: Choices) -> None:
         write(values, ttft_s - best_ttft_s if ttft_s > best_ttft_s else 0.0)
         write(values, transfer_s[row])
         write(values, over_slo[decode_index[row]])
+        write(values, SET if rules.static[row] else 0.0)
+        write(values, SET if rules.colocated[row] else 0.0)
+        write(values, SET if rules.lmetric[row] else 0.0)
+        write(values, SET if rules.deflection[row] else 0.0)
+        write(values, ttft_s - best_deflection_s if ttft_s > best_deflection_s else 0.0)
+        write(values, ttft_s / best_keeping_s)
 
 
 CHOICE_FEATURES: tuple[Feature, ...] = (*PREFILL_FEATURES, *DECODE_FEATURES, *PAIR_FEATURES)

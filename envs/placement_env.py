@@ -111,11 +111,11 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
 
     {request features}
 
-    `global`, shape (12,):
+    `global`, shape (16,):
 
     {global features}
 
-    `choices`, shape (C, 36), features of the prefilling node:
+    `choices`, shape (C, 42), features of the prefilling node:
 
     {prefill features}
 

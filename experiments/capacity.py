@@ -45,7 +45,10 @@ class CapacityOptions(RunOptions):
 
     policies: tuple[str, ...] = option(_POLICIES, metavar="P", help="rules, module:Class, or trained policies' files")
     tuned: Path | None = option(
-        None, metavar="FILE", help="tuned.json: policies named without knobs get theirs from it"
+        None,
+        metavar="FILE",
+        help="tuned.json: policies named without knobs get theirs from it, on every split the same; shipped: sets that "
+        "come with the project",
     )
     workload: str = option("burst", metavar="W", help="a family")
     splits: tuple[str, ...] = option(_SPLITS, metavar="NPMD", help="prefill and decode nodes")
@@ -64,9 +67,9 @@ def run(options: CapacityOptions) -> None:
     slos = options.slos.slos()
     configs = {split: options.machines.config(split) for split in options.splits}
     specs = [PolicySpec.parse(name) for name in options.policies]
-    tuned = None if options.tuned is None else TunedSettings.read(options.tuned)
-    if tuned is not None:
-        tuned.check(options.machines.config(str(tuned.contents["cluster"])), slos)
+    tuned = None
+    if options.tuned is not None:
+        tuned = TunedSettings.read_for(options.tuned, configs[options.splits[0]], slos, any_shape=True)
         specs = [tuned.of(spec) for spec in specs]
     for spec in specs:
         spec.make()

@@ -37,8 +37,8 @@ class CompareOptions(RunOptions):
     tuned: Path | None = option(
         None,
         metavar="FILE",
-        help="tuned.json: policies named without knobs get theirs from it; shipped: settings that "
-        "come with the project",
+        help="tuned.json: policies named without knobs get theirs from it, from the set for the same cluster, step "
+        "budget and SLOs; shipped: sets that come with the project",
     )
     requests: RequestOptions
     cluster: str = option("2P2D", metavar="NPMD", help="prefill and decode nodes")
@@ -65,9 +65,8 @@ def run(options: CompareOptions) -> None:
     config = options.machines.config(options.cluster)
     slos = options.slos.slos()
     specs = [PolicySpec.parse(name) for name in options.policies]
-    tuned = None if options.tuned is None else TunedSettings.read(options.tuned)
+    tuned = None if options.tuned is None else TunedSettings.read_for(options.tuned, config, slos)
     if tuned is not None:
-        tuned.check(config, slos)
         specs = [tuned.of(spec) for spec in specs]
     check_policies(specs)
     trace = options.requests.read_trace(slos, config.profile)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from experiments.analysis.map_conditions import Contests, Criterion, Folder, contest, merge
+from experiments.analysis.folders.comparison_folder import Folder
+from experiments.analysis.map_conditions import Contests, Criterion, contest, merge
 from experiments.options.parser import CommandOptions, command, option
 from experiments.reports.columns import around_marks
 from experiments.reports.map_report import write_map

@@ -3,10 +3,13 @@
 The run goes through stages. Finished work of each stage stays in --out, so the same command resumes:
 
 1. the knee of `static` on each workload and cluster shape, the unit of every load;
-2. with --rules tune, the knobs of `kairos` on a separate set of requests; by default its shipped setting is used;
-3. with --warm-start lookahead, a start for PPO: placements played forward on copies of the cluster, their costs fitted
-   by the network; it is evaluated too;
-4. PPO, from scratch or from there, on a mixture: each group of environments plays one workload on one shape;
+2. with --rules tune, the knobs of `kairos` on a separate set of requests; by default the setting that ships for these
+   SLOs and this step budget is used;
+3. with --warm-start rules, a start for PPO: the best rule of each training episode, distilled into the network; with
+   --warm-start lookahead, this network is then improved with placements played forward on copies of the cluster; the
+   start is evaluated too;
+4. PPO, from scratch or from there, on a mixture: each group of environments plays one workload on one shape under one
+   range of TBT SLOs;
 5. the evaluation on unseen seeds, or on the unseen end of a trace: comparison.csv, requests.csv.gz, summary.md,
    figures/, report.html.
 """
@@ -14,7 +17,7 @@ The run goes through stages. Finished work of each stage stays in --out, so the 
 import platform
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Literal
@@ -22,17 +25,19 @@ from typing import Literal
 from agents.progress import WandbMode
 from envs.choices import ChoiceSet
 from envs.cluster import parse_shape
-from envs.objective import TUNING_OBJECTIVE
+from envs.slos import Slos
+from experiments.learning.mixture import TRAINING_LOADS, Setting, tbt_ranges
+from experiments.learning.training_run import Learning, WarmStart, learn
 from experiments.options.cluster_options import cluster_fields
 from experiments.options.execution_options import RunOptions
 from experiments.options.parser import check_counts, check_positive, command, option
 from experiments.options.request_options import RequestOptions, trace_load_is
+from experiments.options.slo_options import SloOptions
 from experiments.reports.comparison_report import write_comparison
 from experiments.reports.document import claim, commit, made_by, write_json
 from experiments.reports.formatting import slos_line
 from experiments.runs.cache import Cache
 from experiments.runs.data_splits import EVALUATION_SEED, TUNING_SEEDS
-from experiments.runs.learning import TRAINING_LOADS, Learning, Setting, WarmStart, learn
 from experiments.runs.requests import Family, Source, TraceRequests
 from experiments.runs.saturation import TARGET, Knee, knee_text, knees, write_knees
 from experiments.runs.trial import Trial, run_trials
@@ -54,15 +59,23 @@ class TrainOptions(RunOptions):
     timesteps: int = option(300_000, metavar="N", help="PPO decisions, rounded up to whole rollouts")
     seed: int = option(0, metavar="S", help="seed of everything that the training draws")
     requests: RequestOptions
+    tbt_slos: tuple[float, ...] = option(
+        (),
+        metavar="S",
+        help="TBT SLOs of a mixture, seconds, instead of --tbt-slo: training draws them from the ranges around these, "
+        "log-uniformly; the evaluation uses these",
+    )
     cluster: tuple[str, ...] = option(("2P2D",), metavar="NPMD", help="prefill and decode nodes; several: a mixture")
     choices: ChoiceSet = option("pairs", help="set of choices that the policy chooses from")
     rules: Literal["shipped", "tune", "default"] = option(
         "shipped",
-        help="setting of kairos in the comparison: the shipped one, one tuned for this command (minutes), or only the "
-        "default",
+        help="setting of kairos in the comparison: the one that ships for this profile, step budget and SLOs, one "
+        "tuned for this command (minutes), or only the default",
     )
     warm_start: WarmStart = option("none", help="what PPO starts from")
-    warm_episodes: int = option(80, metavar="N", help="look-ahead episodes, of 256 requests each")
+    warm_episodes: int = option(
+        120, metavar="N", help="episodes that the rules play, and of which a third each is for a round of distillation"
+    )
     wandb: WandbMode = option("offline", metavar="MODE", help="offline, online or disabled")
     loads: tuple[float, ...] = option(
         (), metavar="L", help=f"of the evaluation (default {' '.join(f'{load:g}' for load in LOADS)}; 1 for a trace)"
@@ -75,8 +88,14 @@ class TrainOptions(RunOptions):
         for shape in self.cluster:
             parse_shape(shape)
             self.machines.config(shape)
-        if len(self.cluster) > 1 and self.warm_start != "none":
-            raise InputError("--warm-start lookahead goes with one --cluster shape only")
+        if self.tbt_slos and (self.slos.tbt_slo is not None or self.slos.slo_class):
+            raise InputError("--tbt-slos goes without --tbt-slo and --slo-class only, which state the TBT SLO, too")
+        if self.tbt_slos and self.requests.trace is not None:
+            raise InputError("--tbt-slos goes with --workload only; a trace has one --tbt-slo")
+        for slo_s in self.tbt_slos:
+            SloOptions(tbt_slo=slo_s)  # says what is wrong with it
+        if len(set(self.tbt_slos)) < len(self.tbt_slos):
+            raise InputError("--tbt-slos names one of them twice")
         check_counts(self, "timesteps", "warm_episodes", "seeds")
         check_positive(self, "loads")
         if self.seed < 0:
@@ -90,17 +109,23 @@ def run(options: TrainOptions) -> None:
     trace = options.requests.read_trace(options.slos.slos(), profile)
     if trace is not None:
         trace.check_length()
+    shipped = _shipped(options) if options.rules == "shipped" else {}
     folder = options.execution.folder("train", options)
     cache = options.execution.cache(folder, _JOBS)
     claim(folder, "train", options)
-    described = {"options": options, "objective": asdict(TUNING_OBJECTIVE), "training_loads": TRAINING_LOADS}
+    described = {"options": options, "training_loads": TRAINING_LOADS}
     write_json(described, folder / "config.json")
     with replacing(folder / "command.txt") as path:
         path.write_text(options.typed + "\n")
 
     settings, load_is = _settings(options, trace, folder, cache)
     loads = options.loads or ((1.0,) if trace else LOADS)
-    kairos, about_kairos = _kairos(options, settings, loads, folder, cache)
+    if options.rules == "tune":
+        tuned, about_kairos = _tuned(options, settings, loads, folder, cache)
+        kairos = dict.fromkeys(settings, tuned)
+    else:
+        kairos = {one: shipped[one.tbt_slo_s] for one in settings if one.tbt_slo_s in shipped}
+        about_kairos = ["`kairos-tuned` has the setting that ships for the TBT SLO"] if kairos else []
     learning = Learning(
         tuple(settings), options.timesteps, options.seed, options.choices, options.warm_start, options.warm_episodes
     )
@@ -109,11 +134,12 @@ def run(options: TrainOptions) -> None:
 
     first = 0 if trace else EVALUATION_SEED
     seeds = range(first, first + (options.seeds or (1 if trace else 10)))
-    specs = dict.fromkeys([*map(PolicySpec.parse, RULES), *kairos, *learned])
+    rules = [PolicySpec.parse(name) for name in RULES]
     count = options.requests.requests or 1500
     trials = [
         Trial(spec, setting.name, load, seed, setting.source.evaluation(load, count, seed), setting.config)
-        for setting, load, seed, spec in product(settings, loads, seeds, specs)
+        for setting, load, seed in product(settings, loads, seeds)
+        for spec in dict.fromkeys([*rules, *([kairos[setting]] if setting in kairos else []), *learned])
     ]
     of_each = {setting.name: setting.source.own_slos for setting in settings}
     unseen = (
@@ -139,7 +165,12 @@ def run(options: TrainOptions) -> None:
         folder,
         made_by=made_by(options.typed, profile, f"{options.seed} in training, {seeds[0]} to {seeds[-1]} in evaluation"),
         cells_name="comparison.csv",
-        bases=["static", *(spec.label for spec in kairos), "shortest-ttft", "shortest-ttft:choices=pairs"],
+        bases=[
+            "static",
+            *dict.fromkeys(spec.label for spec in kairos.values()),
+            "shortest-ttft",
+            "shortest-ttft:choices=pairs",
+        ],
     )
     print(text)
     meta = {
@@ -161,18 +192,22 @@ def _settings(
     """The mixture of workloads and shapes, and what a load is."""
 
     def setting(source: Source, shape: str) -> Setting:
-        name = source.name if len(options.cluster) == 1 else f"{source.name} {shape}"
+        several = [shape] if len(options.cluster) > 1 else []
+        if len(options.tbt_slos) > 1:
+            several.append(f"{1e3 * source.own_slos.classes[0].tbt_s:g} ms")
+        name = " ".join([source.name, *several])
         fields = tuple(cluster_fields(options.machines.cluster_option, shape).items())
         return Setting(name, source, options.machines.config(shape), fields)
 
     if trace is not None:
         settings = [setting(trace, shape) for shape in options.cluster]
         return settings, trace_load_is(trace)
-    slos = options.slos.slos()
     found: dict[Setting, Knee] = {}
-    for shape in options.cluster:
-        of_shape = knees(options.requests.workload or ("burst",), slos, options.machines.config(shape), cache)
-        found |= {setting(Family(name, knee.rate_rps, slos), shape): knee for name, knee in of_shape.items()}
+    for slos, tbt_range_s in zip(_slos(options), tbt_ranges(options.tbt_slos or (0.0,)), strict=True):
+        for shape in options.cluster:
+            of_shape = knees(options.requests.workload or ("burst",), slos, options.machines.config(shape), cache)
+            for name, knee in of_shape.items():
+                found[setting(Family(name, knee.rate_rps, slos, tbt_range_s=tbt_range_s), shape)] = knee
     named = {setting.name: knee for setting, knee in found.items()}
     settings = list(found)
     write_knees(named, settings[0].config, folder / "knees.json")
@@ -182,17 +217,30 @@ def _settings(
     )
 
 
-def _kairos(
+def _slos(options: TrainOptions) -> list[Slos]:
+    """The SLOs of the mixture."""
+    if not options.tbt_slos:
+        return [options.slos.slos()]
+    return [replace(options.slos, tbt_slo=tbt_slo_s).slos() for tbt_slo_s in options.tbt_slos]
+
+
+def _shipped(options: TrainOptions) -> dict[float, PolicySpec]:
+    """The setting of kairos that ships for each TBT SLO, whatever the shape of the cluster."""
+    config = options.machines.config(options.cluster[0])
+    try:
+        found = {
+            slos.classes[0].tbt_s: TunedSettings.read_for(SHIPPED, config, slos, any_shape=True).chosen["kairos"]
+            for slos in _slos(options)
+        }
+    except InputError as error:
+        raise InputError(f"{error}; or give --rules tune or --rules default") from None
+    return {tbt_slo_s: PolicySpec.parse(f"kairos-tuned={text}") for tbt_slo_s, text in found.items()}
+
+
+def _tuned(
     options: TrainOptions, settings: list[Setting], loads: tuple[float, ...], folder: Path, cache: Cache
-) -> tuple[list[PolicySpec], list[str]]:
-    """The setting of kairos that is compared besides its default, and a line on where it comes from."""
-    if options.rules == "default":
-        return [], []
-    if options.rules == "shipped":
-        tuned = TunedSettings.read(SHIPPED)
-        spec = PolicySpec.parse(tuned.chosen["kairos"])
-        conditions = "{profile}, {cluster}, step budget {step_budget}".format_map(tuned.contents)
-        return [spec], [f"`{spec.text}` is the setting of kairos that ships, tuned on {conditions}"]
+) -> tuple[PolicySpec, list[str]]:
+    """The setting of kairos that is best over the mixture, and a line on where it comes from."""
     seeds = TUNING_SEEDS[: 1 if options.requests.trace else -(-len(TUNING_SEEDS) // len(settings))]
     places = [
         (setting.source.tuning(load, _TUNING_REQUESTS, seed), setting.config, seed)
@@ -204,7 +252,7 @@ def _kairos(
     written = {"chosen": spec.text, "tried": {one.text: cost._asdict() for one, cost in tried.items()}}
     write_json(written, folder / "tuning.json")
     print(f"tuned: {spec.text}", file=sys.stderr)
-    return [spec], [
+    return spec, [
         f"`{spec.text}` is kairos tuned on a separate set of requests: least cost within a point of the best "
         f"attainment, of {len(tried)} settings (tuning.json)"
     ]

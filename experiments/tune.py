@@ -6,24 +6,31 @@ least cost, the cost that learned policies minimise, among those whose SLO attai
 
 Writes tuned.json into --out, which `experiments.compare --tuned` reads. Finished runs are kept in runs/: the same
 command, or one with more policies or settings, resumes.
+
+With --join, writes one tuned.json with the chosen settings of finished folders instead, of which commands use the set
+for their cluster, step budget and SLOs. policies/shipped_settings.json is such a file.
 """
 
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 from envs.cluster import parse_shape
 from envs.generators import families
 from experiments.analysis.metrics import ATTAINMENT_MARGIN
+from experiments.options.cluster_options import ClusterOptions
 from experiments.options.execution_options import RunOptions
 from experiments.options.parser import check_counts, check_positive, command, option
 from experiments.options.request_options import check_families
+from experiments.options.slo_options import SloOptions
 from experiments.reports.columns import Column, code, table
 from experiments.reports.document import claim, commit, for_console, write_json
 from experiments.runs.data_splits import TUNING_SEEDS
 from experiments.runs.requests import Family
 from experiments.runs.saturation import knees
 from experiments.runs.search_space import default, settings, tunable
-from experiments.runs.tuning import COST_IS, SETTINGS, Cost, best, made_for, tune_rules
+from experiments.runs.tuning import COST_IS, SETTINGS, Cost, best, join, made_for, tune_rules
+from hardware_profiles import InputError
 from policies import PolicySpec
 
 
@@ -38,6 +45,9 @@ class TuneOptions(RunOptions):
     seeds: int = option(2, metavar="N", help=f"number of seeds, from {TUNING_SEEDS[0]}")
     requests: int = option(1000, metavar="N", help="requests per run")
     cluster: str = option("2P2D", metavar="NPMD", help="prefill and decode nodes")
+    join: tuple[Path, ...] = option(
+        (), metavar="DIR", help="tune nothing, join tuned.json of these folders; goes with no other option but --out"
+    )
 
     def __post_init__(self) -> None:
         check_counts(self, "settings", "seeds", "requests")
@@ -49,7 +59,10 @@ class TuneOptions(RunOptions):
 
 
 def run(options: TuneOptions) -> None:
-    """Tune, write tuned.json, and print the chosen settings."""
+    """Tune, write tuned.json, and print the chosen settings; or join files."""
+    if options.join:
+        _join(options)
+        return
     config = options.machines.config(options.cluster)
     slos = options.slos.slos()
     folder = options.execution.folder("tune", options)
@@ -104,6 +117,25 @@ def run(options: TuneOptions) -> None:
     ]
     print(for_console(table(columns, rows)))
     print(f"\nwritten to {folder / 'tuned.json'}")
+
+
+def _join(options: TuneOptions) -> None:
+    """Write one tuned.json with the chosen settings of several. Raises InputError (folders that do not go together)."""
+    alone = TuneOptions(
+        machines=ClusterOptions(),
+        slos=SloOptions(),
+        execution=options.execution,
+        join=options.join,
+        typed=options.typed,
+    )
+    if options != alone:
+        raise InputError("--join tunes nothing; it goes with no other option but --out")
+    folder = options.execution.folder("tune", options)
+    path = folder / "tuned.json"
+    sets = join(options.join, path)
+    claim(folder, "tune", options)
+    write_json(sets, path)
+    print(f"{len(sets)} sets of settings written to {path}")
 
 
 if __name__ == "__main__":

@@ -53,6 +53,8 @@ MODULES = (
     "envs.objective",
     "envs.outlook",
     "envs.prediction",
+    "envs.rule_choices",
+    "envs.steady_load",
     "hardware_profiles.step_law",
 )
 """The modules that are compiled, all or none. Their packages call `activate`."""

@@ -6,6 +6,7 @@ them.
 
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from policies.always_local import AlwaysLocal
@@ -56,6 +57,9 @@ LOADERS = {
     ".zip": "agents.model_zip:StableBaselinesPolicy",
 }
 """The class that reads a trained policy, by the suffix of its file: `module:Class`, imported when it is needed."""
+
+TRAINED: dict[str, Path] = {"ppo": Path(__file__).with_name("ppo.npz")}
+"""Trained policies that ship with the project, by name; docs/model_card.md describes them."""
 
 CATCH_ALL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 

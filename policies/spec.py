@@ -11,7 +11,7 @@ from typing import Any
 from envs.cluster import Policy
 from hardware_profiles import InputError
 from hardware_profiles.errors import unknown_name
-from policies.registry import CATCH_ALL, LOADERS, RULES, bounds, names
+from policies.registry import CATCH_ALL, LOADERS, RULES, TRAINED, bounds, names
 
 _CLASS = re.compile(r"([^:=/]*:[^:=/]+)(?::(.*))?", re.DOTALL)
 
@@ -23,7 +23,7 @@ class PolicySpec:
     Attributes:
         alias: LABEL of `LABEL=...`; "" without one.
         rule: a registered name, or `module:Class`, or a name that means nothing; "" if the name is that of a file.
-        params: `knob=value,knob=value` of a rule.
+        params: `knob=value,knob=value` of a rule, or of a trained policy that ships.
         path: the file of a trained policy; None for rules.
     """
 
@@ -52,6 +52,8 @@ class PolicySpec:
         rule, _, params = name.partition(":")
         if rule in RULES:
             return cls(alias, rule, params, None)
+        if rule in TRAINED:
+            return cls(alias or name, "", params, TRAINED[rule])
         if Path(name).suffix in LOADERS:
             return cls(alias, "", "", Path(name))
         own = _CLASS.fullmatch(name)
@@ -65,7 +67,8 @@ class PolicySpec:
     def text(self) -> str:
         """The name without its label: what the policy is."""
         if self.path is not None:
-            return str(self.path)
+            shipped = [name for name, path in TRAINED.items() if path == self.path]
+            return ":".join([*(shipped or [str(self.path)]), *filter(None, [self.params])])
         return f"{self.rule}:{self.params}" if self.params else self.rule
 
     @property
@@ -109,7 +112,7 @@ class PolicySpec:
         if _CLASS.fullmatch(self.rule):
             return _import(*self.rule.split(":"))
         rule = self.rule.partition(":")[0].rpartition("=")[2]  # neither label nor knobs, or no known name is close
-        error = unknown_name("policy", rule if rule not in RULES else self.text, [*names(), *bounds()])
+        error = unknown_name("policy", rule if rule not in RULES else self.text, [*names(), *bounds(), *TRAINED])
         raise InputError(f"{error}; or give module:Class, or a trained policy's file ({', '.join(LOADERS)})")
 
     def make(self, seed: int = 0) -> Policy:
@@ -123,8 +126,7 @@ class PolicySpec:
         """
         if self.path is not None:
             module, _, attribute = LOADERS[self.path.suffix].partition(":")
-            policy: Policy = getattr(importlib.import_module(module), attribute)(self.path)
-            return policy
+            return _construct(self.label, _import(module, attribute), self.params, seed, self.path)
         return _construct(self.rule, self.rule_class(), self.params, seed)
 
 
@@ -154,8 +156,8 @@ def _import(module: str, attribute: str) -> type:
     return found
 
 
-def _construct(name: str, rule: type, params: str, seed: int) -> Policy:
-    parameters = inspect.signature(rule).parameters
+def _construct(name: str, rule: type, params: str, seed: int, *given: Path) -> Policy:
+    parameters = dict(list(inspect.signature(rule).parameters.items())[len(given) :])
     arguments: dict[str, Any] = {"seed": seed} if "seed" in parameters else {}
     for item in _items(params):
         knob, equals, text = item.partition("=")
@@ -168,7 +170,7 @@ def _construct(name: str, rule: type, params: str, seed: int) -> Policy:
     for knob, parameter in parameters.items():
         if knob not in arguments and parameter.default is parameter.empty and parameter.kind not in CATCH_ALL:
             raise InputError(f"policy {name}: its class needs a value for {knob}, as {name}:{knob}=VALUE")
-    policy: Policy = rule(**arguments)
+    policy: Policy = rule(*given, **arguments)
     return policy
 
 

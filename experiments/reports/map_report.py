@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from experiments.analysis.csv_files import write_csv
-from experiments.analysis.map_conditions import Condition, Contest, Contests, Criterion, Folder, RuleRuns, tied
+from experiments.analysis.folders.comparison_folder import Folder
+from experiments.analysis.map_conditions import Condition, Contest, Contests, Criterion, RuleRuns, tied
 from experiments.analysis.metrics import ATTAINMENT_MARGIN
 from experiments.reports import formatting as show
 from experiments.reports.columns import Column, bullets, code, plain, table

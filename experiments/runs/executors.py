@@ -141,8 +141,10 @@ def _check_address(address: str) -> None:
 
 def _code() -> str:
     """The fingerprint that every machine must have for the results to be the same."""
-    tasks = (f"experiments.runs.{name}" for name in ("trial", "tuning", "saturation", "watched_run", "learning"))
-    return fingerprint.code(*tasks, *(loader.partition(":")[0] for loader in LOADERS.values()))
+    tasks = [f"experiments.runs.{name}" for name in ("trial", "tuning", "saturation", "watched_run")]
+    return fingerprint.code(
+        *tasks, "experiments.learning.training_run", *(loader.partition(":")[0] for loader in LOADERS.values())
+    )
 
 
 def _with_this_code(function: Callable[[Job], Result], job: Job, code: str) -> Result:

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from agents.episodes import FIRST_TRAINING_SEED
 from envs.generators import generate, slos_of_family
 from envs.slos import DEFAULT_SLOS, Slos
 from envs.traces import read_trace, slos_of_format
@@ -21,8 +22,12 @@ from experiments.runs.data_splits import EVALUATION_PART, TRAINING_PART, TUNING_
 from experiments.runs.fingerprint import digest
 from hardware_profiles import InputError
 
+Range = tuple[float, float]
+
 EPISODE_REQUESTS = 1024
 """Decisions of a training episode."""
+_LONG_EPISODE_S = 25.0
+_LONG_EPISODE_REQUESTS = (1500, 4000)
 _FEWEST_REQUESTS = 1000
 
 
@@ -49,12 +54,16 @@ class FamilyRequests:
 
 @dataclass(frozen=True)
 class Family:
-    """A generated family at loads that are multiples of `unit_rps`, such as the knee of `static`."""
+    """A generated family at loads that are multiples of `unit_rps`, such as the knee of `static`.
+
+    With `tbt_range_s`, the TBT SLO of each training episode is drawn from it, log-uniformly.
+    """
 
     name: str
     unit_rps: float = 1.0
     slos: Slos = DEFAULT_SLOS
     span_s: float = 0.0
+    tbt_range_s: Range | None = None
 
     @property
     def own_slos(self) -> Slos:
@@ -75,17 +84,29 @@ class Family:
 
     def draw(self, requests: int, load: float, seed: int) -> Workload:
         """Requests to train on."""
-        return self.at(load, requests, seed).make()
+        recipe = self.at(load, requests, seed)
+        if self.tbt_range_s is not None:
+            low, high = np.log(self.tbt_range_s)
+            tbt_s = float(np.exp(np.random.default_rng(seed).uniform(low, high)))
+            classes = tuple([replace(one, tbt_s=tbt_s) for one in self.slos.classes])
+            recipe = replace(recipe, slos=replace(self.slos, classes=classes))
+        return recipe.make()
+
+    @property
+    def long_episode_requests(self) -> int:
+        """Requests of an episode in which P95 TTFT means something: about _LONG_EPISODE_S seconds of them."""
+        return int(np.clip(_LONG_EPISODE_S * self.unit_rps, *_LONG_EPISODE_REQUESTS))
 
     def environment(self, low_load: float, high_load: float) -> dict[str, Any]:
         """The environment's arguments for episodes at loads from `low_load` to `high_load`."""
-        classes = self.own_slos.classes
         return {
-            "workload": self.name,
+            "workload": self._at_rate,
             "rate_rps": (low_load * self.unit_rps, high_load * self.unit_rps),
-            "slo_classes": [(one.share, one.ttft_s, one.tbt_s, one.ttft_per_1k_tokens_s or 0.0) for one in classes],
             "horizon_requests": EPISODE_REQUESTS,
         }
+
+    def _at_rate(self, requests: int, rate_rps: float, seed: int) -> Workload:
+        return self.draw(requests, rate_rps / self.unit_rps, FIRST_TRAINING_SEED + seed)
 
 
 @dataclass(frozen=True)
@@ -163,6 +184,11 @@ class TraceRequests:
     def evaluation(self, load: float, count: int, seed: int) -> "TraceRequests":  # noqa: ARG002 - there is one
         """The evaluation part, all of it."""
         return replace(self, part=EVALUATION_PART, load=load)
+
+    @property
+    def long_episode_requests(self) -> int:
+        """Requests of an episode in which P95 TTFT means something, at most a third of the training part."""
+        return min(_LONG_EPISODE_REQUESTS[0], len(replace(self, part=TRAINING_PART).make()) // 3)
 
     def environment(self, low_load: float, high_load: float) -> dict[str, Any]:
         """Episodes of the training part; a third of it at most."""

@@ -1,4 +1,4 @@
-"""Tuning rules: what a setting costs, which setting is best, and the file of tuned settings.
+"""Tuning rules: what a setting costs, which setting is best, and files of tuned settings.
 
 The cost is the one that learned policies minimise (`envs.objective`).
 """
@@ -14,20 +14,20 @@ import numpy as np
 import policies
 from envs.cluster import ClusterConfig, simulate
 from envs.objective import TUNING_OBJECTIVE, Objective
-from envs.slos import Slos
+from envs.slos import SloClass, Slos
 from envs.workload import Workload
 from experiments.analysis.metrics import ATTAINMENT_MARGIN
 from experiments.analysis.request_table import Attainment, as_array
 from experiments.runs import fingerprint
 from experiments.runs.cache import Cache, Result, Task
 from experiments.runs.requests import Recipe, made
-from experiments.runs.search_space import settings, tunable
+from experiments.runs.search_space import default, settings, tunable
 from hardware_profiles import InputError
 from policies import PolicySpec
 
 SETTINGS = 18
 SHIPPED = Path(policies.__file__).with_name("shipped_settings.json")
-"""Settings that ship with the project; the file names the command that tuned them."""
+"""Settings that ship with the project: one set for each of several conditions, with the command that tuned it."""
 COST_IS = f"cost per request: TTFT / SLO + {TUNING_OBJECTIVE.tail_weight:g} (TTFT / SLO)^2 + TBT excess"
 
 
@@ -107,45 +107,103 @@ def made_for(config: ClusterConfig, slos: Slos) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class TunedSettings:
-    """A file of tuned settings, with contents as `experiments.tune` wrote them."""
+    """A set of settings that were tuned for the same conditions, as `experiments.tune` wrote it into a file."""
 
     path: Path
     contents: Mapping[str, Any]
 
     @classmethod
-    def read(cls, path: Path) -> "TunedSettings":
-        """Read a file, that in a folder of `experiments.tune`, or SHIPPED for "shipped"; InputError if it is none."""
+    def read_all(cls, path: Path) -> "list[TunedSettings]":
+        """Read the sets of a file, of the file in a folder of `experiments.tune`, or of SHIPPED for "shipped".
+
+        A file has one set, or several after `tune --join`. Raises InputError (another file, or a damaged one).
+        """
         path = SHIPPED if str(path) == "shipped" else path / "tuned.json" if path.is_dir() else path
         try:
-            found = cls(path, json.loads(path.read_bytes()))
-            found.about()
+            read = json.loads(path.read_bytes())
+            sets = [cls(path, contents) for contents in (read if isinstance(read, list) else [read])]
+            for one in sets:
+                one.about(), one.costs(), one.contents["profile_digest"]  # each fails if it is damaged
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise InputError(f"{path}: not a file that experiments.tune wrote, or a damaged one") from None
-        return found
+            sets = []
+        if not sets:
+            raise InputError(f"{path}: not a file that experiments.tune wrote, a damaged one, or one of an old version")
+        return sets
+
+    @classmethod
+    def read(cls, path: Path) -> "TunedSettings":
+        """Read a file that has a single set; see `read_all`. Raises InputError (several sets, or what that raises)."""
+        sets = cls.read_all(path)
+        if len(sets) > 1:
+            raise InputError(f"{sets[0].path}: has settings for {_listed(sets)}; give a file for one of these")
+        return sets[0]
+
+    @classmethod
+    def read_for(cls, path: Path, config: ClusterConfig, slos: Slos, *, any_shape: bool = False) -> "TunedSettings":
+        """Read the set that was tuned for a cluster and SLOs; see `read_all`.
+
+        With `any_shape`, a set for another shape of the cluster serves if there is none for this one. Raises InputError
+        (no set fits; the text names the difference, or the conditions for which there are sets).
+        """
+        sets = cls.read_all(path)
+        for one in sorted(sets, key=lambda one: one.contents["cluster"] != config.shape):
+            if one._difference(one._asked(config, slos, any_shape)) is None:
+                return one
+        for one in sets:
+            asked = one._asked(config, slos, any_shape)
+            # Two connectors, for example, are the same in words.
+            if len(sets) == 1 or one.conditions == _in_words(asked):
+                raise InputError(f"{one.path}: tuned for {one._difference(asked)}")
+        asked = sets[0]._asked(config, slos, any_shape)
+        given = " with ".join(_in_words(asked))
+        raise InputError(f"{sets[0].path}: nothing was tuned for {given}; there are settings for {_listed(sets)}")
 
     @property
     def chosen(self) -> dict[str, str]:
         """The setting of each policy."""
         return {name: str(found["chosen"]) for name, found in self.contents["policies"].items()}
 
+    def costs(self) -> dict[str, Cost]:
+        """The cost of the setting of each policy."""
+        return {name: _cost(found, found["chosen"]) for name, found in self.contents["policies"].items()}
+
+    @property
+    def conditions(self) -> tuple[str, str]:
+        """The cluster and the SLOs that the settings were tuned for, in words."""
+        return _in_words(self.contents)
+
     def check(self, config: ClusterConfig, slos: Slos) -> None:
         """Raise InputError, which names the difference, for other conditions than the knobs were tuned for."""
-        contents = dict(self.contents)
-        if "slos" not in contents:  # a file of version 0.1.0, when there were two numbers
-            old = Slos.of(contents["ttft_slo_s"], contents["tbt_slo_s"])
-            contents["slos"] = made_for(config, old)["slos"]
-        for name, value in made_for(config, slos).items():
-            if contents[name] != value:
+        if difference := self._difference(made_for(config, slos)):
+            raise InputError(f"{self.path}: tuned for {difference}")
+
+    def _asked(self, config: ClusterConfig, slos: Slos, any_shape: bool) -> dict[str, object]:
+        """The conditions to compare with those of this set."""
+        shape = {"cluster": self.contents["cluster"]} if any_shape else {}
+        return {**made_for(config, slos), **shape}
+
+    def _difference(self, asked: Mapping[str, object]) -> str | None:
+        """The first difference between the conditions of this set and others; None if there is none."""
+        for name, value in asked.items():
+            if self.contents[name] != value:
                 what = "a profile or connector of digest" if name == "profile_digest" else name
-                raise InputError(f"{self.path}: tuned for {what} {contents[name]}, not {value}")
+                return f"{what} {self.contents[name]}, not {value}"
+        return None
 
     def of(self, spec: PolicySpec) -> PolicySpec:
-        """The same policy with its tuned setting, under the same label; InputError if its knobs were not tuned."""
-        if spec.text in tunable() and spec.text not in self.chosen:
-            raise InputError(f"{self.path}: {spec.text} was not tuned; tune it too, or name it with its knobs")
-        if spec.alias or spec.text not in self.chosen:
+        """The same policy with its tuned setting, under the same label; InputError if its knobs were not tuned.
+
+        A rule that was tuned only as several policies, each with some knobs fixed, gets the best of their settings.
+        """
+        names = [spec.text] if spec.text in self.chosen else []
+        if spec.text in tunable() and not names:
+            names = [name for name in self.chosen if PolicySpec.parse(name).rule == spec.rule]
+            if not names:
+                raise InputError(f"{self.path}: {spec.text} was not tuned; tune it too, or name it with its knobs")
+        if spec.alias or not names:
             return spec
-        tuned = PolicySpec.parse(self.chosen[spec.text])
+        costs = self.costs()
+        tuned = best({PolicySpec.parse(self.chosen[name]): costs[name] for name in names})
         return tuned if spec.params else PolicySpec(spec.rule, tuned.rule, tuned.params, None)
 
     @property
@@ -159,6 +217,58 @@ class TunedSettings:
         )
 
     def about(self) -> str:
-        """A line that says what was tuned, and how."""
+        """A line that says what was tuned, for which conditions, and how."""
         knobs = "; ".join(f"{name} {setting.partition(':')[2]}" for name, setting in self.chosen.items())
-        return f"knobs tuned ({self.path.name}: {self.budget}): {knobs}"
+        return f"knobs tuned ({self.path.name}: for {' with '.join(self.conditions)}; {self.budget}): {knobs}"
+
+    def compact(self) -> dict[str, Any]:
+        """The contents, with the costs of only two settings of each policy: the chosen one and the default.
+
+        Raises InputError (the default was not tried: knobs have changed since).
+        """
+        policies = {}
+        for name, entry in self.contents["policies"].items():
+            try:
+                base = entry.get("default") or _cost(entry, default(PolicySpec.parse(name)).text)._asdict()
+            except LookupError:
+                raise InputError(f"{self.path}: the default of {name} was not tried; tune it again") from None
+            policies[name] = {"chosen": entry["chosen"], **self.costs()[name]._asdict(), "default": base}
+        return {**self.contents, "policies": policies}
+
+
+def join(paths: Sequence[Path], target: Path) -> list[dict[str, Any]]:
+    """The sets of all these files or folders, compact, as the contents of `target` for `TunedSettings.read_for`.
+
+    Raises InputError (two sets are for the same conditions, `target` is among the files, or what `read_all` and
+    `compact` raise).
+    """
+    found: dict[tuple[object, ...], TunedSettings] = {}
+    for one in [one for path in paths for one in TunedSettings.read_all(path)]:
+        if one.path.resolve() == target.resolve():
+            raise InputError(f"{target}: is one of the files to join; give another --out")
+        key = (*one.conditions, one.contents["profile_digest"])
+        if key in found:
+            raise InputError(f"{found[key].path} and {one.path}: both were tuned for {' with '.join(one.conditions)}")
+        found[key] = one
+    return [one.compact() for one in found.values()]
+
+
+def _cost(entry: Mapping[str, Any], setting: str) -> Cost:
+    """The cost of one setting of a policy in a file. Raises LookupError (it was not tried)."""
+    tried = {one["policy"]: one for one in entry["tried"]} if "tried" in entry else {entry["chosen"]: entry}
+    return Cost(float(tried[setting]["cost"]), float(tried[setting]["attainment"]))
+
+
+def _in_words(made: Mapping[str, Any]) -> tuple[str, str]:
+    """The cluster and the SLOs of `made_for`."""
+    slos = Slos(tuple([SloClass(**one) for one in made["slos"]]))
+    return f"{made['profile']}, {made['cluster']}, step budget {made['step_budget']}", str(slos)
+
+
+def _listed(sets: Sequence[TunedSettings]) -> str:
+    """The conditions of sets: each cluster once, with its SLOs."""
+    found: dict[str, list[str]] = {}
+    for one in sets:
+        cluster, slos = one.conditions
+        found.setdefault(cluster, []).append(slos)
+    return "; ".join(f"{cluster} with {' or '.join(slos)}" for cluster, slos in found.items())

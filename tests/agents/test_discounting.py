@@ -8,12 +8,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.callbacks import BaseCallback
 
-from agents.discounting import ADVANTAGE_LIMIT, LastStep, TimeDiscountedBuffer, TimedRewards
+from agents.discounting import ADVANTAGE_LIMIT, LastStep, TimeDiscountedBuffer, TimedRewards, symexp, symlog
 from agents.ppo import PPOArguments, build
 from tests.agents.observations import make_observation, seeds
 from tests.agents.standin_env import ShortestQueueEnv, in_turn, observation_space
 
 BETA = 0.5
+
+
+def unscaled(values: np.ndarray) -> np.ndarray:
+    """Returns or values on the scale of rewards."""
+    found: np.ndarray = symexp(torch.as_tensor(values)).numpy()
+    return found
+
+
+def test_the_critics_scale_can_be_inverted_and_keeps_order() -> None:
+    values = np.array([-1e6, -3.0, -1e-3, 0.0, 1e-3, 3.0, 1e6], np.float32)
+    scaled = symlog(values)
+    np.testing.assert_allclose(unscaled(scaled), values, rtol=1e-5)
+    assert (np.diff(scaled) > 0).all()
 
 
 def filled_buffer(
@@ -51,7 +64,7 @@ def test_gae_with_uneven_steps_equals_its_definition(seed: int, gae_time_s: floa
     last_values, dones = rng.normal(size=envs).astype(np.float32), rng.random(envs) < 0.5
     buffer.compute_returns_and_advantage(torch.as_tensor(last_values).reshape(-1, 1), dones)
 
-    values = np.vstack([buffer.values, last_values])
+    values = np.vstack([unscaled(buffer.values), last_values])
     ends = np.vstack([buffer.episode_starts[1:], dones]).astype(bool)
     for env in range(envs):
         for start in range(steps):
@@ -63,7 +76,9 @@ def test_gae_with_uneven_steps_equals_its_definition(seed: int, gae_time_s: floa
                 total += weight * error
                 weight *= lambdas[step, env] * following
             # Returns are advantages before scaling, plus values.
-            assert buffer.returns[start, env] - buffer.values[start, env] == pytest.approx(total, abs=1e-4)
+            assert unscaled(buffer.returns)[start, env] - unscaled(buffer.values)[start, env] == pytest.approx(
+                total, abs=1e-4
+            )
 
 
 def test_constant_cost_rate_has_the_value_of_the_integral() -> None:
@@ -75,7 +90,7 @@ def test_constant_cost_rate_has_the_value_of_the_integral() -> None:
     buffer.dt_s = dt_s.astype(np.float32).reshape(-1, 1)
     buffer.rewards = ((1 - np.exp(-beta * dt_s)) / beta).astype(np.float32).reshape(-1, 1)
     buffer.compute_returns_and_advantage(torch.zeros(1, 1), np.array([True]))
-    assert buffer.returns[0, 0] == pytest.approx((1 - np.exp(-beta * dt_s.sum())) / beta, rel=1e-5)
+    assert unscaled(buffer.returns)[0, 0] == pytest.approx((1 - np.exp(-beta * dt_s.sum())) / beta, rel=1e-5)
 
 
 def test_common_effects_of_arrivals_are_not_in_the_advantages() -> None:
@@ -87,7 +102,7 @@ def test_common_effects_of_arrivals_are_not_in_the_advantages() -> None:
     for buffer in (alone, shifted):
         buffer.compute_returns_and_advantage(torch.ones(4, 1), np.zeros(4, dtype=bool))
     np.testing.assert_allclose(shifted.advantages, alone.advantages, atol=1e-3)
-    assert not np.allclose(shifted.returns, alone.returns, atol=1.0)
+    assert not np.allclose(unscaled(shifted.returns), unscaled(alone.returns), atol=1.0)
     np.testing.assert_allclose(alone.advantages[:, 0], -alone.advantages[:, 1], atol=1e-5)
 
 
@@ -144,7 +159,9 @@ def test_batches_contain_every_decision_once_and_unchanged(seed: int, envs: int,
             buffer.add(observation, actions, np.ones(envs, np.float32), np.zeros(envs), values, log_probabilities)
             for env in range(envs):
                 row = [*(observation[name][env].ravel() for name in sorted(observation)), actions[env]]
-                added.append(np.concatenate([*row, values[env].numpy(), log_probabilities[env : env + 1].numpy()]))
+                added.append(
+                    np.concatenate([*row, symlog(values[env].numpy()), log_probabilities[env : env + 1].numpy()])
+                )
         buffer.compute_returns_and_advantage(torch.zeros(envs, 1), np.zeros(envs, bool))
         found = []
         for batch in buffer.get(batch_size):
@@ -189,7 +206,7 @@ def test_a_truncated_episode_is_bootstrapped_with_its_own_discount() -> None:
             with torch.no_grad():
                 value = float(model.policy.predict_values(last))
             expected = scaled[env] + np.exp(-2.0 * info["dt_s"]) * value
-            assert model.rollout_buffer.returns[step, env] == pytest.approx(expected, abs=1e-5)
+            assert unscaled(model.rollout_buffer.returns)[step, env] == pytest.approx(expected, abs=1e-5)
 
 
 @settings(max_examples=10, deadline=None)

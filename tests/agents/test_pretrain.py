@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from agents.placement_network import PlacementNetwork
-from agents.pretrain import FitArguments, clone_actions, fit_values, regress_costs
+from agents.pretrain import FitArguments, clone_actions, lower_costs
 from tests.agents.observations import SIZES, as_tensors, make_observation
 
 OBSERVATIONS = make_observation(seed=0, choices=4, batch=3000)
@@ -30,40 +30,35 @@ def network() -> PlacementNetwork:
     return PlacementNetwork(SIZES, hidden=32)
 
 
-def test_cost_regression_finds_the_cheapest_placement(network: PlacementNetwork) -> None:
+def lowered(network: PlacementNetwork, kl_weight: float) -> list[float]:
+    costs = np.where(OBSERVATIONS["action_mask"] > 0, COSTS, np.nan)  # masked choices have no cost
+    scores = np.where(OBSERVATIONS["action_mask"] > 0, 0.0, -1e8)  # the reference is uniform
+    groups = np.arange(len(costs)) % 3
+    costs = costs * 10.0 ** groups[:, np.newaxis]  # the scale of a group's costs must not matter
+    return lower_costs(network, OBSERVATIONS, costs, scores, groups, kl_weight, FIT).held_out_losses
+
+
+def test_lowering_costs_finds_the_cheapest_placement(network: PlacementNetwork) -> None:
     before = regret(network)
     critic = [p.clone() for p in network.critic.parameters()]
-    costs = np.where(OBSERVATIONS["action_mask"] > 0, COSTS, np.nan)  # masked choices have no cost
-    fit = regress_costs(network, OBSERVATIONS, costs, temperature=0.2, arguments=FIT)
+    losses = lowered(network, kl_weight=0.05)
     assert regret(network) < 0.1 * before
-    assert min(fit.held_out_losses) < 0.1 * fit.held_out_losses[0]
+    assert min(losses) < losses[0] - 0.5
     assert all(torch.equal(a, b) for a, b in zip(critic, network.critic.parameters(), strict=True))
 
 
-def test_temperature_sets_the_entropy_of_the_policy(network: PlacementNetwork) -> None:
-    regress_costs(network, OBSERVATIONS, COSTS, temperature=0.2, arguments=FIT)
+def test_the_weight_of_the_divergence_keeps_the_policy_at_its_reference(network: PlacementNetwork) -> None:
+    lowered(network, kl_weight=100.0)
     with torch.no_grad():
         probabilities = torch.softmax(network(as_tensors(OBSERVATIONS))[0], dim=1).numpy()
-    wanted = np.exp(-(ALLOWED - ALLOWED.min(axis=1, keepdims=True)) / 0.2)
-    errors = np.abs(probabilities - wanted / wanted.sum(axis=1, keepdims=True))
-    assert errors.mean() < 0.03
-    assert errors.max() < 0.3
+    uniform = OBSERVATIONS["action_mask"] / OBSERVATIONS["action_mask"].sum(axis=1, keepdims=True)
+    assert np.abs(probabilities - uniform).max() < 0.1
 
 
 def test_cloning_reproduces_an_experts_actions(network: PlacementNetwork) -> None:
     before = regret(network)
     clone_actions(network, OBSERVATIONS, ALLOWED.argmin(axis=1), FIT)
     assert regret(network) < 0.1 * before
-
-
-def test_fitting_values_does_not_change_the_actor(network: PlacementNetwork) -> None:
-    actor = [p.clone() for p in network.actor.parameters()]
-    returns = OBSERVATIONS["choices"][:, :, 0].mean(axis=1) + OBSERVATIONS["request"][:, 0]
-    fit_values(network, OBSERVATIONS, returns, FIT)
-    with torch.no_grad():
-        values = network(as_tensors(OBSERVATIONS))[1].squeeze(1).numpy()
-    assert np.var(returns - values) < 0.1 * np.var(returns)
-    assert all(torch.equal(a, b) for a, b in zip(actor, network.actor.parameters(), strict=True))
 
 
 def test_the_best_epoch_is_kept_and_a_fit_is_reproducible() -> None:

@@ -88,7 +88,7 @@ def test_different_shapes_share_a_vector_if_their_rows_are_equal() -> None:
     env = PlacementVecEnv([toy(), toy(cluster="1P2D", rows=16)])
     observation = env.reset()
     assert observation["action_mask"][1, 9:].sum() == 0
-    assert observation["choices"].shape == (2, 16, 36)
+    assert observation["choices"].shape == (2, 16, 42)
 
 
 def test_masks_and_attributes_are_accessible_by_name() -> None:

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from math import exp, log1p
+from math import exp, inf, log1p
 
 import numpy as np
 import pytest
@@ -172,10 +172,30 @@ def test_every_feature_has_the_value_of_its_name(
     fewest = min(counters.decode_requests[node] for node in nodes)
     best_s = min(ttft_s for ttft_s, feasible in zip(choices.ttft_s, choices.feasible, strict=True) if feasible)
 
+    def load_of(node: int) -> tuple[int, int]:
+        uncached = request.prompt_tokens - view.prefix_hit_tokens(request, node)
+        return counters.queued_prompt_tokens[node] + uncached, counters.decode_requests[node]
+
+    def product_of(node: int) -> tuple[int, int]:
+        tokens, unfinished = load_of(node)
+        return tokens * (unfinished + 1), tokens
+
+    sources = {one.node for one in choices.prefill}
+    places = {row: choices.placement(row)[:2] for row in range(len(choices))}
+    fewest_decoding = min(counters.decode_requests[node] for node in topology.decode_nodes)
+    shortest_queue = min(counters.queued_prompt_tokens[node] for node in topology.prefill_nodes)
+    to_least = [row for row, (p, d) in places.items() if p < topology.first_decode_node <= d]
+    to_least = [row for row in to_least if counters.decode_requests[places[row][1]] == fewest_decoding]
+    of_static = {row for row in to_least if counters.queued_prompt_tokens[places[row][0]] == shortest_queue}
+    of_deflection = {*to_least, *(row for row, (p, d) in places.items() if p == d >= topology.first_decode_node)}
+    feasible = [row for row in places if choices.feasible[row]]
+    best_deflection_s = min((choices.ttft_s[row] for row in feasible if row in of_deflection), default=inf)
+    best_keeping_s = min((choices.ttft_s[row] for row in feasible if choices.keeps_roles(row)), default=inf)
+
     for row in range(len(choices)):
         source = choices.prefill[choices.pairing.prefill_index[row]]
         target = choices.decode[choices.pairing.decode_index[row]]
-        p, d = choices.placement(row)[:2]
+        p, d = places[row]
         report, decode_report = view.report(p), view.report(d)
         expected: dict[str, float] = {
             "prefill_on_decode_node": p >= topology.first_decode_node,
@@ -214,6 +234,12 @@ def test_every_feature_has_the_value_of_its_name(
             "ttft_behind_best_s": max(0.0, choices.ttft_s[row] - best_s),
             "transfer_s": choices.transfer_s[row],
             "decode_step_over_tbt_slo": target.shared_step_s / request.tbt_slo_s,
+            "static_choice": row in of_static,
+            "colocated_choice": p == d and load_of(p) == min(map(load_of, sources)),
+            "lmetric_choice": p == d and product_of(p) == min(map(product_of, sources)),
+            "deflection_choice": row in of_deflection,
+            "ttft_behind_deflection_s": max(0.0, choices.ttft_s[row] - best_deflection_s),
+            "ttft_over_keeping": choices.ttft_s[row] / best_keeping_s,
         }
         assert observation["choices"][row] == pytest.approx(scaled(expected, CHOICE_FEATURES), abs=2e-7)
         assert list(expected)[PREDICTED_TTFT_COLUMN] == "ttft_s"
@@ -225,6 +251,14 @@ def test_every_feature_has_the_value_of_its_name(
     ones = [1.0] * len(arrivals)
     tokens = [float(prompt_tokens) for _, prompt_tokens in sorted(arrivals)]
     candidates = [one.node for one in choices.decode]
+    law, budget = topology.laws[0], topology.token_budget
+    prefills, decodes = len(topology.prefill_nodes), len(topology.decode_nodes)
+    output_tokens = counters.finished_output_tokens / max(1.0, counters.finished_requests)
+    context = recent(tokens, 10.0) / recent(ones, 10.0) + 0.5 * output_tokens if arrivals else 0.0
+    one_s, many_s = law.time_s([], 1, int(context)), law.time_s([], 64, int(64 * context))
+    slope_s = (many_s - one_s) / 63
+    base_s = one_s - slope_s
+    work_s = recent(ones, 10.0) * len(nodes) / 10 * output_tokens * slope_s
     expected = {
         "tbt_slo_over_decode_step": request.tbt_slo_s / topology.laws[0].time_s([], 32, 32 * 1024),
         "recent_requests_per_node_1s": recent(ones, 1.0),
@@ -238,6 +272,10 @@ def test_every_feature_has_the_value_of_its_name(
         "generated_tokens": float(np.mean([view.generated[node] for node in candidates])),
         "finished_output_tokens": counters.finished_output_tokens / max(1.0, counters.finished_requests),
         "prefill_share_of_nodes": len(topology.prefill_nodes) / len(nodes),
+        "prefill_load": recent(tokens, 10.0) * len(nodes) / 10 * law.time_s([(budget, 0)], 0, 0) / budget / prefills,
+        "decode_load": work_s / decodes,
+        "steady_decode_step_over_tbt_slo": base_s / max(0.05, 1.0 - work_s / decodes) / request.tbt_slo_s,
+        "steady_shared_step_over_tbt_slo": base_s / max(0.05, 1.0 - work_s / len(nodes)) / request.tbt_slo_s,
     }
     assert observation["global"] == pytest.approx(scaled(expected, GLOBAL_FEATURES), abs=2e-7)
     expected = {

@@ -1,76 +1,22 @@
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import experiments.compare as compare
-from experiments.analysis.map_conditions import Condition, Contest, Criterion, Folder, contest, merge, tied
+from experiments.analysis.folders.comparison_folder import Folder
+from experiments.analysis.map_conditions import Condition, Contest, Criterion, contest, merge, tied
 from experiments.map import BEGIN, END, MapOptions, run
 from experiments.options.parser import parse
 from experiments.runs.saturation import Knee
 from hardware_profiles import InputError
 from hardware_profiles.cli import run_main
-from policies import PolicySpec
+from tests.experiments.made_up_folder import RULES, Measured, write_folder
 
 PNG = b"\x89PNG\r\n"
-SEEDS = 6
-Measured = tuple[float, float]
-"""P95 TTFT in seconds, and SLO attainment."""
-RULES: dict[str, Measured] = {"static": (2.0, 1.0), "kairos": (1.0, 0.995), "colocated": (0.5, 0.9)}
-
-
-def steady(measured: Measured, seed: int) -> Measured:
-    """Every rule's P95 TTFT varies with the seed alike, so that paired ratios do not vary."""
-    return measured[0] * (1 + 0.1 * seed), measured[1]
-
-
-def write_folder(
-    path: Path,
-    rules: Mapping[str, Measured] = RULES,
-    *,
-    at_seed: Callable[[Measured, int], Measured] = steady,
-    rate_rps: float = 5.0,
-    **options: Any,
-) -> Path:
-    """A folder as experiments.compare leaves it, as far as the map reads it."""
-    given = {"workload": ["HPLD", "burst"], "loads": [0.7, 1.05], "seeds": SEEDS, "cluster": "2P2D", **options}
-    command = {
-        "command": "compare",
-        "options": {
-            "typed": str(path),
-            "policies": list(rules),
-            "tuned": None,
-            "requests": {"workload": given["workload"], "trace": None, "requests": None},
-            "cluster": given["cluster"],
-            "machines": {"profile": "toy", "step_budget": given.get("step_budget", "slo"), "report_age_ms": 100.0},
-            "slos": {"ttft_slo": 2.0, "tbt_slo": given.get("tbt_slo", 0.1), "slo_class": given.get("slo_class", [])},
-            "seeds": None,
-            "first_seed": 0,
-            "loads": [],
-            "execution": {"out": str(path), "executor": "local", "jobs": None},
-        },
-        "policies": list(rules),
-        "requests": 100,
-        "loads": given["loads"],
-        "seeds": list(range(given["seeds"])),
-        "tuning": given.get("tuning"),
-    }
-    path.mkdir()
-    (path / "command.json").write_text(json.dumps(command))
-    with (path / "cells.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        names = ["rate_rps", "requests", "ttft_p95_s", "slo_attainment"]
-        rows.writerow(["policy", "workload", "load", "seed", *names])
-        for workload in given["workload"] or ["trace"]:
-            for load in given["loads"]:
-                for seed in range(given["seeds"]):
-                    for policy, measured in rules.items():
-                        found = [rate_rps * load + seed, 100, *at_seed(measured, seed)]
-                        rows.writerow([PolicySpec.parse(policy).label, workload, load, seed, *found])
-    return path
 
 
 def merged(*folders: Path) -> dict[Condition, list[str]]:

@@ -3,18 +3,23 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from envs.cluster import ClusterConfig
+from envs.cluster.config import StepBudget
 from envs.slos import DEFAULT_SLOS, SloClass, Slos
-from experiments import compare, tune
+from experiments import capacity, compare, train, tune
+from experiments.capacity import CapacityOptions
 from experiments.compare import CompareOptions
 from experiments.options.parser import parse
 from experiments.runs.data_splits import TUNING_SEEDS
-from experiments.runs.search_space import settings
+from experiments.runs.search_space import default, settings, tunable
 from experiments.runs.tuning import Cost, TunedSettings, best
+from experiments.train import TrainOptions
 from experiments.tune import TuneOptions
 from hardware_profiles import InputError, load_profile
 from policies import PolicySpec
@@ -101,7 +106,7 @@ def test_a_file_for_other_conditions_is_refused_and_named(folder: Path, tmp_path
     found.check(replace(config, report_age_s=1.0), DEFAULT_SLOS)  # may be varied to see its effect
     with pytest.raises(InputError, match="splitwise was not tuned"):
         found.of(PolicySpec.parse("splitwise"))
-    for text in ("[]", "{}", "not JSON", '{"policies": {"kairos": {}}}'):
+    for text in ("[]", "{}", "[{}]", "not JSON", '{"policies": {"kairos": {}}}'):
         path = tmp_path / "tuned.json"
         path.write_text(text)
         with pytest.raises(InputError, match="not a file that experiments"):
@@ -116,13 +121,138 @@ def test_settings_tuned_for_one_step_budget_are_refused_for_the_other(folder: Pa
     assert not out.exists()
 
 
-def test_settings_that_ship_are_used_by_name() -> None:
-    shipped = TunedSettings.read(Path("shipped"))
-    shipped.check(ClusterConfig(load_profile("a100-qwen3-8b")), DEFAULT_SLOS)
-    specs = [shipped.of(PolicySpec.parse(name)) for name in ("static", "kairos", "colocated")]
-    assert [spec.label for spec in specs] == ["static", "kairos", "colocated"]
-    for spec in specs:
-        spec.make()
+CONDITIONS = tuple(product((0.025, 0.1), get_args(StepBudget)))
+"""TBT SLOs and step budgets."""
+
+
+@pytest.fixture(scope="module")
+def joined(folder: Path) -> Path:
+    """A folder of joined settings, made of copies of one file; each chose another setting for other conditions."""
+    contents = json.loads((folder / "tuned.json").read_text())
+    folders = []
+    for number, (tbt_s, step_budget) in enumerate(CONDITIONS):
+        slos = [{**contents["slos"][0], "tbt_s": tbt_s}]
+        entries = {
+            name: {**entry, "chosen": entry["tried"][number % 3]["policy"]}
+            for name, entry in contents["policies"].items()
+        }
+        folders.append(folder.parent / f"{number}")
+        folders[-1].mkdir()
+        changed = {**contents, "slos": slos, "step_budget": step_budget, "policies": entries}
+        (folders[-1] / "tuned.json").write_text(json.dumps(changed))
+    out = folder.parent / "joined"
+    run(f"--join {' '.join(map(str, folders))}", out)
+    return out
+
+
+def at(tbt_s: float, step_budget: StepBudget, shape: str = "2P2D") -> tuple[ClusterConfig, Slos]:
+    profile = load_profile("a100-qwen3-8b")
+    return ClusterConfig(profile, shape=shape, step_budget=step_budget), Slos.of(tbt_s=tbt_s)
+
+
+@pytest.mark.parametrize("number", range(len(CONDITIONS)))
+def test_of_joined_settings_those_for_the_conditions_are_used(joined: Path, number: int) -> None:
+    config, slos = at(*CONDITIONS[number])
+    one = TunedSettings.read(joined.parent / f"{number}")
+    found = TunedSettings.read_for(joined, config, slos)
+    found.check(config, slos)
+    assert (found.chosen, found.costs(), found.budget) == (one.chosen, one.costs(), one.budget)
+    for name in ("kairos", "shortest-ttft"):
+        spec = PolicySpec.parse(name)
+        assert found.of(spec) == one.of(spec)
+        (base,) = [tried for tried in one.contents["policies"][name]["tried"] if tried["policy"] == str(default(spec))]
+        assert {"policy": base["policy"], **found.contents["policies"][name]["default"]} == base
+    other, _ = at(*CONDITIONS[number], "1P3D")
+    assert TunedSettings.read_for(joined, other, slos, any_shape=True) == found
+    with refused("nothing was tuned for a100-qwen3-8b, 1P3D"):
+        TunedSettings.read_for(joined, other, slos)
+
+
+def test_joining_joined_settings_changes_nothing(joined: Path, tmp_path: Path) -> None:
+    run(f"--join {joined}", tmp_path)
+    assert (tmp_path / "tuned.json").read_bytes() == (joined / "tuned.json").read_bytes()
+
+
+LISTS_ALL = tuple(
+    f"step budget {budget} with TTFT 2 s, TBT 0.025 s or TTFT 2 s, TBT 0.1 s" for budget in ("slo", "fixed")
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("--tbt-slo 0.2", ("nothing was tuned for", "TBT 0.2 s", *LISTS_ALL)),
+        ("--ttft-slo 1", ("nothing was tuned for", "TTFT 1 s", *LISTS_ALL)),
+        ("--profile a100-llama31-8b", ("nothing was tuned for a100-llama31-8b", *LISTS_ALL)),
+        ("--connector nixl-default-ucx", ("tuned for a profile or connector of digest",)),
+    ],
+)
+def test_conditions_without_settings_are_refused_with_a_list(
+    arguments: str, says: tuple[str, ...], joined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    given = [*arguments.split(), "--out", str(out)]
+    rules = ["--policies", "static", "kairos", "--tuned", str(joined)]
+    with refused(*says, out=out):
+        compare.run(parse(CompareOptions, "compare", "", [*rules, "--workload", "burst", *given]))
+    with refused(*says, out=out):
+        capacity.run(parse(CapacityOptions, "capacity", "", [*rules, "--splits", "3P1D", *given]))
+    monkeypatch.setattr(train, "SHIPPED", joined)
+    with refused(*says, "--rules tune or --rules default", out=out):
+        train.run(parse(TrainOptions, "train", "", given))
+
+
+def test_a_rule_that_was_tuned_in_two_forms_gets_the_better_one() -> None:
+    def of(**attainments: float) -> TunedSettings:
+        entries = {
+            f"shortest-ttft:choices={choices}": {
+                "chosen": f"shortest-ttft:alpha=0.6,choices={choices}",
+                "cost": 1.0 - attainment,
+                "attainment": attainment,
+            }
+            for choices, attainment in attainments.items()
+        }
+        return TunedSettings(Path("tuned.json"), {"policies": entries})
+
+    plain = PolicySpec.parse("shortest-ttft")
+    for better, worse in [("pairs", "deflection"), ("deflection", "pairs")]:
+        found = of(**{better: 0.9, worse: 0.8})
+        assert found.of(plain) == PolicySpec.parse(f"shortest-ttft=shortest-ttft:alpha=0.6,choices={better}")
+        form = PolicySpec.parse(f"shortest-ttft:choices={worse}")
+        assert found.of(form) == PolicySpec.parse(found.chosen[form.text])
+
+
+def test_settings_ship_for_each_condition_of_the_protocol() -> None:
+    for tbt_s, step_budget in product((0.025, 0.03, 0.05, 0.1), get_args(StepBudget)):
+        shipped = TunedSettings.read_for(Path("shipped"), *at(tbt_s, step_budget))
+        for name in ("static", *tunable()):
+            tuned = shipped.of(PolicySpec.parse(name))
+            assert tuned.label == name
+            tuned.make()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("--join {joined} {joined}/../0", "both were tuned for a100-qwen3-8b, 2P2D, step budget slo with TTFT 2 s"),
+        ("--join {joined} --policies kairos", "--join tunes nothing"),
+        ("--join {joined} --tbt-slo 0.05", "--join tunes nothing"),
+        ("--join {joined}/command.json", "not a file that experiments.tune wrote"),
+    ],
+)
+def test_files_that_cannot_be_joined_are_named(arguments: str, says: str, joined: Path, tmp_path: Path) -> None:
+    with refused(says, out=tmp_path / "out"):
+        run(arguments.format(joined=joined), tmp_path / "out")
+
+
+def test_a_folder_is_not_joined_into_itself(joined: Path) -> None:
+    before = (joined / "tuned.json").read_bytes()
+    for given in (joined, joined / "tuned.json"):
+        with refused("tuned.json: is one of the files to join"):
+            run(f"--join {given}", joined)
+    with refused("has settings for", *LISTS_ALL):
+        TunedSettings.read(joined)
+    assert (joined / "tuned.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(

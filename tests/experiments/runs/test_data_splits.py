@@ -9,8 +9,8 @@ import pytest
 from envs.slos import DEFAULT_SLOS
 from envs.traces import write_native
 from envs.workload import Workload
+from experiments.learning.mixture import draw_for_training
 from experiments.runs.data_splits import ALARM_SEED, CAPACITY_SEED, EVALUATION_SEED, KNEE_SEEDS, TUNING_SEEDS
-from experiments.runs.learning import draw_for_training
 from experiments.runs.requests import Family, TraceRequests, made
 from hardware_profiles import InputError
 

@@ -1,0 +1,241 @@
+"""A start for PPO: the best rule of each episode, distilled into one network.
+
+1. Several rules play training episodes. The teacher of an episode is the best rule (`agents.distillation.best_rule`) by
+   the average over episodes of the same setting at a similar load and TBT SLO, because single episodes often disagree
+   between rules that are nearly as good.
+2. The network is fitted to the teachers' choices, first on the runs of the teachers, then also on states that it visits
+   itself (DAgger), each round on new episodes.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import exp, log
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from agents.distillation import Played, best_rule, label_episode, play_rule
+from agents.export import load_policy, save_policy
+from agents.numpy_policy import NumpyActor
+from agents.placement_policy import current_layout
+from envs.choices import ChoiceSet, most_choices
+from envs.cluster import ClusterConfig, parse_shape
+from envs.warm_up import WARM_UPS, WarmUp
+from envs.workload import Workload
+from experiments.learning.mixture import Setting, draw_for_training
+from experiments.runs.cache import Cache, Result, Task, packed
+from experiments.runs.requests import Source
+from policies import PolicySpec
+
+if TYPE_CHECKING:  # torch is slow to import, and invalid input should be reported at once
+    from agents.placement_network import PlacementNetwork
+
+TEACHERS = tuple(
+    PolicySpec.parse(name)
+    for name in (
+        "static",
+        "colocated:load=prefill,chunk=0",
+        "lmetric",
+        "splitwise:max_pending_tokens=32768",
+        "arrow:low=1.0,cooldown_s=1.0",
+        "kairos:alpha=1.0,beta=0.9,cap=2",
+        "shortest-ttft:alpha=0.7,choices=deflection",
+        "shortest-ttft:alpha=1.0,choices=deflection",
+        "shortest-ttft:alpha=1.0,choices=pairs",
+    )
+)
+"""Rules that were the best one of some training episode in trials; `dynaserve` is left out because no row stands for a
+split prompt."""
+
+_RATES_ALIKE, _TBT_SLOS_ALIKE = 0.1, 0.1  # natural logarithms
+_LONGEST_WARM_UP_S = 15.0
+_EXAMPLES = 400  # of an episode
+_LEARNER_SHARE = 0.8
+_EPOCHS = 8
+
+
+def draw_episode(source: Source, seed: int, episode: int) -> tuple[Workload, np.random.Generator]:
+    """The requests of an episode, and the generator of everything else that it draws."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0xD157, episode)))
+    return draw_for_training(source, source.long_episode_requests, rng), rng
+
+
+def drawn_warm_up(workload: Workload, rng: np.random.Generator) -> tuple[WarmUp, int]:
+    """The rule that places the first requests of an episode, and their number."""
+    warm_up: WarmUp = WARM_UPS[int(rng.integers(len(WARM_UPS)))]  # type: ignore[assignment]  # the literals
+    until_s = float(rng.uniform(0.0, _LONGEST_WARM_UP_S))
+    return warm_up, min(int(np.searchsorted(workload.arrival_s, until_s)), len(workload) // 3)
+
+
+@dataclass(frozen=True)
+class RulesPlayed(Task):
+    """Each rule's result on a training episode: [P95 TTFT, seconds; SLO attainment]; `episode` is its number."""
+
+    source: Source
+    config: ClusterConfig
+    rules: tuple[PolicySpec, ...]
+    seed: int
+    episode: int
+
+    def __str__(self) -> str:
+        return f"rules on episode {self.episode}"
+
+    def run(self, inputs: None) -> Result:  # noqa: ARG002 - there are none
+        """Play the rules."""
+        workload, _ = draw_episode(self.source, self.seed, self.episode)
+        played = [play_rule(workload, rule.make(), self.config) for rule in self.rules]
+        results = [[one.ttft_p95_s, one.attainment] for one in played]
+        return Result(
+            {"rate_rps": workload.rate_rps, "tbt_slo_s": float(workload.tbt_slo_s.mean()), "rules": results}, {}
+        )
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """An episode that the rules have played: its number, setting, and the results of TEACHERS, one by one and smoothed.
+
+    `where` is (log rate, log TBT SLO), each divided by the distance at which episodes stop being alike.
+    """
+
+    episode: int
+    setting: Setting
+    where: tuple[float, float]
+    results: tuple[Played, ...]
+
+    @staticmethod
+    def of_workload(workload: Workload) -> tuple[float, float]:
+        """`where` for a workload."""
+        return log(workload.rate_rps) / _RATES_ALIKE, log(float(workload.tbt_slo_s.mean())) / _TBT_SLOS_ALIKE
+
+    def smoothed(self, others: Sequence["Lesson"]) -> list[Played]:
+        """The rules' results, averaged over lessons of the same setting with Gaussian weights."""
+        alike = [one for one in others if one.setting == self.setting]
+        distance = np.array([one.where for one in alike]) - self.where
+        weights = np.exp(-0.5 * (distance**2).sum(axis=1))
+        values = np.array([[(log(one.ttft_p95_s), one.attainment) for one in lesson.results] for lesson in alike])
+        means = np.average(values, axis=0, weights=weights)
+        return [Played(exp(p95), attainment) for p95, attainment in means.tolist()]
+
+
+@dataclass(frozen=True)
+class LabelledEpisode(Task):
+    """Examples from a training episode; `learner` is the file of the policy that places most requests, if any."""
+
+    source: Source
+    config: ClusterConfig
+    teacher: PolicySpec
+    learner: PolicySpec | None
+    choices: ChoiceSet
+    seed: int
+    episode: int
+
+    def __str__(self) -> str:
+        return f"episode {self.episode}, labelled by {self.teacher.text}"
+
+    def inputs(self) -> Mapping[str, np.ndarray] | None:
+        """The learner's weights, which may be on this machine alone."""
+        return None if self.learner is None or self.learner.path is None else load_policy(self.learner.path).weights
+
+    def run(self, inputs: Mapping[str, np.ndarray] | None) -> Result:
+        """Play and label the episode; keep some examples at random."""
+        workload, rng = draw_episode(self.source, self.seed, self.episode)
+        warm_up = drawn_warm_up(workload, rng)
+        found = label_episode(
+            workload,
+            self.config,
+            self.teacher.make(),
+            self.choices,
+            None if inputs is None else NumpyActor(inputs),
+            _LEARNER_SHARE,
+            *warm_up,
+            rng,
+        )
+        kept = rng.permutation(len(found["actions"]))[:_EXAMPLES]
+        return Result(None, {".npz": packed(**{name: array[kept] for name, array in found.items()})})
+
+
+def play_rules(settings: Sequence[Setting], episodes: int, seed: int, cache: Cache) -> list[Lesson]:
+    """TEACHERS play so many episodes; the settings take turns."""
+    turns = [settings[episode % len(settings)] for episode in range(episodes)]
+    tasks = [
+        RulesPlayed(setting.source, setting.config, TEACHERS, seed, episode) for episode, setting in enumerate(turns)
+    ]
+    found = [entry.value for entry in cache.run(tasks, "episodes of the rules")]
+    return [
+        Lesson(
+            episode,
+            setting,
+            tuple(one["where"]),
+            tuple(Played(*result) for result in one["rules"]),
+        )
+        for episode, (setting, one) in enumerate(zip(turns, found, strict=True))
+    ]
+
+
+def best_p95_s(lessons: Sequence[Lesson]) -> dict[Setting, float]:
+    """Median over a setting's episodes of the best rule's P95 TTFT, seconds."""
+    found: dict[Setting, list[float]] = {}
+    for lesson in lessons:
+        found.setdefault(lesson.setting, []).append(lesson.results[best_rule(lesson.results)].ttft_p95_s)
+    return {setting: float(np.median(values)) for setting, values in found.items()}
+
+
+def distil(
+    lessons: Sequence[Lesson],
+    rounds: int,
+    choices: ChoiceSet,
+    seed: int,
+    hidden: int,
+    path: Path,
+    cache: Cache,
+    training: Mapping[str, Any],
+) -> "tuple[PlacementNetwork, Path]":
+    """Fit a network to the teachers' choices in `rounds` rounds; the lessons are shared out among them.
+
+    Returns:
+        The network, and the file that holds it, `path`; the files of earlier rounds, whose learners read them, have the
+        round's number in their name.
+    """
+    import torch
+
+    from agents.placement_network import PlacementNetwork
+    from agents.pretrain import FitArguments, clone_actions
+
+    layout = current_layout(choices)
+    torch.manual_seed(seed)
+    network = PlacementNetwork(layout.sizes, hidden=hidden)
+    rows = max(most_choices(choices, *parse_shape(lesson.setting.config.shape)) for lesson in lessons)
+    teachers = [TEACHERS[best_rule(lesson.smoothed(lessons))] for lesson in lessons]
+    kept: list[dict[str, np.ndarray]] = []
+    learner: PolicySpec | None = None
+    rounds = min(rounds, len(lessons))
+    for number, part in enumerate(np.array_split(np.arange(len(lessons)), rounds), start=1):
+        tasks = [
+            LabelledEpisode(
+                lesson.setting.source, lesson.setting.config, teachers[i], learner, choices, seed, lesson.episode
+            )
+            for i, lesson in ((int(i), lessons[i]) for i in part)
+        ]
+        kept += [padded(entry.arrays(".npz"), rows) for entry in cache.run(tasks, "labelled episodes")]
+        examples = {name: np.concatenate([one[name] for one in kept]) for name in kept[0]}
+        actions = examples.pop("actions")
+        fitting = FitArguments(epochs=_EPOCHS, batch_size=1024, learning_rate=2e-3, seed=seed)
+        fit = clone_actions(network, examples, actions, fitting)
+        losses = f"{fit.held_out_losses[0]:.3f} to {min(fit.held_out_losses):.3f}"
+        print(f"distillation, round {number} of {rounds}: held-out cross-entropy {losses}", file=sys.stderr)
+        written = path if number == rounds else path.with_stem(f"{path.stem}-{number}")
+        save_policy(written, network, layout, {**training, "distilled_only": True})
+        learner = PolicySpec("learner", "", "", written)
+    return network, path
+
+
+def padded(examples: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+    """Examples with as many rows as the largest cluster has choices."""
+    missing = rows - examples["action_mask"].shape[1]
+    found = dict(examples)
+    for name in examples.keys() & {"choices", "action_mask", "scores", "costs"}:
+        array = examples[name]
+        found[name] = np.pad(array, [(0, 0), (0, missing), *[(0, 0)] * (array.ndim - 2)])
+    return found

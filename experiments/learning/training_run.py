@@ -1,0 +1,147 @@
+"""A training run: PPO on a mixture, from scratch or from a warm start."""
+
+import gc
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from agents.episodes import TrainingSeeds
+from agents.placement_policy import current_layout
+from agents.progress import ProgressLine, WandbMode
+from envs.choices import ChoiceSet, most_choices
+from envs.cluster import parse_shape
+from experiments.learning.distilled_start import best_p95_s, distil, play_rules
+from experiments.learning.improved_start import improve
+from experiments.learning.mixture import Setting, objective_for
+from experiments.runs import fingerprint
+from experiments.runs.cache import Cache
+from hardware_profiles import InputError
+from hardware_profiles.files import replacing
+
+if TYPE_CHECKING:  # torch is slow to import, and invalid input should be reported at once
+    from agents.placement_network import PlacementNetwork
+    from agents.ppo import PPOArguments
+    from agents.vec_env import PlacementVecEnv
+
+WarmStart = Literal["rules", "lookahead", "none"]
+_GROUPS = 8  # groups of environments, at least; each plays the same arrivals
+_ROUNDS = 3  # of the distillation
+_YARDSTICK_EPISODES = 4  # of each setting, if there is no distillation
+
+
+@dataclass(frozen=True)
+class Learning:
+    """A training run: PPO on a mixture of settings; each group of environments plays one of them."""
+
+    settings: tuple[Setting, ...]
+    timesteps: int  # decisions of PPO
+    seed: int
+    choices: ChoiceSet
+    warm_start: WarmStart = "none"
+    warm_episodes: int = 120
+
+
+def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode) -> dict[str, Path]:
+    """Train, or resume a training run; returns the policies' files by label, the warm start first if there is one.
+
+    Raises InputError (`folder` holds a policy that was trained otherwise).
+    """
+    import torch
+
+    from agents import ppo, training
+    from agents.export import save_policy
+
+    policy_path, warm_path = folder / "policy.npz", folder / "warm-start.npz"
+    found = {"ppo": policy_path} if learning.warm_start == "none" else {"warm-start": warm_path, "ppo": policy_path}
+    _claim(learning, folder, policy_path)
+    if policy_path.exists():
+        print(f"{policy_path} is trained already", file=sys.stderr)
+        return found
+    torch.set_num_threads(1)
+    gc.freeze()  # torch and the rest of the imports live forever
+    settings = learning.settings
+    arguments = ppo.PPOArguments(timesteps=learning.timesteps, seed=learning.seed)
+    if learning.warm_start != "none":
+        arguments = ppo.refining(arguments)
+    arguments = arguments.for_groups(len(settings) * -(-_GROUPS // len(settings)))
+    described = {
+        **asdict(arguments),
+        "settings": [setting.name for setting in settings],
+        "clusters": list(dict.fromkeys(setting.config.shape for setting in settings)),
+        "profile": settings[0].config.profile.name,
+        "step_budget": settings[0].config.step_budget,
+    }
+    layout = current_layout(learning.choices)
+    network, yardstick_s = _start(learning, arguments, folder, cache, described)
+    if network is not None:
+        save_policy(warm_path, network, layout, {**described, "warm_start_only": True})
+    model = training.train(
+        lambda first_episodes: _environments(learning, arguments, first_episodes, yardstick_s, cache),
+        arguments,
+        folder,
+        initial_weights=None if network is None else network.state_dict(),
+        on_progress=ProgressLine(learning.timesteps),
+        wandb_mode=wandb_mode,
+        resume=(folder / "checkpoint.pt").exists(),
+    )
+    save_policy(policy_path, model.policy.network, layout, described)
+    return found
+
+
+def _claim(learning: Learning, folder: Path, policy_path: Path) -> None:
+    """Write down what is trained in a folder; raise InputError if something else was."""
+    note = folder / "training-identity.txt"
+    clusters = [fingerprint.cluster(setting.config) for setting in learning.settings]
+    identity = fingerprint.digest(fingerprint.code(__name__, "agents.training"), repr(learning), *clusters)
+    trained = policy_path.exists() or (folder / "checkpoint.pt").exists()
+    if trained and note.exists() and note.read_text() != identity:
+        raise InputError(
+            f"{folder} holds a policy that was trained with other options or other code; give another --out, or delete "
+            "it"
+        )
+    with replacing(note) as path:
+        path.write_text(identity)
+
+
+def _start(
+    learning: Learning, arguments: "PPOArguments", folder: Path, cache: Cache, described: Mapping[str, Any]
+) -> "tuple[PlacementNetwork | None, dict[Setting, float]]":
+    """The network that PPO starts from, if any, and the best rule's P95 TTFT on each setting, seconds."""
+    settings, seed = learning.settings, learning.seed
+    episodes = _YARDSTICK_EPISODES * len(settings) if learning.warm_start == "none" else learning.warm_episodes
+    lessons = play_rules(settings, max(episodes, len(settings)), seed, cache)
+    yardstick_s = best_p95_s(lessons)
+    if learning.warm_start == "none":
+        return None, yardstick_s
+    network, path = distil(
+        lessons, _ROUNDS, learning.choices, seed, arguments.hidden, folder / "distilled.npz", cache, described
+    )
+    if learning.warm_start == "lookahead":
+        improve(network, path, settings, lessons, yardstick_s, learning.warm_episodes, learning.choices, seed, cache)
+    return network, yardstick_s
+
+
+def _environments(
+    learning: Learning,
+    arguments: "PPOArguments",
+    first_episodes: Sequence[int],
+    yardstick_s: Mapping[Setting, float],
+    cache: Cache,
+) -> "PlacementVecEnv":
+    from agents.vec_env import PlacementVecEnv
+
+    settings = learning.settings
+    rows = max(most_choices(learning.choices, *parse_shape(setting.config.shape)) for setting in settings)
+    seeds = TrainingSeeds(arguments.seed, arguments.rollouts_per_arrivals)
+    played = [settings[seeds.stream(index) % len(settings)] for index in range(len(first_episodes))]
+    best = {setting: yardstick_s[setting] / setting.ttft_slo_s for setting in settings}
+    return PlacementVecEnv(
+        [setting.environment(learning.choices, rows, objective_for(best[setting])) for setting in played],
+        seeds,
+        first_episodes,
+        [setting.source.reward_scale / best[setting] for setting in played],
+        processes=min(cache.execution.jobs or 1, os.cpu_count() or 1),
+    )
