@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from agents.layout import FeatureSizes, Layout
+from agents.seen import SeenRange
 from hardware_profiles.errors import InputError
 from hardware_profiles.files import replacing
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # only training needs torch
 
 FORMAT = "prefill-placement-policy/4"
 """Changes whenever older readers cannot use new files."""
+_SEEN = "seen."
 
 
 class PolicyFile(NamedTuple):
@@ -29,14 +31,22 @@ class PolicyFile(NamedTuple):
         weights: the actor's parameters by name, float32.
         layout: layout of the observations.
         training: arguments and results of the training, as plain values.
+        seen: range of the inputs in training; None if the file has none.
     """
 
     weights: Mapping[str, np.ndarray]
     layout: Layout
     training: Mapping[str, Any]
+    seen: SeenRange | None = None
 
 
-def save_policy(path: Path, network: "PlacementNetwork", layout: Layout, training: Mapping[str, Any]) -> None:
+def save_policy(
+    path: Path,
+    network: "PlacementNetwork",
+    layout: Layout,
+    training: Mapping[str, Any],
+    seen: SeenRange | None = None,
+) -> None:
     """Write the actor of `network` as a policy file, atomically.
 
     Args:
@@ -44,11 +54,14 @@ def save_policy(path: Path, network: "PlacementNetwork", layout: Layout, trainin
         network: the trained network.
         layout: layout of the observations that it was trained with.
         training: arguments and results to store in the file; any JSON values.
+        seen: range of the inputs in training.
     """
     if layout.sizes != network.sizes:
         raise ValueError(f"the layout names {layout.sizes}, the network takes {network.sizes}")
     metadata = {"format": FORMAT, "layout": layout._asdict(), "training": training}
     weights = {name: tensor.numpy(force=True) for name, tensor in network.actor.state_dict().items()}
+    if seen is not None:
+        weights |= {f"{_SEEN}{name}": array.astype(np.float32) for name, array in seen._asdict().items()}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, metadata=np.array(json.dumps(metadata)), **weights)
 
@@ -76,8 +89,15 @@ def load_policy(path: Path) -> PolicyFile:
         raise InputError(f"{path}: no such policy file") from error
     except Exception as error:  # the readers of zip, NumPy and JSON raise exceptions of many types
         raise InputError(f"{path}: not a policy file, or a damaged one ({_one_line(error)})") from error
-    _check_weights(path, arrays, layout.sizes)
-    return PolicyFile(arrays, layout, training)
+    weights = {name: array for name, array in arrays.items() if not name.startswith(_SEEN)}
+    _check_weights(path, weights, layout.sizes)
+    size = (layout.sizes.request + layout.sizes.global_,)
+    ranges = [arrays.get(f"{_SEEN}{name}") for name in SeenRange._fields]
+    if all(one is None for one in ranges):
+        return PolicyFile(weights, layout, training)
+    if any(one is None or one.shape != size or one.dtype != np.float32 for one in ranges):
+        raise InputError(f"{path}: the range of the inputs in training is not two float32 arrays of shape {size}")
+    return PolicyFile(weights, layout, training, SeenRange(*ranges))  # type: ignore[arg-type]  # none is None
 
 
 def _layout(values: Mapping[str, Any]) -> Layout:

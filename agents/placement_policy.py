@@ -11,6 +11,11 @@ from envs.cluster import Placement, RequestView, RouterView
 from envs.features import CHOICE_FEATURES, GLOBAL_FEATURES, REQUEST_FEATURES
 from envs.observation import LAYOUT_VERSION, encode
 from hardware_profiles.errors import InputError
+from policies.shortest_ttft import ShortestTTFT
+
+FALLBACK = ShortestTTFT(alpha=0.8)
+"""Decides where a network has seen nothing alike. It keeps the roles unless a deflection is predicted to be a fifth
+faster, so it does not depend on how well all nodes can decode together."""
 
 
 def current_layout(choice_set: str) -> Layout:
@@ -27,14 +32,22 @@ def current_layout(choice_set: str) -> Layout:
 class LearnedPolicy:
     """Uses the choice with the highest score of the trained network; it is deterministic.
 
+    If the request or the cluster is unlike all that the network has seen in training (`agents.seen.SeenRange`),
+    FALLBACK decides, and the decision counts in `handed_over`.
+
+    Attributes:
+        handed_over: decisions that FALLBACK made.
+        decisions: all decisions.
+
     Args:
         path: a policy file.
+        guard: whether FALLBACK may decide.
 
     Raises:
         InputError: the file cannot be used; the message names the file and the reason.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, guard: bool = True) -> None:
         self.path = Path(path)
         self.name = self.path.stem
         file = load_policy(self.path)
@@ -47,8 +60,15 @@ class LearnedPolicy:
         self.training = file.training
         self._choice_set = cast(ChoiceSet, choice_set)
         self._actor = NumpyActor(file.weights)
+        self._seen = file.seen if guard else None
+        self.handed_over = self.decisions = 0
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         choices = Choices.of(request, view, self._choice_set)
-        return choices.placement(self._actor.act(encode(choices)))
+        observation = encode(choices)
+        self.decisions += 1
+        if self._seen is not None and not self._seen.has(observation):
+            self.handed_over += 1
+            return FALLBACK.place(request, view)
+        return choices.placement(self._actor.act(observation))

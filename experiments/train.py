@@ -94,8 +94,6 @@ class TrainOptions(RunOptions):
             raise InputError("--tbt-slos goes with --workload only; a trace has one --tbt-slo")
         for slo_s in self.tbt_slos:
             SloOptions(tbt_slo=slo_s)  # says what is wrong with it
-        if len(set(self.tbt_slos)) < len(self.tbt_slos):
-            raise InputError("--tbt-slos names one of them twice")
         check_counts(self, "timesteps", "warm_episodes", "seeds")
         check_positive(self, "loads")
         if self.seed < 0:

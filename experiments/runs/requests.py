@@ -26,6 +26,8 @@ Range = tuple[float, float]
 
 EPISODE_REQUESTS = 1024
 """Decisions of a training episode."""
+_TTFT_VARIED, _TTFT_FACTORS = 0.5, (0.5, 4.0)
+"""Share of the training episodes with another TTFT SLO, and the range of its factor. Not from a paper."""
 _LONG_EPISODE_S = 25.0
 _LONG_EPISODE_REQUESTS = (1500, 4000)
 _FEWEST_REQUESTS = 1000
@@ -56,7 +58,8 @@ class FamilyRequests:
 class Family:
     """A generated family at loads that are multiples of `unit_rps`, such as the knee of `static`.
 
-    With `tbt_range_s`, the TBT SLO of each training episode is drawn from it, log-uniformly.
+    With `tbt_range_s`, the TBT SLO of each training episode is drawn from it, log-uniformly, and half of the episodes
+    have another TTFT SLO.
     """
 
     name: str
@@ -86,10 +89,11 @@ class Family:
         """Requests to train on."""
         recipe = self.at(load, requests, seed)
         if self.tbt_range_s is not None:
-            low, high = np.log(self.tbt_range_s)
-            tbt_s = float(np.exp(np.random.default_rng(seed).uniform(low, high)))
-            classes = tuple([replace(one, tbt_s=tbt_s) for one in self.slos.classes])
-            recipe = replace(recipe, slos=replace(self.slos, classes=classes))
+            rng = np.random.default_rng(seed)
+            tbt_s = float(np.exp(rng.uniform(*np.log(self.tbt_range_s))))
+            factor = float(np.exp(rng.uniform(*np.log(_TTFT_FACTORS)))) if rng.random() < _TTFT_VARIED else 1.0
+            classes = [replace(one, tbt_s=tbt_s, ttft_s=factor * one.ttft_s) for one in self.slos.classes]
+            recipe = replace(recipe, slos=replace(self.slos, classes=tuple(classes)))
         return recipe.make()
 
     @property

@@ -84,7 +84,6 @@ def test_rules_are_tuned_only_if_asked_for(tmp_path: Path, capsys: pytest.Captur
         ("--timesteps 0", "--timesteps 0: must be at least 1"),
         ("--profile h900", "no profile named 'h900'"),
         ("--cluster 2P", "NPMD"),
-        ("--tbt-slos 0.03 0.03", "--tbt-slos names one of them twice"),
         ("--tbt-slos 30", "--tbt-slo 30: is in seconds"),
         ("--tbt-slos 0.03 --tbt-slo 0.03", "--tbt-slos goes without --tbt-slo"),
         ("--tbt-slos 0.03 0.04", "nothing was tuned for"),
