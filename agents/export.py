@@ -91,7 +91,7 @@ def load_policy(path: Path) -> PolicyFile:
         raise InputError(f"{path}: not a policy file, or a damaged one ({_one_line(error)})") from error
     weights = {name: array for name, array in arrays.items() if not name.startswith(_SEEN)}
     _check_weights(path, weights, layout.sizes)
-    size = (layout.sizes.request + layout.sizes.global_,)
+    size = (sum(layout.sizes),)
     ranges = [arrays.get(f"{_SEEN}{name}") for name in SeenRange._fields]
     if all(one is None for one in ranges):
         return PolicyFile(weights, layout, training)

@@ -11,6 +11,7 @@ from stable_baselines3.common.utils import LinearSchedule, set_random_seed
 
 from agents.discounting import LastStep, TimeDiscountedBuffer, TimedRewards
 from agents.gym_vec_env import MakeVecEnv
+from agents.placement_network import Actor
 from agents.sb3_policy import PlacementActorCritic
 
 
@@ -43,6 +44,7 @@ class PPOArguments:
         gae_time_s: increases lambda for short steps, see TimeDiscountedBuffer.
         clip_range: clip range of the probability ratio.
         entropy_weight: initial weight of the entropy, decreasing linearly to 0.
+        kl_weight: weight of the KL divergence from the actor that a run starts from, if it has a warm start.
         value_weight: weight of the value loss.
         max_grad_norm: gradients are clipped to this norm.
         target_kl: a rollout's epochs stop early if the KL divergence is above 1.5 times this.
@@ -64,6 +66,7 @@ class PPOArguments:
     gae_time_s: float = 1.0
     clip_range: float = 0.2
     entropy_weight: float = 0.01
+    kl_weight: float = 0.0
     value_weight: float = 0.5
     max_grad_norm: float = 0.5
     target_kl: float | None = 0.03
@@ -92,6 +95,7 @@ def refining(arguments: PPOArguments) -> PPOArguments:
         entropy_weight=0.003,
         reward_scale=0.015,
         target_kl=0.02,
+        kl_weight=0.1,
         hidden=64,
     )
 
@@ -131,7 +135,7 @@ def build(
         gamma=1.0,  # the buffer discounts, by time
         gae_lambda=arguments.gae_lambda,
         clip_range=arguments.clip_range,
-        ent_coef=arguments.entropy_weight,
+        ent_coef=1.0,  # the policy weighs entropy and divergence itself, see Bonus
         vf_coef=arguments.value_weight,
         max_grad_norm=arguments.max_grad_norm,
         normalize_advantage=False,  # the buffer scales them by group; scaling by batch would mix loads
@@ -163,17 +167,19 @@ def _keep_freed_memory() -> None:
     np.empty(31 * 2**20, dtype=np.uint8)
 
 
-class EntropyDecay(BaseCallback):
-    """Decreases the entropy weight linearly to 0; stable-baselines3 has no schedule for it."""
+class Bonus(BaseCallback):
+    """Decreases the entropy weight linearly to 0, and keeps the policy near `anchor`; stable-baselines3 has neither."""
 
-    def __init__(self, start: float) -> None:
+    def __init__(self, arguments: PPOArguments, anchor: Actor | None) -> None:
         super().__init__()
-        self.start = start
+        self.arguments = arguments
+        self.anchor = anchor
 
     def _on_rollout_start(self) -> None:
         # Computed from the counts, because stable-baselines3 has not set its progress in the first rollout of a resumed
         # run.
-        self.model.ent_coef = self.start * (1.0 - self.model.num_timesteps / self.model._total_timesteps)
+        left = 1.0 - self.model.num_timesteps / self.model._total_timesteps
+        self.model.policy.set_bonus(left * self.arguments.entropy_weight, self.arguments.kl_weight, self.anchor)
 
     def _on_step(self) -> bool:
         return True

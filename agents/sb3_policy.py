@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from agents.discounting import symexp
 from agents.layout import FeatureSizes
-from agents.placement_network import PlacementNetwork
+from agents.placement_network import Actor, PlacementNetwork, summarize
 
 _SHORTEST = 1e-30  # an exponential draw may be 0, and 0 / 0 is nan
 
@@ -31,6 +31,9 @@ class PlacementActorCritic(ActorCriticPolicy):
         hidden: width of the network's layers.
         skip_start: see PlacementNetwork.
         kwargs: arguments of ActorCriticPolicy.
+
+    Attributes:
+        mean_entropy: mean entropy of the policy over the last batch.
     """
 
     def __init__(
@@ -44,6 +47,8 @@ class PlacementActorCritic(ActorCriticPolicy):
     ) -> None:
         self.hidden = hidden
         self.skip_start = dict(skip_start or {})
+        self.mean_entropy = 0.0
+        self._bonus: tuple[float, float, tuple[Actor | None]] = (1.0, 0.0, (None,))
         kwargs["features_extractor_class"] = WholeObservation
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 
@@ -82,17 +87,37 @@ class PlacementActorCritic(ActorCriticPolicy):
             actions = log_probabilities.exp().div_(clocks).argmax(dim=1)
         return actions, values, log_probabilities.gather(1, actions.unsqueeze(1)).squeeze(1)
 
+    def set_bonus(self, entropy_weight: float, kl_weight: float, anchor: Actor | None) -> None:
+        """Set what `evaluate_actions` returns in the place of the entropy.
+
+        Args:
+            entropy_weight: weight of the entropy.
+            kl_weight: weight of the KL divergence from the policy of `anchor`, which counts negatively.
+            anchor: an actor that is not trained; None: there is none.
+        """
+        # In a tuple, so that torch does not take it for a part of this module.
+        self._bonus = entropy_weight, kl_weight, (anchor,)
+
     def evaluate_actions(self, obs: dict[str, Tensor], actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Evaluate actions (B,).
 
         Returns:
             Values (B, 1) as the critic computes them, which are compared with the buffer's returns (see
-            TimeDiscountedBuffer), the actions' log probabilities (B,), and the entropies of their distributions (B,).
+            TimeDiscountedBuffer), the actions' log probabilities (B,), and a bonus for each distribution (B,), which
+            PPO raises: its entropy, or what `set_bonus` says.
         """
         scores, values = self.network(obs)
         log_probabilities = torch.log_softmax(scores, dim=1)
-        entropies = -(log_probabilities.exp() * log_probabilities).sum(dim=1)  # 0 * -1e8 for a masked action
-        return values, log_probabilities.gather(1, actions.long().unsqueeze(1)).squeeze(1), entropies
+        probabilities = log_probabilities.exp()
+        entropies = -(probabilities * log_probabilities).sum(dim=1)  # 0 * -1e8 for a masked action
+        self.mean_entropy = float(entropies.detach().mean())
+        entropy_weight, kl_weight, (anchor,) = self._bonus
+        bonus = entropy_weight * entropies
+        if anchor is not None and kl_weight:
+            with torch.no_grad():
+                wanted = torch.log_softmax(anchor(obs, summarize(obs)), dim=1)
+            bonus = bonus - kl_weight * (probabilities * (log_probabilities - wanted)).sum(dim=1)
+        return values, log_probabilities.gather(1, actions.long().unsqueeze(1)).squeeze(1), bonus
 
     def predict_values(self, obs: dict[str, Tensor]) -> Tensor:
         """Return the values (B, 1) of observations."""

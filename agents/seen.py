@@ -17,52 +17,47 @@ TOLERANCE = 0.1
 
 
 class SeenRange(NamedTuple):
-    """The smallest and the largest value of the request and global features, (R + G,) each, as squashed."""
+    """The smallest and the largest value of each feature, as squashed: of the request, of `global`, and of choices."""
 
-    low: np.ndarray
+    low: np.ndarray  # (R + G + F,) float32
     high: np.ndarray
 
     @classmethod
     def of(cls, observations: Mapping[str, np.ndarray]) -> "SeenRange":
-        """The range of observations with a leading axis of examples."""
-        values = np.concatenate([observations["request"], observations["global"]], axis=1)
-        return cls(values.min(axis=0), values.max(axis=0))
+        """The range of observations with a leading axis of examples; rows of zeros with mask 0 are padding."""
+        present = (observations["action_mask"] > 0) | observations["choices"].any(axis=2)
+        parts = [observations["request"], observations["global"], observations["choices"][present]]
+        return cls(*(np.concatenate([bound(part, axis=0) for part in parts]) for bound in (np.min, np.max)))
 
     def has(self, observation: Mapping[str, np.ndarray]) -> bool:
-        """Whether one observation is inside, up to TOLERANCE."""
+        """Whether request and global features of one observation are inside, up to TOLERANCE."""
         values = np.concatenate((observation["request"], observation["global"]))
-        return bool(((values >= self.low - TOLERANCE) & (values <= self.high + TOLERANCE)).all())
+        low, high = self.low[: len(values)], self.high[: len(values)]
+        return bool(((values >= low - TOLERANCE) & (values <= high + TOLERANCE)).all())
 
 
-def fold_constants(network: "PlacementNetwork", observations: Mapping[str, np.ndarray]) -> list[int]:
-    """Remove the actor's weights of features of choices that have the same value in all observations.
+def fold_constants(network: "PlacementNetwork", seen: SeenRange) -> None:
+    """Remove the actor's weights of features of choices that had the same value in all observations.
 
     The scores of such observations do not change, because biases take the part of the weights. Otherwise weights that
     were never trained would act at random where the features do vary.
 
     Args:
         network: its actor is changed in place.
-        observations: "choices" (M, C, F) and "action_mask" (M, C); rows of zeros are padding.
-
-    Returns:
-        The columns of these features.
+        seen: range of the observations.
     """
     import torch
 
-    present = (observations["action_mask"] > 0) | observations["choices"].any(axis=2)
-    rows = observations["choices"][present]
-    constant = np.flatnonzero(rows.min(axis=0) == rows.max(axis=0))
-    values = torch.as_tensor(rows[0, constant])
     actor, sizes = network.actor, network.sizes
     first = sizes.request + sizes.global_
-    columns = torch.as_tensor(constant)
+    low, high = seen.low[first:], seen.high[first:]
+    columns = torch.as_tensor(np.flatnonzero(low == high))
+    values = 2.0 * torch.as_tensor(low)[columns] - 1.0
     with torch.no_grad():
         for at in (first + columns, first + sizes.choice + columns):  # their mean and maximum in the summary
             for layer in (actor.summary, actor.context):
-                layer.bias.add_(layer.weight[:, at] @ (2.0 * values - 1.0))
+                layer.bias.add_(layer.weight[:, at] @ values)
                 layer.weight[:, at] = 0.0
-        actor.summary.bias.add_(actor.choice.weight[:, columns] @ (2.0 * values - 1.0))
+        actor.summary.bias.add_(actor.choice.weight[:, columns] @ values)
         actor.choice.weight[:, columns] = 0.0
         actor.skip.weight[:, columns] = 0.0  # the same for all choices, so scores keep their differences
-    found: list[int] = constant.tolist()
-    return found

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from agents import checkpoint
 from agents.gym_vec_env import MakeVecEnv
-from agents.ppo import EntropyDecay, PPOArguments, build
+from agents.ppo import Bonus, PPOArguments, build
 from agents.progress import ProgressFile, ProgressRow, WandbMirror, WandbMode
 from envs.garbage_collection import rare_garbage_collection
 from hardware_profiles.errors import InputError
@@ -46,8 +47,8 @@ def train(
         make_vec_env: makes the environments.
         arguments: the run's arguments.
         out_dir: folder of the run, created if missing.
-        initial_weights: state_dict of a PlacementNetwork to start from (a warm start); None: random weights. Not used
-            when resuming.
+        initial_weights: state_dict of a PlacementNetwork to start from (a warm start); None: random weights. A resumed
+            run only stays near its actor, see `PPOArguments.kl_weight`.
         on_progress: called with every row of progress.csv.
         wandb_mode: "offline", "online" or "disabled".
         resume: continue from out_dir/checkpoint.pt, which must be from a run with the same arguments; a finished run is
@@ -73,6 +74,11 @@ def train(
             checkpoint.restore(state, model)
         elif initial_weights is not None:
             model.policy.network.load_state_dict(initial_weights)
+        anchor = None
+        if initial_weights is not None:
+            start = deepcopy(model.policy.network)
+            start.load_state_dict(initial_weights)
+            anchor = start.actor.requires_grad_(False)
 
         done = model.num_timesteps
         if done < arguments.timesteps:
@@ -80,7 +86,7 @@ def train(
             recorder = _Recorder(out_dir, described, done, mirror, on_progress)
             exit_code = 1
             try:
-                callbacks = [EntropyDecay(arguments.entropy_weight), recorder, *([callback] if callback else [])]
+                callbacks = [Bonus(arguments, anchor), recorder, *([callback] if callback else [])]
                 with rare_garbage_collection():
                     # When resuming, stable-baselines3 adds the decisions already made to the given number.
                     model.learn(
@@ -161,7 +167,7 @@ class _Recorder(BaseCallback):
             episode_cost=float(np.mean(costs)) if costs else math.nan,
             episodes=len(costs),
             explained_variance=float(figures["train/explained_variance"]),
-            entropy=-float(figures["train/entropy_loss"]),
+            entropy=self.model.policy.mean_entropy,
             approx_kl=float(figures["train/approx_kl"]),
             clip_fraction=float(figures["train/clip_fraction"]),
             value_loss=float(figures["train/value_loss"]),

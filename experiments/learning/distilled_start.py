@@ -20,6 +20,7 @@ from agents.distillation import Played, best_rule, label_episode, play_rule
 from agents.export import load_policy, save_policy
 from agents.numpy_policy import NumpyActor
 from agents.placement_policy import current_layout
+from agents.seen import SeenRange
 from envs.choices import ChoiceSet, most_choices
 from envs.cluster import ClusterConfig, parse_shape
 from envs.warm_up import WARM_UPS, WarmUp
@@ -188,12 +189,13 @@ def distil(
     path: Path,
     cache: Cache,
     training: Mapping[str, Any],
-) -> "tuple[PlacementNetwork, Path]":
+) -> "tuple[PlacementNetwork, SeenRange]":
     """Fit a network to the teachers' choices in `rounds` rounds; the lessons are shared out among them.
 
+    Each round's learner is read from a file: the last is `path`, earlier ones have the round's number in their name.
+
     Returns:
-        The network, and the file that holds it, `path`; the files of earlier rounds, whose learners read them, have the
-        round's number in their name.
+        The network, and the range of its examples.
     """
     import torch
 
@@ -206,6 +208,7 @@ def distil(
     rows = max(most_choices(choices, *parse_shape(lesson.setting.config.shape)) for lesson in lessons)
     teachers = [TEACHERS[best_rule(lesson.smoothed(lessons))] for lesson in lessons]
     kept: list[dict[str, np.ndarray]] = []
+    examples: dict[str, np.ndarray] = {}
     learner: PolicySpec | None = None
     rounds = min(rounds, len(lessons))
     for number, part in enumerate(np.array_split(np.arange(len(lessons)), rounds), start=1):
@@ -225,7 +228,7 @@ def distil(
         written = path if number == rounds else path.with_stem(f"{path.stem}-{number}")
         save_policy(written, network, layout, {**training, "distilled_only": True})
         learner = PolicySpec("learner", "", "", written)
-    return network, path
+    return network, SeenRange.of(examples)
 
 
 def padded(examples: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from agents.episodes import TrainingSeeds
 from agents.placement_policy import current_layout
 from agents.progress import ProgressLine, WandbMode
+from agents.seen import SeenRange, fold_constants
 from envs.choices import ChoiceSet, most_choices
 from envs.cluster import parse_shape
 from experiments.learning.distilled_start import best_p95_s, distil, play_rules
@@ -75,9 +77,9 @@ def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode)
         "step_budget": settings[0].config.step_budget,
     }
     layout = current_layout(learning.choices)
-    network, yardstick_s = _start(learning, arguments, folder, cache, described)
+    network, seen, yardstick_s = _start(learning, arguments, folder, cache, described)
     if network is not None:
-        save_policy(warm_path, network, layout, {**described, "warm_start_only": True})
+        save_policy(warm_path, _finished(network, seen), layout, {**described, "warm_start_only": True}, seen)
     model = training.train(
         lambda first_episodes: _environments(learning, arguments, first_episodes, yardstick_s, cache),
         arguments,
@@ -87,8 +89,16 @@ def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode)
         wandb_mode=wandb_mode,
         resume=(folder / "checkpoint.pt").exists(),
     )
-    save_policy(policy_path, model.policy.network, layout, described)
+    save_policy(policy_path, _finished(model.policy.network, seen), layout, described, seen)
     return found
+
+
+def _finished(network: "PlacementNetwork", seen: SeenRange | None) -> "PlacementNetwork":
+    """A copy of a network without weights of features that did not vary in what its start was fitted to."""
+    finished = deepcopy(network)
+    if seen is not None:
+        fold_constants(finished, seen)
+    return finished
 
 
 def _claim(learning: Learning, folder: Path, policy_path: Path) -> None:
@@ -108,20 +118,19 @@ def _claim(learning: Learning, folder: Path, policy_path: Path) -> None:
 
 def _start(
     learning: Learning, arguments: "PPOArguments", folder: Path, cache: Cache, described: Mapping[str, Any]
-) -> "tuple[PlacementNetwork | None, dict[Setting, float]]":
-    """The network that PPO starts from, if any, and the best rule's P95 TTFT on each setting, seconds."""
+) -> "tuple[PlacementNetwork | None, SeenRange | None, dict[Setting, float]]":
+    """The network that PPO starts from, if any, what it was fitted to, and the best rule's P95 TTFTs, seconds."""
     settings, seed = learning.settings, learning.seed
     episodes = _YARDSTICK_EPISODES * len(settings) if learning.warm_start == "none" else learning.warm_episodes
     lessons = play_rules(settings, max(episodes, len(settings)), seed, cache)
     yardstick_s = best_p95_s(lessons)
     if learning.warm_start == "none":
-        return None, yardstick_s
-    network, path = distil(
-        lessons, _ROUNDS, learning.choices, seed, arguments.hidden, folder / "distilled.npz", cache, described
-    )
+        return None, None, yardstick_s
+    path = folder / "distilled.npz"
+    network, seen = distil(lessons, _ROUNDS, learning.choices, seed, arguments.hidden, path, cache, described)
     if learning.warm_start == "lookahead":
         improve(network, path, settings, lessons, yardstick_s, learning.warm_episodes, learning.choices, seed, cache)
-    return network, yardstick_s
+    return network, seen, yardstick_s
 
 
 def _environments(

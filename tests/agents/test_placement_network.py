@@ -97,6 +97,28 @@ def test_the_policys_fast_methods_equal_those_of_the_base_class(seed: int, choic
     torch.testing.assert_close(likeliest, policy.get_distribution(tensors).mode())
 
 
+@few
+@given(seeds, choice_counts, st.floats(0, 1), st.floats(0, 1))
+def test_the_bonus_is_the_entropy_minus_the_divergence_from_the_anchor(
+    seed: int, choices: int, entropy_weight: float, kl_weight: float
+) -> None:
+    policy = PlacementActorCritic(
+        observation_space(choices), ShortestQueueEnv(choices).action_space, ConstantSchedule(1e-3)
+    )
+    policy.network.load_state_dict(make_network(seed, hidden=32).state_dict())
+    anchor = make_network(seed + 1, hidden=32)
+    tensors = as_tensors(make_observation(seed, choices, batch=5))
+    actions, *_ = policy(tensors)
+    *_, entropies = policy.evaluate_actions(tensors, actions)
+    policy.set_bonus(entropy_weight, kl_weight, anchor.actor)
+    *_, bonus = policy.evaluate_actions(tensors, actions)
+    there = torch.distributions.Categorical(logits=anchor.forward_actor(tensors))
+    here = torch.distributions.Categorical(logits=policy.network.forward_actor(tensors))
+    expected = entropy_weight * entropies - kl_weight * torch.distributions.kl_divergence(here, there)
+    torch.testing.assert_close(bonus, expected, atol=1e-3, rtol=1e-3)
+    assert {id(p) for p in policy.parameters()} == {id(p) for p in policy.network.parameters()}
+
+
 def test_actions_are_sampled_with_their_probabilities() -> None:
     torch.manual_seed(0)
     policy = PlacementActorCritic(observation_space(6), ShortestQueueEnv(6).action_space, ConstantSchedule(1e-3))
