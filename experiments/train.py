@@ -48,6 +48,7 @@ from policies import PolicySpec
 
 LOADS = (0.7, 0.95, 1.05, 1.2)
 RULES = ("static", "always-local", "colocated", "shortest-ttft", "shortest-ttft:choices=pairs", "kairos")
+SHIPPED_POLICY = "shipped-ppo=ppo"
 _TUNING_REQUESTS = 1000
 _JOBS = 2
 
@@ -132,7 +133,7 @@ def run(options: TrainOptions) -> None:
 
     first = 0 if trace else EVALUATION_SEED
     seeds = range(first, first + (options.seeds or (1 if trace else 10)))
-    rules = [PolicySpec.parse(name) for name in RULES]
+    rules = [PolicySpec.parse(name) for name in (*RULES, SHIPPED_POLICY)]
     count = options.requests.requests or 1500
     trials = [
         Trial(spec, setting.name, load, seed, setting.source.evaluation(load, count, seed), setting.config)

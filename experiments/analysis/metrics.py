@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from math import nan
 from typing import Any, Literal
 
 import numpy as np
@@ -45,10 +46,14 @@ class MeasuredRun:
         window: which of them are of the measured window, from and to `span_s`, seconds.
         requests: those of the measured window.
         gaps: between tokens of decode runs that began in it.
+        handed_over_share: share of the decisions that a learned policy left to a rule; nan for other policies.
     """
 
-    def __init__(self, result: RunResult, workload: Workload, config: ClusterConfig) -> None:
+    def __init__(
+        self, result: RunResult, workload: Workload, config: ClusterConfig, handed_over_share: float = nan
+    ) -> None:
         self.result, self.workload, self.config = result, workload, config
+        self.handed_over_share = handed_over_share
         self.all_records = records = request_table.as_array(result.records)
         slos_s = workload.ttft_slo_s[records["request"]], workload.tbt_slo_s[records["request"]]
         self.attainment = Attainment.of(records, *slos_s)
@@ -194,6 +199,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("decode_wait_share_p95", "share", "", "decode wait in P95 TTFT", lambda run: run.part_shares[3]),
     Metric("decision_us_p50", "us", "lower", "decision P50", lambda run: _quantile(run.result.decision_s * 1e6, 0.5)),
     Metric("decision_us_p99", "us", "lower", "decision P99", lambda run: _quantile(run.result.decision_s * 1e6, 0.99)),
+    Metric("handed_over_share", "share", "", "handed over to a rule", lambda run: run.handed_over_share),
     _counter("chunk_steps", "chunk steps"),
     Metric("chunk_steps_over_slo_share", "share", "lower", "chunk steps over the TBT SLO",
            lambda run: run.result.counters.chunk_steps_over_slo / max(1, run.result.counters.chunk_steps)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import nan
 
 from envs.cluster import ClusterConfig, Policy, simulate
 from envs.workload import Workload
@@ -44,7 +45,8 @@ class Trial(Task):
         workload, learned = inputs
         policy = learned or self.policy.make(self.seed)
         result = simulate(workload, policy, self.config, drain_s=DRAIN_S, time_decisions=True)
-        measured = MeasuredRun(result, workload, self.config)
+        handed_over = getattr(policy, "handed_over", nan) / max(1, getattr(policy, "decisions", 1))
+        measured = MeasuredRun(result, workload, self.config, handed_over)
         records, met = measured.all_records, measured.attainment.both
         files: dict[str, bytes] = {}
         if self.keep_requests:
