@@ -91,7 +91,7 @@ def refining(arguments: PPOArguments) -> PPOArguments:
     return replace(
         arguments,
         n_steps=256,
-        learning_rate=5e-4,
+        learning_rate=1e-3,
         entropy_weight=0.003,
         reward_scale=0.015,
         target_kl=0.02,

@@ -91,8 +91,10 @@ GLOBAL_FEATURES: tuple[Feature, ...] = (
         "mean output length of finished requests, weighted by 0.99 per later finish (router's count)",
     ),
     Feature("prefill_share_of_nodes", 0.5, "share of the nodes that are prefill nodes"),
-    Feature("prefill_load", 0.5, "utilisation of the prefill nodes by recent prompts (`envs.steady_load`)"),
-    Feature("decode_load", 0.5, "utilisation of the decode nodes by recent requests of the recent mean output length"),
+    Feature("steady_requests_per_node", 1.0, "requests per second and node, mean over the last minute or so"),
+    Feature("steady_prompt_tokens", 512.0, "their mean prompt"),
+    Feature("prefill_load", 0.5, "utilisation of the prefill nodes by their prompts (`envs.steady_load`)"),
+    Feature("decode_load", 0.5, "utilisation of the decode nodes by their decodes, of the recent mean output length"),
     Feature("steady_decode_step_over_tbt_slo", 0.5, "their decode step in that steady state, over the TBT SLO"),
     Feature("steady_shared_step_over_tbt_slo", 0.5, "the same if all nodes decode"),
 )
@@ -124,7 +126,9 @@ def write_global(values: BytesWriter, choices: Choices) -> None:
     write(values, generated_tokens / len(decode))
     write(values, counters.finished_output_tokens / max(1.0, counters.finished_requests))
     write(values, len(topology.prefill_nodes) / nodes)
-    steady = SteadyLoad(view, slow * nodes)
+    steady = SteadyLoad(view)
+    write(values, steady.rate_rps / nodes)
+    write(values, steady.prompt_tokens)
     write(values, steady.prefill_load)
     write(values, steady.decode_load)
     write(values, steady.decode_step_s / choices.request.tbt_slo_s)

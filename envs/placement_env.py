@@ -111,7 +111,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
 
     {request features}
 
-    `global`, shape (16,):
+    `global`, shape (18,):
 
     {global features}
 

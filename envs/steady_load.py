@@ -1,4 +1,4 @@
-"""How busy the nodes would be if the recent traffic went on: a fluid model of the prefill and the decode pool.
+"""How busy the nodes would be if traffic went on as in the last minute: a fluid model of the prefill and decode pools.
 
 The model uses only arrival rates, prompt lengths and the mean output length, so that its values, unlike queues and
 batches, do not depend on where earlier requests were placed. They tell a policy whether the decode nodes alone can keep
@@ -8,21 +8,23 @@ the TBT SLO.
 from mypy_extensions import mypyc_attr
 
 from envs.cluster import RouterView
-from envs.cluster.router_counters import RECENT_S
 from envs.prediction import decode_step_s
 
 _BATCH = 64
+_SHORTEST_SPAN_S = 1.0
 _LEAST_IDLE = 0.05  # share of a node's time that the model always leaves; without it, steps would grow without bound
 
 
 @mypyc_attr(acyclic=True, free_list_len=1)
 class SteadyLoad:
-    """The steady state at the recent rates (time constant 10 s), with the step law of the first live node.
+    """The steady state at the mean rates (time constant `STEADY_S`), with the step law of the first live node.
 
     With n nodes that decode, B requests decode on each: B = rate * output tokens * step / n. A step takes a + b * B
     seconds, so it lasts a / (1 - rate * output tokens * b / n).
 
     Attributes:
+        rate_rps: mean rate of requests, per second.
+        prompt_tokens: their mean prompt.
         prefill_load: utilisation of the prefill nodes if they compute all prompts in full steps; above 1 in overload.
         decode_load: rate * output tokens * b / n for the decode nodes; above 1 in overload.
         decode_step_s: length of a step if the decode nodes decode all requests, seconds.
@@ -30,19 +32,27 @@ class SteadyLoad:
 
     Args:
         view: the cluster.
-        fade: factor by which the router's decaying sums have shrunk since its last arrival.
     """
 
-    __slots__ = ("decode_load", "decode_step_s", "prefill_load", "shared_decode_step_s")
+    __slots__ = (
+        "decode_load",
+        "decode_step_s",
+        "prefill_load",
+        "prompt_tokens",
+        "rate_rps",
+        "shared_decode_step_s",
+    )
 
-    def __init__(self, view: RouterView, fade: float) -> None:
+    def __init__(self, view: RouterView) -> None:
         topology = view.topology
         counters = view.counters
         law = topology.laws[topology.live_nodes[0]]
-        rate_rps = counters.requests_slow * fade / RECENT_S[1]
-        token_rate = counters.tokens_slow * fade / RECENT_S[1]
+        span_s = max(_SHORTEST_SPAN_S, counters.steady_span_s)
+        self.rate_rps = rate_rps = counters.requests_steady / span_s
+        self.prompt_tokens = counters.tokens_steady / max(1.0, counters.requests_steady)
+        token_rate = counters.tokens_steady / span_s
         output_tokens = counters.finished_output_tokens / max(1.0, counters.finished_requests)
-        context = token_rate / rate_rps + 0.5 * output_tokens if rate_rps > 0.0 else 0.0
+        context = self.prompt_tokens + 0.5 * output_tokens
         budget = topology.token_budget
         step_s = law.chunk_step_s(budget, 0.0)
         self.prefill_load = token_rate * step_s / (budget * max(1, len(topology.prefill_nodes)))

@@ -58,7 +58,11 @@ class TrainOptions(RunOptions):
     """Options of `experiments.train`."""
 
     timesteps: int = option(300_000, metavar="N", help="PPO decisions, rounded up to whole rollouts")
-    seed: int = option(0, metavar="S", help="seed of everything that the training draws")
+    seed: tuple[int, ...] = option(
+        (0,),
+        metavar="S",
+        help="seed of all that the training draws; several: one policy each, from the same episodes of the rules",
+    )
     requests: RequestOptions
     tbt_slos: tuple[float, ...] = option(
         (),
@@ -97,8 +101,8 @@ class TrainOptions(RunOptions):
             SloOptions(tbt_slo=slo_s)  # says what is wrong with it
         check_counts(self, "timesteps", "warm_episodes", "seeds")
         check_positive(self, "loads")
-        if self.seed < 0:
-            raise InputError(f"--seed {self.seed}: must be 0 or more")
+        if min(self.seed) < 0:
+            raise InputError(f"--seed {min(self.seed)}: must be 0 or more")
 
 
 def run(options: TrainOptions) -> None:
@@ -125,11 +129,20 @@ def run(options: TrainOptions) -> None:
     else:
         kairos = {one: shipped[one.tbt_slo_s] for one in settings if one.tbt_slo_s in shipped}
         about_kairos = ["`kairos-tuned` has the setting that ships for the TBT SLO"] if kairos else []
-    learning = Learning(
-        tuple(settings), options.timesteps, options.seed, options.choices, options.warm_start, options.warm_episodes
-    )
-    files = learn(learning, folder, cache, options.wandb)
-    learned = [PolicySpec(label, "", "", path) for label, path in files.items()]
+    learned: list[PolicySpec] = []
+    for seed in options.seed:
+        learning = Learning(
+            tuple(settings),
+            options.timesteps,
+            seed,
+            options.choices,
+            options.warm_start,
+            options.warm_episodes,
+            options.seed[0],
+        )
+        several = len(options.seed) > 1
+        files = learn(learning, folder / f"seed-{seed}" if several else folder, cache, options.wandb)
+        learned += [PolicySpec(f"{label}-{seed}" if several else label, "", "", path) for label, path in files.items()]
 
     first = 0 if trace else EVALUATION_SEED
     seeds = range(first, first + (options.seeds or (1 if trace else 10)))
@@ -162,7 +175,11 @@ def run(options: TrainOptions) -> None:
         {name: flat_s for name, one in of_each.items() if (flat_s := one.flat_ttft_s) is not None},
         load_is,
         folder,
-        made_by=made_by(options.typed, profile, f"{options.seed} in training, {seeds[0]} to {seeds[-1]} in evaluation"),
+        made_by=made_by(
+            options.typed,
+            profile,
+            f"{' '.join(map(str, options.seed))} in training, {seeds[0]} to {seeds[-1]} in evaluation",
+        ),
         cells_name="comparison.csv",
         bases=[
             "static",

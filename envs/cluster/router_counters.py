@@ -11,6 +11,9 @@ _FAST_S, _SLOW_S = 1.0, 10.0
 RECENT_S = (_FAST_S, _SLOW_S)
 """Time constants of `RouterCounters.recent_requests` and `recent_prompt_tokens`, seconds."""
 
+STEADY_S = 60.0
+"""Time constant of the mean rates, seconds: long compared with bursts, so that they show what the workload is."""
+
 _KEPT = 0.99  # factor on the weight of a finished request per later one
 
 FIELDS = (
@@ -26,8 +29,11 @@ FIELDS = (
     "queued_prompts",
     "requests_fast",
     "requests_slow",
+    "requests_steady",
+    "steady_span_s",
     "tokens_fast",
     "tokens_slow",
+    "tokens_steady",
     "unplanned_prompt_tokens",
 )
 
@@ -49,6 +55,8 @@ class RouterCounters:
         finished_requests, finished_output_tokens: sums over finished requests of 1 and of the output tokens, weighted
             by 0.99 per later finish; their ratio is the recent mean output length.
         last_arrival_s: time at which the latest request was placed.
+        requests_steady, tokens_steady, steady_span_s: sums over the requests of 1 and of the prompt tokens, and over
+            time of 1, decayed with STEADY_S; their ratios are mean rates, also soon after the start.
     """
 
     __slots__ = FIELDS
@@ -66,6 +74,7 @@ class RouterCounters:
         self.last_arrival_s = 0.0
         self.requests_fast = self.requests_slow = 0.0
         self.tokens_fast = self.tokens_slow = 0.0
+        self.requests_steady = self.tokens_steady = self.steady_span_s = 0.0
 
     def copy_state(self, other: "RouterCounters") -> None:
         """Copy another router's counts in place, because views refer to this object."""
@@ -97,6 +106,10 @@ class RouterCounters:
         self.requests_slow = self.requests_slow * slow + 1.0
         self.tokens_fast = self.tokens_fast * fast + prompt_tokens
         self.tokens_slow = self.tokens_slow * slow + prompt_tokens
+        steady = exp(ago_s / STEADY_S)
+        self.requests_steady = self.requests_steady * steady + 1.0
+        self.tokens_steady = self.tokens_steady * steady + prompt_tokens
+        self.steady_span_s = self.steady_span_s * steady + STEADY_S * (1.0 - steady)
 
     def placed(self, request: Request) -> None:
         """Count a request that is sent to its prefill node."""

@@ -185,6 +185,7 @@ def distil(
     rounds: int,
     choices: ChoiceSet,
     seed: int,
+    lessons_seed: int,
     hidden: int,
     path: Path,
     cache: Cache,
@@ -192,7 +193,8 @@ def distil(
 ) -> "tuple[PlacementNetwork, SeenRange]":
     """Fit a network to the teachers' choices in `rounds` rounds; the lessons are shared out among them.
 
-    Each round's learner is read from a file: the last is `path`, earlier ones have the round's number in their name.
+    `seed` is that of the network and its fit; `lessons_seed` is that of the lessons. Each round's learner is read from
+    a file: the last is `path`, earlier ones have the round's number in their name.
 
     Returns:
         The network, and the range of its examples.
@@ -214,7 +216,13 @@ def distil(
     for number, part in enumerate(np.array_split(np.arange(len(lessons)), rounds), start=1):
         tasks = [
             LabelledEpisode(
-                lesson.setting.source, lesson.setting.config, teachers[i], learner, choices, seed, lesson.episode
+                lesson.setting.source,
+                lesson.setting.config,
+                teachers[i],
+                learner,
+                choices,
+                lessons_seed,
+                lesson.episode,
             )
             for i, lesson in ((int(i), lessons[i]) for i in part)
         ]

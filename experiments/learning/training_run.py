@@ -44,6 +44,7 @@ class Learning:
     choices: ChoiceSet
     warm_start: WarmStart = "none"
     warm_episodes: int = 120
+    lessons_seed: int = 0  # of the episodes that the rules play
 
 
 def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode) -> dict[str, Path]:
@@ -58,6 +59,7 @@ def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode)
 
     policy_path, warm_path = folder / "policy.npz", folder / "warm-start.npz"
     found = {"ppo": policy_path} if learning.warm_start == "none" else {"warm-start": warm_path, "ppo": policy_path}
+    folder.mkdir(parents=True, exist_ok=True)
     _claim(learning, folder, policy_path)
     if policy_path.exists():
         print(f"{policy_path} is trained already", file=sys.stderr)
@@ -122,12 +124,14 @@ def _start(
     """The network that PPO starts from, if any, what it was fitted to, and the best rule's P95 TTFTs, seconds."""
     settings, seed = learning.settings, learning.seed
     episodes = _YARDSTICK_EPISODES * len(settings) if learning.warm_start == "none" else learning.warm_episodes
-    lessons = play_rules(settings, max(episodes, len(settings)), seed, cache)
+    lessons = play_rules(settings, max(episodes, len(settings)), learning.lessons_seed, cache)
     yardstick_s = best_p95_s(lessons)
     if learning.warm_start == "none":
         return None, None, yardstick_s
     path = folder / "distilled.npz"
-    network, seen = distil(lessons, _ROUNDS, learning.choices, seed, arguments.hidden, path, cache, described)
+    network, seen = distil(
+        lessons, _ROUNDS, learning.choices, seed, learning.lessons_seed, arguments.hidden, path, cache, described
+    )
     if learning.warm_start == "lookahead":
         improve(network, path, settings, lessons, yardstick_s, learning.warm_episodes, learning.choices, seed, cache)
     return network, seen, yardstick_s

@@ -24,12 +24,12 @@ from hardware_profiles import InputError
 
 Range = tuple[float, float]
 
-EPISODE_REQUESTS = 1024
-"""Decisions of a training episode."""
+_TRACE_EPISODE_REQUESTS = 1024
+"""Decisions of a training episode on a trace."""
 _TTFT_VARIED, _TTFT_FACTORS = 0.5, (0.5, 4.0)
 """Share of the training episodes with another TTFT SLO, and the range of its factor. Not from a paper."""
-_LONG_EPISODE_S = 25.0
-_LONG_EPISODE_REQUESTS = (1500, 4000)
+_LONG_EPISODE_S = 35.0
+_LONG_EPISODE_REQUESTS = (1500, 6000)
 _FEWEST_REQUESTS = 1000
 
 
@@ -106,7 +106,7 @@ class Family:
         return {
             "workload": self._at_rate,
             "rate_rps": (low_load * self.unit_rps, high_load * self.unit_rps),
-            "horizon_requests": EPISODE_REQUESTS,
+            "horizon_requests": self.long_episode_requests,
         }
 
     def _at_rate(self, requests: int, rate_rps: float, seed: int) -> Workload:
@@ -200,7 +200,7 @@ class TraceRequests:
         return {
             "workload": self.draw,  # the environment's rate is the load
             "rate_rps": (low_load, high_load),
-            "horizon_requests": min(EPISODE_REQUESTS, training // 3),
+            "horizon_requests": min(_TRACE_EPISODE_REQUESTS, training // 3),
         }
 
 

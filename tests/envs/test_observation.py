@@ -254,11 +254,16 @@ def test_every_feature_has_the_value_of_its_name(
     law, budget = topology.laws[0], topology.token_budget
     prefills, decodes = len(topology.prefill_nodes), len(topology.decode_nodes)
     output_tokens = counters.finished_output_tokens / max(1.0, counters.finished_requests)
-    context = recent(tokens, 10.0) / recent(ones, 10.0) + 0.5 * output_tokens if arrivals else 0.0
+    last_s = max((arrival_s for arrival_s, _ in arrivals), default=0.0)
+    weights = [exp((arrival_s - last_s) / 60.0) for arrival_s, _ in sorted(arrivals)]
+    # Time since 0 counts with the same weights; a span below a second counts as one.
+    rate_rps = sum(weights) / max(1.0, 60.0 * (1.0 - exp(-last_s / 60.0)))
+    mean_tokens = float(np.dot(weights, tokens)) / max(1.0, sum(weights)) if arrivals else 0.0
+    context = mean_tokens + 0.5 * output_tokens
     one_s, many_s = law.time_s([], 1, int(context)), law.time_s([], 64, int(64 * context))
     slope_s = (many_s - one_s) / 63
     base_s = one_s - slope_s
-    work_s = recent(ones, 10.0) * len(nodes) / 10 * output_tokens * slope_s
+    work_s = rate_rps * output_tokens * slope_s
     expected = {
         "tbt_slo_over_decode_step": request.tbt_slo_s / topology.laws[0].time_s([], 32, 32 * 1024),
         "recent_requests_per_node_1s": recent(ones, 1.0),
@@ -272,7 +277,9 @@ def test_every_feature_has_the_value_of_its_name(
         "generated_tokens": float(np.mean([view.generated[node] for node in candidates])),
         "finished_output_tokens": counters.finished_output_tokens / max(1.0, counters.finished_requests),
         "prefill_share_of_nodes": len(topology.prefill_nodes) / len(nodes),
-        "prefill_load": recent(tokens, 10.0) * len(nodes) / 10 * law.time_s([(budget, 0)], 0, 0) / budget / prefills,
+        "steady_requests_per_node": rate_rps / len(nodes),
+        "steady_prompt_tokens": mean_tokens,
+        "prefill_load": rate_rps * mean_tokens * law.time_s([(budget, 0)], 0, 0) / budget / prefills,
         "decode_load": work_s / decodes,
         "steady_decode_step_over_tbt_slo": base_s / max(0.05, 1.0 - work_s / decodes) / request.tbt_slo_s,
         "steady_shared_step_over_tbt_slo": base_s / max(0.05, 1.0 - work_s / len(nodes)) / request.tbt_slo_s,
