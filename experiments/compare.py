@@ -5,6 +5,7 @@ summary.md (tables with intervals), figures/*.png, and report.html, a self-conta
 kept in runs/: the same command resumes, and with another policy, seed or load it runs only what is new.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from experiments.options.request_options import RequestOptions, plan_at_knees, p
 from experiments.reports.comparison_report import write_comparison
 from experiments.reports.document import claim, made_by
 from experiments.reports.formatting import slos_line
-from experiments.runs.saturation import knees, write_knees
+from experiments.runs.saturation import Knee, KnownKnee, knees, read_knees, write_knees
 from experiments.runs.trial import MEASURED, Trial, run_trials
 from experiments.runs.tuning import TunedSettings
 from hardware_profiles import InputError
@@ -44,6 +45,11 @@ class CompareOptions(RunOptions):
     cluster: str = option("2P2D", metavar="NPMD", help="prefill and decode nodes")
     seeds: int | None = option(None, metavar="N", help=f"number of seeds (default {SEEDS}; 1 for a trace)")
     first_seed: int = option(0, metavar="K", help="the first of them")
+    knees: Path | None = option(
+        None,
+        metavar="FILE",
+        help="knees.json of another folder: load 1 has its rate per node, instead of that of the knee on this cluster",
+    )
     loads: tuple[float, ...] = option(
         (),
         metavar="L",
@@ -54,6 +60,8 @@ class CompareOptions(RunOptions):
     def __post_init__(self) -> None:
         if not self.requests.workload and self.requests.trace is None:
             raise InputError("give --workload or --trace")
+        if self.knees is not None and self.requests.trace is not None:
+            raise InputError("--knees goes with --workload only; the load of a trace is a multiple of its own rate")
         check_counts(self, "seeds")
         check_positive(self, "loads")
         if self.first_seed < 0:
@@ -70,6 +78,9 @@ def run(options: CompareOptions) -> None:
         specs = [tuned.of(spec) for spec in specs]
     check_policies(specs)
     trace = options.requests.read_trace(slos, config.profile)
+    known: Mapping[str, Knee | KnownKnee] = {}
+    if options.knees is not None:
+        known = read_knees(options.knees, options.requests.workload, config)
     folder = options.execution.folder("compare", options)
     cache = options.execution.cache(folder)
     loads = options.loads or ((1.0,) if trace else LOADS)
@@ -81,7 +92,7 @@ def run(options: CompareOptions) -> None:
         plan = plan_trace(trace, loads, seeds)
         flat = {trace.name: trace.flat_ttft_s}
     else:
-        found = knees(options.requests.workload, slos, config, cache)
+        found = known or knees(options.requests.workload, slos, config, cache)
         write_knees(found, config, folder / "knees.json")
         plan = plan_at_knees(found, slos, loads, seeds, count)
         flat = {name: one.flat_ttft_s for name, one in plan.slos.items()}

@@ -12,7 +12,7 @@ from envs.slos import Slos
 from envs.traces import formats
 from experiments.options.parser import check_counts, check_positive, flag, option
 from experiments.runs.requests import Family, Recipe, TraceRequests, made
-from experiments.runs.saturation import TARGET, Knee, knee_text
+from experiments.runs.saturation import TARGET, Knee, KnownKnee, knee_text
 from hardware_profiles import InputError, Profile
 from hardware_profiles.errors import unknown_name
 
@@ -41,7 +41,7 @@ def plan_families(
 
 
 def plan_at_knees(
-    found: Mapping[str, Knee], slos: Slos, loads: Sequence[float], seeds: Iterable[int], count: int
+    found: Mapping[str, Knee | KnownKnee], slos: Slos, loads: Sequence[float], seeds: Iterable[int], count: int
 ) -> Plan:
     """Runs of families at multiples of the knee of `static`."""
     load_is = "load (multiple of the knee of static)"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from envs.cluster import ClusterConfig, Policy, simulate
+from envs.cluster import ClusterConfig, Policy, parse_shape, simulate
 from envs.slos import Slos
 from experiments.analysis.bootstrap import Floats, Interval, seed_means_interval
 from experiments.analysis.metrics import MeasuredRun
@@ -168,7 +168,40 @@ def knees(families: Iterable[str], slos: Slos, config: ClusterConfig, cache: Cac
     return named
 
 
-def write_knees(found: Mapping[str, Knee], config: ClusterConfig, path: Path) -> None:
+@dataclass(frozen=True)
+class KnownKnee:
+    """A knee that was found before, with its interval."""
+
+    interval_rps: Interval
+
+    @property
+    def rate_rps(self) -> float:
+        """The knee, requests per second."""
+        return self.interval_rps.value
+
+
+def read_knees(path: Path, families: Iterable[str], config: ClusterConfig) -> dict[str, KnownKnee]:
+    """Read the knees of families from knees.json, times the nodes of `config` over those of the file's cluster.
+
+    So a cluster of another shape gets the same rate per node: a single prefill node says little about what four nodes
+    can serve.
+
+    Raises:
+        InputError: the file is no knees.json, or lacks a family.
+    """
+    try:
+        contents = json.loads(path.read_bytes())
+        factor = sum(parse_shape(config.shape)) / sum(parse_shape(contents["cluster"]))
+        found = {name: Interval(**knee) for name, knee in contents["knees_rps"].items()}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise InputError(f"{path}: not a knees.json of experiments.compare, or a damaged one") from None
+    for family in families:
+        if family not in found:
+            raise InputError(f"{path}: has no knee of {family}; it has those of {', '.join(found)}")
+    return {family: KnownKnee(Interval(*(factor * bound for bound in found[family]))) for family in families}
+
+
+def write_knees(found: Mapping[str, Knee | KnownKnee], config: ClusterConfig, path: Path) -> None:
     """Write the knees as JSON: requests per second with intervals, and how they were found."""
     contents = {
         "definition": f"highest rate at which static meets both SLOs of {TARGET:.0%} of the requests",
@@ -182,6 +215,6 @@ def write_knees(found: Mapping[str, Knee], config: ClusterConfig, path: Path) ->
         temporary.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
 
 
-def knee_text(found: Mapping[str, Knee]) -> str:
+def knee_text(found: Mapping[str, Knee | KnownKnee]) -> str:
     """The knees in a sentence."""
     return ", ".join("{} {:.2f} [{:.2f}, {:.2f}]".format(name, *knee.interval_rps) for name, knee in found.items())

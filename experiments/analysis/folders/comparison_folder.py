@@ -13,7 +13,8 @@ from experiments.analysis.bootstrap import FEWEST_UNITS
 from hardware_profiles import InputError
 from policies import PolicySpec
 
-_NOT_RESULTS = {"typed", "out", "executor", "jobs"}
+_NOT_RESULTS = {"typed", "out", "executor", "jobs", "knees"}
+"""Options that may differ between folders; the rates that --knees gives are compared themselves."""
 _NEEDED = "give finished folders of experiments.compare"
 
 Trial = tuple[str, str, float, int]

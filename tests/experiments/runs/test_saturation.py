@@ -11,12 +11,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from envs.cluster import ClusterConfig
 from envs.slos import DEFAULT_SLOS, Slos
 from envs.workload import Workload
+from experiments.analysis.bootstrap import Interval
 from experiments.runs import fingerprint, saturation
 from experiments.runs.cache import Cache
 from experiments.runs.requests import Family
-from experiments.runs.saturation import TARGET, TOLERANCE, Knee, Search, find_knee, knee_search, knees, run_searches
+from experiments.runs.saturation import (
+    TARGET,
+    TOLERANCE,
+    Knee,
+    KnownKnee,
+    Search,
+    find_knee,
+    knee_search,
+    knees,
+    read_knees,
+    run_searches,
+    write_knees,
+)
+from hardware_profiles import InputError, load_profile
 from policies import PolicySpec
 from tests.experiments.made_up import CONFIG
 from tests.experiments.short_knees import shorten_knees
@@ -219,3 +234,17 @@ def test_a_knee_depends_on_family_slos_and_cluster_alone() -> None:
         knee_search("burst", DEFAULT_SLOS, replace(CONFIG, shape="1P3D")),
     ]
     assert len({one.key, *(other.key for other in others)}) == 4
+
+
+def test_known_knees_scale_with_the_nodes_and_are_read_as_they_were_written(tmp_path: Path) -> None:
+    config, path = ClusterConfig(load_profile("a100-qwen3-8b"), shape="2P2D"), tmp_path / "knees.json"
+    known = {"burst": KnownKnee(Interval(8.0, 7.0, 9.0)), "LPLD": KnownKnee(Interval(160.0, 150.0, 170.0))}
+    write_knees(known, config, path)
+    assert read_knees(path, ["burst"], config) == {"burst": known["burst"]}
+    larger = read_knees(path, ["burst", "LPLD"], replace(config, shape="2P6D"))
+    assert {name: knee.rate_rps for name, knee in larger.items()} == {"burst": 16.0, "LPLD": 320.0}
+    with pytest.raises(InputError, match="has no knee of HPLD; it has those of burst, LPLD"):
+        read_knees(path, ["HPLD"], config)
+    path.write_text("{}")
+    with pytest.raises(InputError, match=r"not a knees.json"):
+        read_knees(path, ["burst"], config)
