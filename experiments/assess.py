@@ -20,7 +20,9 @@ from experiments.reports.virtual_best_report import write_assessment
 class AssessOptions(CommandOptions):
     """Options of `experiments.assess`."""
 
-    portfolio: Path = option(metavar="FILE", help="portfolio.json of experiments.portfolio")
+    portfolio: Path = option(
+        metavar="FILE", help="portfolio.json of experiments.portfolio; shipped: the one that comes with the project"
+    )
     runs: tuple[Path, ...] = option(metavar="FOLDER", help="finished folders of experiments.compare")
     policies: tuple[str, ...] = option(
         metavar="LABEL",

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import policies
 from experiments.analysis.bootstrap import Floats
 from experiments.analysis.folders.comparison_folder import Folder, check_same, named
 from experiments.analysis.metrics import ATTAINMENT_MARGIN
@@ -20,6 +21,8 @@ from hardware_profiles import InputError
 from policies import PolicySpec
 from policies.kinds import kind_of
 
+SHIPPED = Path(policies.__file__).with_name("shipped_portfolio.json")
+"""The virtual best of the cells of docs/protocol.md on 2P2D, as `experiments.portfolio` wrote it."""
 MOST_RANKED = 6
 """Candidates per cell that a portfolio keeps."""
 _DIFFER = {"policies", "tuned", "workload", "loads", "tbt_slo", "step_budget", "requests"}
@@ -170,7 +173,8 @@ class Portfolio:
 
     @classmethod
     def read(cls, path: Path) -> "Portfolio":
-        """Read a file that `experiments.portfolio` wrote; InputError if it is none."""
+        """Read a file that `experiments.portfolio` wrote, or SHIPPED for "shipped"; InputError if it is none."""
+        path = SHIPPED if str(path) == "shipped" else path
         if not path.is_file():
             raise InputError(f"{path}: no such file; give the portfolio.json of experiments.portfolio")
         try:
