@@ -90,7 +90,7 @@ def refining(arguments: PPOArguments) -> PPOArguments:
     """
     return replace(
         arguments,
-        n_steps=256,
+        n_steps=160,
         learning_rate=1e-3,
         entropy_weight=0.003,
         reward_scale=0.015,

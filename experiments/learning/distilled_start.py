@@ -5,6 +5,8 @@
    between rules that are nearly as good.
 2. The network is fitted to the teachers' choices, first on the runs of the teachers, then also on states that it visits
    itself (DAgger), each round on new episodes.
+3. Later rounds have more episodes of the settings in which the network is farther behind the best rule: a curriculum by
+   the gap to a baseline (Genet; Xia et al. 2022, arXiv 2202.05940).
 """
 
 import sys
@@ -31,7 +33,7 @@ from experiments.runs.requests import Source
 from policies import PolicySpec
 
 if TYPE_CHECKING:  # torch is slow to import, and invalid input should be reported at once
-    from agents.placement_network import PlacementNetwork
+    pass
 
 TEACHERS = tuple(
     PolicySpec.parse(name)
@@ -54,6 +56,7 @@ _LONGEST_WARM_UP_S = 15.0
 _EXAMPLES = 300  # of an episode
 _LEARNER_SHARE = 0.8
 _EPOCHS = 8
+_ATTAINMENT_GAP = 5.0
 
 
 def draw_episode(source: Source, seed: int, episode: int) -> tuple[Workload, np.random.Generator]:
@@ -92,11 +95,12 @@ class RulesPlayed(Task):
 
 @dataclass(frozen=True)
 class Lesson:
-    """An episode that the rules have played: its number, setting, and the results of TEACHERS, one by one and smoothed.
+    """An episode that the rules have played: its seed and number, its setting, and the results of TEACHERS.
 
     `where` is (log rate, log TBT SLO), each divided by the distance at which episodes stop being alike.
     """
 
+    seed: int
     episode: int
     setting: Setting
     where: tuple[float, float]
@@ -154,21 +158,14 @@ class LabelledEpisode(Task):
         return Result(None, {".npz": packed(**{name: array[kept] for name, array in found.items()})})
 
 
-def play_rules(settings: Sequence[Setting], episodes: int, seed: int, cache: Cache) -> list[Lesson]:
-    """TEACHERS play so many episodes; the settings take turns."""
-    turns = [settings[episode % len(settings)] for episode in range(episodes)]
-    tasks = [
-        RulesPlayed(setting.source, setting.config, TEACHERS, seed, episode) for episode, setting in enumerate(turns)
-    ]
+def play_rules(settings: Sequence[Setting], seed: int, first: int, cache: Cache) -> list[Lesson]:
+    """TEACHERS play one episode of each of these settings, in turn; the episodes are numbered from `first` on."""
+    turns = list(enumerate(settings, start=first))
+    tasks = [RulesPlayed(setting.source, setting.config, TEACHERS, seed, episode) for episode, setting in turns]
     found = [entry.value for entry in cache.run(tasks, "episodes of the rules")]
     return [
-        Lesson(
-            episode,
-            setting,
-            tuple(one["where"]),
-            tuple(Played(*result) for result in one["rules"]),
-        )
-        for episode, (setting, one) in enumerate(zip(turns, found, strict=True))
+        Lesson(seed, episode, setting, tuple(one["where"]), tuple(Played(*result) for result in one["rules"]))
+        for (episode, setting), one in zip(turns, found, strict=True)
     ]
 
 
@@ -180,63 +177,102 @@ def best_p95_s(lessons: Sequence[Lesson]) -> dict[Setting, float]:
     return {setting: float(np.median(values)) for setting, values in found.items()}
 
 
-def distil(
-    lessons: Sequence[Lesson],
-    rounds: int,
-    choices: ChoiceSet,
-    seed: int,
-    lessons_seed: int,
-    hidden: int,
-    path: Path,
-    cache: Cache,
-    training: Mapping[str, Any],
-) -> "tuple[PlacementNetwork, SeenRange]":
-    """Fit a network to the teachers' choices in `rounds` rounds; the lessons are shared out among them.
+class Distillation:
+    """A network that is fitted to the teachers' choices, round by round.
 
-    `seed` is that of the network and its fit; `lessons_seed` is that of the lessons. Each round's learner is read from
-    a file: the last is `path`, earlier ones have the round's number in their name.
+    Attributes:
+        network: the network after the last round.
+        learner: the file that holds it. Each round has a separate file, because the next round's episodes depend on it.
+        seen: the range of all examples so far.
 
-    Returns:
-        The network, and the range of its examples.
+    Args:
+        choices: the set of choices.
+        seed: of the network and its fits.
+        hidden: width of the network.
+        folder: where the files are written.
+        cache: runs the episodes.
+        training: arguments of the training, stored in the files.
     """
-    import torch
 
-    from agents.placement_network import PlacementNetwork
-    from agents.pretrain import FitArguments, clone_actions
+    def __init__(
+        self,
+        choices: ChoiceSet,
+        seed: int,
+        hidden: int,
+        folder: Path,
+        cache: Cache,
+        training: Mapping[str, Any],
+    ) -> None:
+        import torch
 
-    layout = current_layout(choices)
-    torch.manual_seed(seed)
-    network = PlacementNetwork(layout.sizes, hidden=hidden)
-    rows = max(most_choices(choices, *parse_shape(lesson.setting.config.shape)) for lesson in lessons)
-    teachers = [TEACHERS[best_rule(lesson.smoothed(lessons))] for lesson in lessons]
-    kept: list[dict[str, np.ndarray]] = []
-    examples: dict[str, np.ndarray] = {}
-    learner: PolicySpec | None = None
-    rounds = min(rounds, len(lessons))
-    for number, part in enumerate(np.array_split(np.arange(len(lessons)), rounds), start=1):
+        from agents.placement_network import PlacementNetwork
+
+        self._choices, self._seed = choices, seed
+        self._folder, self._cache, self._training = folder, cache, training
+        self._layout = current_layout(choices)
+        torch.manual_seed(seed)
+        self.network = PlacementNetwork(self._layout.sizes, hidden=hidden)
+        self.learner: PolicySpec | None = None
+        self.seen: SeenRange | None = None
+        self._kept: list[dict[str, np.ndarray]] = []
+        self._rounds = 0
+
+    def fit(self, lessons: Sequence[Lesson], others: Sequence[Lesson]) -> None:
+        """One more round, on new lessons; their teachers are chosen by the average over `others`."""
+        from agents.pretrain import FitArguments, clone_actions
+
         tasks = [
             LabelledEpisode(
                 lesson.setting.source,
                 lesson.setting.config,
-                teachers[i],
-                learner,
-                choices,
-                lessons_seed,
+                TEACHERS[best_rule(lesson.smoothed(others))],
+                self.learner,
+                self._choices,
+                lesson.seed,
                 lesson.episode,
             )
-            for i, lesson in ((int(i), lessons[i]) for i in part)
+            for lesson in lessons
         ]
-        kept += [padded(entry.arrays(".npz"), rows) for entry in cache.run(tasks, "labelled episodes")]
-        examples = {name: np.concatenate([one[name] for one in kept]) for name in kept[0]}
+        shapes = {parse_shape(lesson.setting.config.shape) for lesson in others}
+        rows = max(most_choices(self._choices, *shape) for shape in shapes)
+        self._kept += [padded(entry.arrays(".npz"), rows) for entry in self._cache.run(tasks, "labelled episodes")]
+        examples = {name: np.concatenate([one[name] for one in self._kept]) for name in self._kept[0]}
         actions = examples.pop("actions")
-        fitting = FitArguments(epochs=_EPOCHS, batch_size=1024, learning_rate=2e-3, seed=seed)
-        fit = clone_actions(network, examples, actions, fitting)
+        self._rounds += 1
+        fitting = FitArguments(epochs=_EPOCHS, batch_size=1024, learning_rate=2e-3, seed=self._seed)
+        fit = clone_actions(self.network, examples, actions, fitting)
         losses = f"{fit.held_out_losses[0]:.3f} to {min(fit.held_out_losses):.3f}"
-        print(f"distillation, round {number} of {rounds}: held-out cross-entropy {losses}", file=sys.stderr)
-        written = path if number == rounds else path.with_stem(f"{path.stem}-{number}")
-        save_policy(written, network, layout, {**training, "distilled_only": True})
-        learner = PolicySpec("learner", "", "", written)
-    return network, SeenRange.of(examples)
+        print(f"distillation, round {self._rounds}: held-out cross-entropy {losses}", file=sys.stderr)
+        self.seen = SeenRange.of(examples)
+        path = self._folder / f"distilled-{self._rounds}.npz"
+        save_policy(path, self.network, self._layout, {**self._training, "distilled_only": True})
+        self.learner = PolicySpec("learner", "", "", path)
+
+    def gaps(self, lessons: Sequence[Lesson]) -> dict[Setting, float]:
+        """How far the learner is behind the best rule, mean over the lessons of each setting.
+
+        The gap of a lesson is the logarithm of the ratio of the P95 TTFTs, at least 0 and at most 1, plus
+        _ATTAINMENT_GAP times the loss of SLO attainment.
+        """
+        assert self.learner is not None
+        tasks = [
+            RulesPlayed(lesson.setting.source, lesson.setting.config, (self.learner,), lesson.seed, lesson.episode)
+            for lesson in lessons
+        ]
+        found: dict[Setting, list[float]] = {}
+        for lesson, entry in zip(lessons, self._cache.run(tasks, "episodes of the learner"), strict=True):
+            own, best = Played(*entry.value["rules"][0]), lesson.results[best_rule(lesson.smoothed(lessons))]
+            behind = min(1.0, max(0.0, log(own.ttft_p95_s / best.ttft_p95_s)))
+            lost = max(0.0, best.attainment - own.attainment)
+            found.setdefault(lesson.setting, []).append(behind + _ATTAINMENT_GAP * lost)
+        return {setting: float(np.mean(values)) for setting, values in found.items()}
+
+
+def shared_out(count: int, gaps: Mapping[Setting, float]) -> list[Setting]:
+    """`count` settings, each about as often as its share of the gaps, plus a tenth shared out evenly."""
+    weights = np.array(list(gaps.values())) / max(1e-9, sum(gaps.values())) * 0.9 + 0.1 / len(gaps)
+    counts = np.diff(np.round(np.concatenate([[0.0], np.cumsum(weights / weights.sum())]) * count).astype(int))
+    return [setting for setting, times in zip(gaps, counts.tolist(), strict=True) for _ in range(times)]
 
 
 def padded(examples: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:

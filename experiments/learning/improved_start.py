@@ -3,8 +3,6 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,14 +12,11 @@ from agents.lookahead_costs import LookaheadArguments, cost_episode
 from agents.numpy_policy import NumpyActor
 from envs.choices import ChoiceSet, most_choices
 from envs.cluster import ClusterConfig, parse_shape
-from experiments.learning.distilled_start import TEACHERS, Lesson, draw_episode, drawn_warm_up, padded
+from experiments.learning.distilled_start import TEACHERS, Distillation, Lesson, draw_episode, drawn_warm_up, padded
 from experiments.learning.mixture import Setting, objective_for
 from experiments.runs.cache import Cache, Result, Task, packed
 from experiments.runs.requests import Source
 from policies import PolicySpec
-
-if TYPE_CHECKING:  # torch is slow to import, and invalid input should be reported at once
-    from agents.placement_network import PlacementNetwork
 
 _KL_WEIGHT = 0.1
 
@@ -57,34 +52,35 @@ class CostedEpisode(Task):
 
 
 def improve(
-    network: "PlacementNetwork",
-    learner: Path,
+    distilled: Distillation,
     settings: Sequence[Setting],
     lessons: Sequence[Lesson],
     yardstick_s: Mapping[Setting, float],
     episodes: int,
     choices: ChoiceSet,
-    seed: int,
     cache: Cache,
 ) -> None:
-    """Improve a network, which is also in the file `learner`, on new episodes; the settings take turns."""
+    """Improve a distilled network on new episodes; the settings take turns."""
     from agents.pretrain import FitArguments, lower_costs
 
+    assert distilled.learner is not None
+    seed = lessons[-1].seed
     tasks = []
     for number, setting in enumerate(settings[i % len(settings)] for i in range(episodes)):
-        episode = len(lessons) + number
+        episode = lessons[-1].episode + 1 + number
         where = Lesson.of_workload(draw_episode(setting.source, seed, episode)[0])
-        teacher = TEACHERS[best_rule(Lesson(episode, setting, where, ()).smoothed(lessons))]
+        teacher = TEACHERS[best_rule(Lesson(seed, episode, setting, where, ()).smoothed(lessons))]
         arguments = LookaheadArguments(
             choices=choices, objective=objective_for(yardstick_s[setting] / setting.ttft_slo_s)
         )
-        file = PolicySpec("learner", "", "", learner)
-        tasks.append(CostedEpisode(setting.source, setting.config, teacher, file, arguments, seed, episode))
+        tasks.append(
+            CostedEpisode(setting.source, setting.config, teacher, distilled.learner, arguments, seed, episode)
+        )
     rows = max(most_choices(choices, *parse_shape(setting.config.shape)) for setting in settings)
     played = [padded(entry.arrays(".npz"), rows) for entry in cache.run(tasks, "look-ahead episodes")]
     groups = np.repeat(np.arange(episodes) % len(settings), [len(one["costs"]) for one in played])
     examples = {name: np.concatenate([one[name] for one in played]) for name in played[0]}
     costs, scores = examples.pop("costs"), examples.pop("scores")
     fitting = FitArguments(epochs=10, batch_size=512, learning_rate=5e-4, seed=seed)
-    fit = lower_costs(network, examples, costs, scores, groups, _KL_WEIGHT, fitting)
+    fit = lower_costs(distilled.network, examples, costs, scores, groups, _KL_WEIGHT, fitting)
     print(f"look-ahead: held-out loss {fit.held_out_losses[0]:.3f} to {min(fit.held_out_losses):.3f}", file=sys.stderr)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from agents.episodes import TrainingSeeds
 from agents.placement_policy import current_layout
@@ -15,7 +15,7 @@ from agents.progress import ProgressLine, WandbMode
 from agents.seen import SeenRange, fold_constants
 from envs.choices import ChoiceSet, most_choices
 from envs.cluster import parse_shape
-from experiments.learning.distilled_start import best_p95_s, distil, play_rules
+from experiments.learning.distilled_start import Distillation, best_p95_s, play_rules, shared_out
 from experiments.learning.improved_start import improve
 from experiments.learning.mixture import Setting, objective_for
 from experiments.runs import fingerprint
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # torch is slow to import, and invalid input should be report
 
 WarmStart = Literal["rules", "lookahead", "none"]
 _GROUPS = 8  # groups of environments, at least; each plays the same arrivals
-_ROUNDS = 3  # of the distillation
+_CURRICULUM_ROUNDS = 2  # of the distillation, after two on all settings evenly
 _YARDSTICK_EPISODES = 4  # of each setting, if there is no distillation
 
 
@@ -70,7 +70,6 @@ def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode)
     arguments = ppo.PPOArguments(timesteps=learning.timesteps, seed=learning.seed)
     if learning.warm_start != "none":
         arguments = ppo.refining(arguments)
-    arguments = arguments.for_groups(len(settings) * -(-_GROUPS // len(settings)))
     described = {
         **asdict(arguments),
         "settings": [setting.name for setting in settings],
@@ -79,11 +78,14 @@ def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode)
         "step_budget": settings[0].config.step_budget,
     }
     layout = current_layout(learning.choices)
-    network, seen, yardstick_s = _start(learning, arguments, folder, cache, described)
+    start = _start(learning, arguments.hidden, folder, cache, described)
+    network, seen = start.network, start.seen
+    arguments = arguments.for_groups(len(start.groups))
+    described |= asdict(arguments)
     if network is not None:
         save_policy(warm_path, _finished(network, seen), layout, {**described, "warm_start_only": True}, seen)
     model = training.train(
-        lambda first_episodes: _environments(learning, arguments, first_episodes, yardstick_s, cache),
+        lambda first_episodes: _environments(learning, arguments, first_episodes, start, cache),
         arguments,
         folder,
         initial_weights=None if network is None else network.state_dict(),
@@ -118,30 +120,57 @@ def _claim(learning: Learning, folder: Path, policy_path: Path) -> None:
         path.write_text(identity)
 
 
-def _start(
-    learning: Learning, arguments: "PPOArguments", folder: Path, cache: Cache, described: Mapping[str, Any]
-) -> "tuple[PlacementNetwork | None, SeenRange | None, dict[Setting, float]]":
-    """The network that PPO starts from, if any, what it was fitted to, and the best rule's P95 TTFTs, seconds."""
-    settings, seed = learning.settings, learning.seed
-    episodes = _YARDSTICK_EPISODES * len(settings) if learning.warm_start == "none" else learning.warm_episodes
-    lessons = play_rules(settings, max(episodes, len(settings)), learning.lessons_seed, cache)
-    yardstick_s = best_p95_s(lessons)
+class Start(NamedTuple):
+    """What PPO starts with.
+
+    Attributes:
+        network: its first weights; None: random ones.
+        seen: the range of what the network was fitted to.
+        yardstick_s: the best rule's P95 TTFT on each setting, seconds.
+        groups: the setting that each group of environments plays.
+    """
+
+    network: "PlacementNetwork | None"
+    seen: SeenRange | None
+    yardstick_s: Mapping[Setting, float]
+    groups: Sequence[Setting]
+
+
+def _start(learning: Learning, hidden: int, folder: Path, cache: Cache, described: Mapping[str, Any]) -> Start:
+    settings, seed, lessons_seed = learning.settings, learning.seed, learning.lessons_seed
+    evenly = list(settings) * -(-_GROUPS // len(settings))
+    half = max(1, learning.warm_episodes // 2)
+
+    def in_turn(count: int) -> list[Setting]:
+        return [settings[i % len(settings)] for i in range(max(count, len(settings)))]
+
     if learning.warm_start == "none":
-        return None, None, yardstick_s
-    path = folder / "distilled.npz"
-    network, seen = distil(
-        lessons, _ROUNDS, learning.choices, seed, learning.lessons_seed, arguments.hidden, path, cache, described
-    )
+        lessons = play_rules(in_turn(_YARDSTICK_EPISODES * len(settings)), lessons_seed, 0, cache)
+        return Start(None, None, best_p95_s(lessons), evenly)
+    lessons = play_rules(in_turn(2 * half), lessons_seed, 0, cache)
+    distilled = Distillation(learning.choices, seed, hidden, folder, cache, described)
+    distilled.fit(lessons[:half], lessons)
+    distilled.fit(lessons[half:], lessons)
+    for _ in range(_CURRICULUM_ROUNDS):
+        gaps = distilled.gaps(lessons[:half])
+        first = lessons[-1].episode + 1
+        more = play_rules(shared_out(half, gaps), lessons_seed + 1 + seed, first, cache)
+        lessons = [*lessons, *more]
+        distilled.fit(more, lessons)
+    gaps = distilled.gaps(lessons[:half])
+    for setting, gap in sorted(gaps.items(), key=lambda item: -item[1])[:5]:
+        print(f"farthest behind the best rule: {setting.name}, {gap:.3f}", file=sys.stderr)
+    yardstick_s = best_p95_s(lessons)
     if learning.warm_start == "lookahead":
-        improve(network, path, settings, lessons, yardstick_s, learning.warm_episodes, learning.choices, seed, cache)
-    return network, seen, yardstick_s
+        improve(distilled, settings, lessons, yardstick_s, learning.warm_episodes, learning.choices, cache)
+    return Start(distilled.network, distilled.seen, yardstick_s, [*evenly, *shared_out(len(evenly), gaps)])
 
 
 def _environments(
     learning: Learning,
     arguments: "PPOArguments",
     first_episodes: Sequence[int],
-    yardstick_s: Mapping[Setting, float],
+    start: Start,
     cache: Cache,
 ) -> "PlacementVecEnv":
     from agents.vec_env import PlacementVecEnv
@@ -149,8 +178,8 @@ def _environments(
     settings = learning.settings
     rows = max(most_choices(learning.choices, *parse_shape(setting.config.shape)) for setting in settings)
     seeds = TrainingSeeds(arguments.seed, arguments.rollouts_per_arrivals)
-    played = [settings[seeds.stream(index) % len(settings)] for index in range(len(first_episodes))]
-    best = {setting: yardstick_s[setting] / setting.ttft_slo_s for setting in settings}
+    played = [start.groups[seeds.stream(index)] for index in range(len(first_episodes))]
+    best = {setting: start.yardstick_s[setting] / setting.ttft_slo_s for setting in settings}
     return PlacementVecEnv(
         [setting.environment(learning.choices, rows, objective_for(best[setting])) for setting in played],
         seeds,

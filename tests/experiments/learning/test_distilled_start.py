@@ -7,7 +7,7 @@ import pytest
 
 from agents.distillation import ATTAINMENT_MARGIN, Played, best_rule
 from envs.cluster import ClusterConfig
-from experiments.learning.distilled_start import Lesson, draw_episode, padded
+from experiments.learning.distilled_start import Lesson, draw_episode, padded, shared_out
 from experiments.learning.mixture import Setting
 from experiments.runs.requests import Family
 from hardware_profiles import load_profile
@@ -17,7 +17,7 @@ OTHER = replace(SETTING, name="another")
 
 
 def lesson(number: int, where: tuple[float, float], p95_s: float, setting: Setting = SETTING) -> Lesson:
-    return Lesson(number, setting, where, (Played(p95_s, 1.0), Played(1.0, 0.5)))
+    return Lesson(0, number, setting, where, (Played(p95_s, 1.0), Played(1.0, 0.5)))
 
 
 def test_the_best_rule_has_the_lowest_p95_of_those_that_meet_the_slos() -> None:
@@ -49,3 +49,12 @@ def test_padding_adds_masked_rows_of_zeros() -> None:
     assert not wider["choices"][:, 4:].any()
     assert not wider["action_mask"][:, 4:].any()
     assert wider["actions"] is examples["actions"]
+
+
+def test_settings_are_shared_out_by_their_gaps_and_none_is_left_out() -> None:
+    third = replace(SETTING, name="third")
+    found = shared_out(100, {SETTING: 0.3, OTHER: 0.1, third: 0.0})
+    counts = [found.count(setting) for setting in (SETTING, OTHER, third)]
+    assert sum(counts) == 100
+    assert counts == [71, 26, 3]
+    assert len(shared_out(100, {SETTING: 0.0, OTHER: 0.0})) == 100
