@@ -74,13 +74,17 @@ def drawn_warm_up(workload: Workload, rng: np.random.Generator) -> tuple[WarmUp,
 
 @dataclass(frozen=True)
 class RulesPlayed(Task):
-    """Each rule's result on a training episode: [P95 TTFT, seconds; SLO attainment]; `episode` is its number."""
+    """Each rule's result on a training episode: [P95 TTFT, seconds; SLO attainment]; `episode` is its number.
+
+    If there is a `learner`, it plays instead of the rules; its file is part of the task's identity.
+    """
 
     source: Source
     config: ClusterConfig
     rules: tuple[PolicySpec, ...]
     seed: int
     episode: int
+    learner: PolicySpec | None = None
 
     def __str__(self) -> str:
         return f"rules on episode {self.episode}"
@@ -88,7 +92,8 @@ class RulesPlayed(Task):
     def run(self, inputs: None) -> Result:  # noqa: ARG002 - there are none
         """Play the rules."""
         workload, _ = draw_episode(self.source, self.seed, self.episode)
-        played = [play_rule(workload, rule.make(), self.config) for rule in self.rules]
+        rules = self.rules if self.learner is None else (self.learner,)
+        played = [play_rule(workload, rule.make(), self.config) for rule in rules]
         results = [[one.ttft_p95_s, one.attainment] for one in played]
         return Result({"where": Lesson.of_workload(workload), "rules": results}, {})
 
@@ -256,7 +261,7 @@ class Distillation:
         """
         assert self.learner is not None
         tasks = [
-            RulesPlayed(lesson.setting.source, lesson.setting.config, (self.learner,), lesson.seed, lesson.episode)
+            RulesPlayed(lesson.setting.source, lesson.setting.config, (), lesson.seed, lesson.episode, self.learner)
             for lesson in lessons
         ]
         found: dict[Setting, list[float]] = {}
