@@ -60,7 +60,11 @@ def policy(spec: PolicySpec) -> str:
     files = [spec.source] if spec.source is not None and spec.source.is_file() else []
     if spec.path is None:
         return digest(f"{spec.label} {spec.text}", files=files)
-    return digest(f"{spec.label} {spec.params}", code(LOADERS[spec.path.suffix].partition(":")[0]), files=files)
+    return digest(
+        " ".join([spec.label, *filter(None, [spec.params])]),
+        code(LOADERS[spec.path.suffix].partition(":")[0]),
+        files=files,
+    )
 
 
 def imported_files(modules: Iterable[str], root: Path) -> list[Path]:

@@ -13,12 +13,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from agents.episodes import FIRST_TRAINING_SEED
 from envs.generators import generate, slos_of_family
 from envs.slos import DEFAULT_SLOS, Slos
 from envs.traces import read_trace, slos_of_format
 from envs.workload import Workload
-from experiments.runs.data_splits import EVALUATION_PART, TRAINING_PART, TUNING_PART
+from experiments.runs.data_splits import EVALUATION_PART, TRAINING_PART, TRAINING_SEED, TUNING_PART
 from experiments.runs.fingerprint import digest
 from hardware_profiles import InputError
 
@@ -110,7 +109,7 @@ class Family:
         }
 
     def _at_rate(self, requests: int, rate_rps: float, seed: int) -> Workload:
-        return self.draw(requests, rate_rps / self.unit_rps, FIRST_TRAINING_SEED + seed)
+        return self.draw(requests, rate_rps / self.unit_rps, TRAINING_SEED + seed)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agents.episodes import FIRST_TRAINING_SEED
 from envs.slos import DEFAULT_SLOS
 from envs.traces import write_native
 from envs.workload import Workload
 from experiments.learning.mixture import draw_for_training
-from experiments.runs.data_splits import ALARM_SEED, CAPACITY_SEED, EVALUATION_SEED, KNEE_SEEDS, TUNING_SEEDS
+from experiments.runs.data_splits import (
+    ALARM_SEED,
+    CAPACITY_SEED,
+    EVALUATION_SEED,
+    KNEE_SEEDS,
+    TRAINING_SEED,
+    TUNING_SEEDS,
+)
 from experiments.runs.requests import Family, TraceRequests, made
 from hardware_profiles import InputError
 
@@ -25,6 +33,7 @@ def test_training_tuning_and_evaluation_never_share_requests() -> None:
 
 
 def test_the_ranges_of_seeds_do_not_overlap() -> None:
+    assert TRAINING_SEED == FIRST_TRAINING_SEED
     first = [EVALUATION_SEED, TUNING_SEEDS[0], KNEE_SEEDS[0], CAPACITY_SEED, ALARM_SEED]
     last = [EVALUATION_SEED + 10_000, TUNING_SEEDS[-1], KNEE_SEEDS[-1], CAPACITY_SEED + 10_000, 2**31]
     assert all(end < start for end, start in zip(last, first[1:], strict=False))
