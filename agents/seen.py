@@ -1,4 +1,4 @@
-"""What a network has seen in training: the range of each feature, for two kinds of safety.
+"""The range of each feature in training, for two purposes.
 
 - Features that never varied (such as cached tokens without prefix caches) get no weight: `fold_constants`.
 - Inputs outside the ranges are recognised, so that a rule can decide: `SeenRange`.

@@ -61,7 +61,7 @@ class CompareOptions(RunOptions):
         if not self.requests.workload and self.requests.trace is None:
             raise InputError("give --workload or --trace")
         if self.knees is not None and self.requests.trace is not None:
-            raise InputError("--knees goes with --workload only; the load of a trace is a multiple of its own rate")
+            raise InputError("--knees goes with --workload only; a load of a trace is a multiple of --rate-scale")
         check_counts(self, "seeds")
         check_positive(self, "loads")
         if self.first_seed < 0:

@@ -71,7 +71,7 @@ def draw_for_training(source: Source, requests: int, rng: np.random.Generator) -
 
 
 def tbt_ranges(tbt_slos_s: Sequence[float]) -> list[Range | None]:
-    """The range that training draws from in place of each TBT SLO of a mixture; None if there is only one.
+    """The range that training draws from around each TBT SLO of a mixture; None if there is only one.
 
     The ranges meet at the geometric means of neighbours, and those at the ends go on by the factor _BEYOND.
     """

@@ -121,7 +121,7 @@ def _claim(learning: Learning, folder: Path, policy_path: Path) -> None:
 
 
 class Start(NamedTuple):
-    """What PPO starts with.
+    """The start of PPO.
 
     Attributes:
         network: its first weights; None: random ones.

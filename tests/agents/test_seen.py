@@ -1,4 +1,4 @@
-"""What a network has seen: constant features have no effect, and unlike inputs are handed over."""
+"""Ranges of features in training: constant features have no effect, and unlike inputs are handed over."""
 
 from pathlib import Path
 
