@@ -155,3 +155,13 @@ def test_a_damaged_portfolio_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "portfolio.json").write_text(text)
     with refused("portfolio.json: not a file that experiments.portfolio wrote"):
         Portfolio.read(tmp_path / "portfolio.json")
+
+
+def test_the_portfolio_that_ships_has_the_cells_of_the_protocol() -> None:
+    found = Portfolio.read(Path("shipped"))
+    assert len(found.cells) == 5 * 5 * 4
+    assert {cell.tbt_slo_s for cell in found.cells} == {0.025, 0.03, 0.05, 0.1}
+    assert min(found.seeds) >= 1_000_000
+    for cell in found.cells.values():
+        best, *others = cell.candidates
+        assert all(one.ttft_p95_s >= best.ttft_p95_s for one in others)
