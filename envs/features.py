@@ -97,6 +97,8 @@ GLOBAL_FEATURES: tuple[Feature, ...] = (
     Feature("decode_load", 0.5, "utilisation of the decode nodes by their decodes, of the recent mean output length"),
     Feature("steady_decode_step_over_tbt_slo", 0.5, "their decode step in that steady state, over the TBT SLO"),
     Feature("steady_shared_step_over_tbt_slo", 0.5, "the same if all nodes decode"),
+    Feature("shared_prefill_load", 0.5, "utilisation by prompts if all nodes do both jobs within the TBT SLO"),
+    Feature("deflected_prefill_load", 0.5, "the same if the decode nodes do both jobs"),
 )
 
 
@@ -126,13 +128,15 @@ def write_global(values: BytesWriter, choices: Choices) -> None:
     write(values, generated_tokens / len(decode))
     write(values, counters.finished_output_tokens / max(1.0, counters.finished_requests))
     write(values, len(topology.prefill_nodes) / nodes)
-    steady = SteadyLoad(view)
+    steady = SteadyLoad(view, choices.request.tbt_slo_s)
     write(values, steady.rate_rps / nodes)
     write(values, steady.prompt_tokens)
     write(values, steady.prefill_load)
     write(values, steady.decode_load)
     write(values, steady.decode_step_s / choices.request.tbt_slo_s)
     write(values, steady.shared_decode_step_s / choices.request.tbt_slo_s)
+    write(values, steady.shared_prefill_load)
+    write(values, steady.deflected_prefill_load)
 
 
 PREFILL_FEATURES: tuple[Feature, ...] = (

@@ -28,7 +28,7 @@ from envs.features import (
     packed_values,
 )
 
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 """Increases when a feature changes its meaning; exported policies state the version they were trained with."""
 
 Observation = dict[str, NDArray[np.float32] | NDArray[np.int8]]

@@ -111,7 +111,7 @@ class PrefillPlacementEnv(gymnasium.Env[Observation, np.int64]):
 
     {request features}
 
-    `global`, shape (18,):
+    `global`, shape (20,):
 
     {global features}
 

@@ -7,8 +7,9 @@ the TBT SLO.
 
 from mypy_extensions import mypyc_attr
 
-from envs.cluster import RouterView
+from envs.cluster import RouterView, Topology
 from envs.prediction import decode_step_s
+from hardware_profiles import StepLaw
 
 _BATCH = 64
 _SHORTEST_SPAN_S = 1.0
@@ -29,21 +30,27 @@ class SteadyLoad:
         decode_load: rate * output tokens * b / n for the decode nodes; above 1 in overload.
         decode_step_s: length of a step if the decode nodes decode all requests, seconds.
         shared_decode_step_s: the same if all nodes do.
+        shared_prefill_load: utilisation by prompts if all nodes do both jobs, and every step lasts as long as the TBT SLO
+            allows (`slo_share` of it): prompt tokens per second over those that fit into the steps.
+        deflected_prefill_load: the same if the decode nodes do both jobs for all requests.
 
     Args:
         view: the cluster.
+        tbt_slo_s: the TBT SLO, seconds.
     """
 
     __slots__ = (
         "decode_load",
         "decode_step_s",
+        "deflected_prefill_load",
         "prefill_load",
         "prompt_tokens",
         "rate_rps",
         "shared_decode_step_s",
+        "shared_prefill_load",
     )
 
-    def __init__(self, view: RouterView) -> None:
+    def __init__(self, view: RouterView, tbt_slo_s: float) -> None:
         topology = view.topology
         counters = view.counters
         law = topology.laws[topology.live_nodes[0]]
@@ -64,3 +71,22 @@ class SteadyLoad:
         self.decode_load = work / max(1, len(topology.decode_nodes))
         self.decode_step_s = base_s / max(_LEAST_IDLE, 1.0 - self.decode_load)
         self.shared_decode_step_s = base_s / max(_LEAST_IDLE, 1.0 - work / len(topology.live_nodes))
+        limit_s = topology.slo_share * tbt_slo_s
+        tokens = token_rate * limit_s  # prompt tokens that arrive during a step
+        decoding = rate_rps * output_tokens * limit_s  # requests that decode at a time
+        nodes = len(topology.live_nodes)
+        self.shared_prefill_load = tokens / (
+            nodes * _tokens_per_step(topology, law, decoding / nodes, context, limit_s)
+        )
+        nodes = max(1, len(topology.decode_nodes))
+        self.deflected_prefill_load = tokens / (
+            nodes * _tokens_per_step(topology, law, decoding / nodes, context, limit_s)
+        )
+
+
+def _tokens_per_step(topology: Topology, law: StepLaw, decoding: float, context: float, limit_s: float) -> float:
+    """Prompt tokens that fit into a step next to `decoding` requests; at least one, so that a load is finite."""
+    batch = min(int(decoding), law.max_decode_batch, topology.token_budget - 1)
+    decode_s = law.decode_s(batch, int(batch * context)) if batch else 0.0
+    left_s = limit_s - decode_s - law.chunk_const_s
+    return max(1.0, float(law.largest_chunk(left_s, batch, 0, topology.token_budget - batch, 1)))

@@ -264,6 +264,14 @@ def test_every_feature_has_the_value_of_its_name(
     slope_s = (many_s - one_s) / 63
     base_s = one_s - slope_s
     work_s = rate_rps * output_tokens * slope_s
+    limit_s = topology.slo_share * request.tbt_slo_s
+
+    def prefill_load(count: int) -> float:
+        batch = min(int(rate_rps * output_tokens * limit_s / count), law.max_decode_batch, budget - 1)
+        sizes = range(1, budget - batch + 1)
+        fits = [n for n in sizes if law.time_s([(n, 0)], batch, int(batch * context)) <= limit_s + 1e-12]
+        return rate_rps * mean_tokens * limit_s / count / max(fits, default=1)
+
     expected = {
         "tbt_slo_over_decode_step": request.tbt_slo_s / topology.laws[0].time_s([], 32, 32 * 1024),
         "recent_requests_per_node_1s": recent(ones, 1.0),
@@ -283,6 +291,8 @@ def test_every_feature_has_the_value_of_its_name(
         "decode_load": work_s / decodes,
         "steady_decode_step_over_tbt_slo": base_s / max(0.05, 1.0 - work_s / decodes) / request.tbt_slo_s,
         "steady_shared_step_over_tbt_slo": base_s / max(0.05, 1.0 - work_s / len(nodes)) / request.tbt_slo_s,
+        "shared_prefill_load": prefill_load(len(nodes)),
+        "deflected_prefill_load": prefill_load(decodes),
     }
     assert observation["global"] == pytest.approx(scaled(expected, GLOBAL_FEATURES), abs=2e-7)
     expected = {
