@@ -30,8 +30,8 @@ class SteadyLoad:
         decode_load: rate * output tokens * b / n for the decode nodes; above 1 in overload.
         decode_step_s: length of a step if the decode nodes decode all requests, seconds.
         shared_decode_step_s: the same if all nodes do.
-        shared_prefill_load: utilisation by prompts if all nodes do both jobs, and every step lasts `slo_share` of the TBT
-            SLO: prompt tokens per second over those that fit into the steps.
+        shared_prefill_load: utilisation by prompts if all nodes do both jobs, and every step lasts `slo_share` of the
+            TBT SLO: prompt tokens per second over those that fit into the steps.
         deflected_prefill_load: the same if the decode nodes do both jobs for all requests.
 
     Args:
