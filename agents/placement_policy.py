@@ -17,6 +17,10 @@ FALLBACK = ShortestTTFT(alpha=0.8)
 """Decides where a network has seen nothing alike. It keeps the roles unless a deflection is predicted to be a fifth
 faster, so it does not depend on how well all nodes can decode together."""
 
+UNGUARDED = ("prefill_share_of_nodes",)
+"""Features that may have any value: on 1P3D and 2P6D a policy that was trained on 2P2D alone did better than FALLBACK
+(docs/model_card.md)."""
+
 
 def current_layout(choice_set: str) -> Layout:
     """Layout of the current version's observations of a set of choices."""
@@ -60,7 +64,9 @@ class LearnedPolicy:
         self.training = file.training
         self._choice_set = cast(ChoiceSet, choice_set)
         self._actor = NumpyActor(file.weights)
-        self._seen = file.seen if guard else None
+        names = (*file.layout.request, *file.layout.global_)
+        unguarded = [names.index(name) for name in UNGUARDED]
+        self._seen = file.seen.without(unguarded) if guard and file.seen is not None else None
         self.handed_over = self.decisions = 0
 
     def place(self, request: RequestView, view: RouterView) -> Placement:

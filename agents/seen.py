@@ -4,7 +4,7 @@
 - Inputs outside the ranges are recognised, so that a rule can decide: `SeenRange`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -28,6 +28,12 @@ class SeenRange(NamedTuple):
         present = (observations["action_mask"] > 0) | observations["choices"].any(axis=2)
         parts = [observations["request"], observations["global"], observations["choices"][present]]
         return cls(*(np.concatenate([bound(part, axis=0) for part in parts]) for bound in (np.min, np.max)))
+
+    def without(self, columns: Sequence[int]) -> "SeenRange":
+        """The same, but with every value of these features inside."""
+        low, high = self.low.copy(), self.high.copy()
+        low[list(columns)], high[list(columns)] = 0.0, 1.0
+        return SeenRange(low, high)
 
     def has(self, observation: Mapping[str, np.ndarray]) -> bool:
         """Whether request and global features of one observation are inside, up to TOLERANCE."""

@@ -52,6 +52,19 @@ def test_inputs_beyond_the_tolerance_are_outside() -> None:
         assert seen.has(single) is inside
 
 
+def test_features_may_be_left_out() -> None:
+    observation = make_observation(seed=0, choices=3, batch=50)
+    at = observation["request"].shape[1]
+    single = {name: array[0] for name, array in observation.items()}
+    single["global"] = np.array([2.0 * TOLERANCE + observation["global"][:, 0].max(), *single["global"][1:]])
+    seen = SeenRange.of(observation)
+    high = seen.high.copy()
+    high[at] = single["global"][0] - 2.0 * TOLERANCE
+    seen = SeenRange(seen.low, high)
+    assert not seen.has(single)
+    assert seen.without([at]).has(single) == (single["global"][0] <= 1.0 + TOLERANCE)
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     layout = current_layout("pairs")
