@@ -106,7 +106,8 @@ class PlacementActorCritic(ActorCriticPolicy):
             TimeDiscountedBuffer), the actions' log probabilities (B,), and a bonus for each distribution (B,), which
             PPO raises: its entropy, or what `set_bonus` says.
         """
-        scores, values = self.network(obs)
+        summary = summarize(obs)
+        scores, values = self.network.actor(obs, summary), self.network.critic(summary)
         log_probabilities = torch.log_softmax(scores, dim=1)
         probabilities = log_probabilities.exp()
         entropies = -(probabilities * log_probabilities).sum(dim=1)  # 0 * -1e8 for a masked action
@@ -115,7 +116,7 @@ class PlacementActorCritic(ActorCriticPolicy):
         bonus = entropy_weight * entropies
         if anchor is not None and kl_weight:
             with torch.no_grad():
-                wanted = torch.log_softmax(anchor(obs, summarize(obs)), dim=1)
+                wanted = torch.log_softmax(anchor(obs, summary), dim=1)
             bonus = bonus - kl_weight * (probabilities * (log_probabilities - wanted)).sum(dim=1)
         return values, log_probabilities.gather(1, actions.long().unsqueeze(1)).squeeze(1), bonus
 

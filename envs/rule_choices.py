@@ -51,23 +51,19 @@ class RuleChoices:
         self.colocated: list[bool] = []
         self.lmetric: list[bool] = []
         self.deflection: list[bool] = []
-        best_deflection_s = best_keeping_s = inf
+        best_deflection_s = inf
         for row, position in enumerate(pairing.prefill_index):
             source = choices.prefill[position]
             target = choices.decode[pairing.decode_index[row]]
             same = pairing.same_node[row]
-            keeping = target.is_decode_node and not source.is_decode_node
-            to_least = keeping and float(target.decode_requests) == fewest_requests
+            to_least = choices.keeps_roles(row) and float(target.decode_requests) == fewest_requests
             deflection = same if source.is_decode_node else to_least
             self.static.append(to_least and float(source.queued_tokens) == fewest_tokens)
             self.colocated.append(same and loads[position] == least_load)
             self.lmetric.append(same and products[position] == least_product)
             self.deflection.append(deflection)
-            if choices.feasible[row]:
-                ttft_s = choices.ttft_s[row]
-                if deflection and ttft_s < best_deflection_s:
-                    best_deflection_s = ttft_s
-                if keeping and ttft_s < best_keeping_s:
-                    best_keeping_s = ttft_s
+            if deflection and choices.feasible[row] and choices.ttft_s[row] < best_deflection_s:
+                best_deflection_s = choices.ttft_s[row]
         self.best_deflection_s = best_deflection_s
-        self.best_keeping_s = best_keeping_s
+        keeping = choices.soonest(keeping_roles=True)
+        self.best_keeping_s = choices.ttft_s[keeping] if keeping >= 0 else inf

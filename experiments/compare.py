@@ -5,7 +5,6 @@ summary.md (tables with intervals), figures/*.png, and report.html, a self-conta
 kept in runs/: the same command resumes, and with another policy, seed or load it runs only what is new.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from experiments.options.request_options import RequestOptions, plan_at_knees, p
 from experiments.reports.comparison_report import write_comparison
 from experiments.reports.document import claim, made_by
 from experiments.reports.formatting import slos_line
-from experiments.runs.saturation import Knee, KnownKnee, knees, read_knees, write_knees
+from experiments.runs.saturation import intervals, knees, read_knees, write_knees
 from experiments.runs.trial import MEASURED, Trial, run_trials
 from experiments.runs.tuning import TunedSettings
 from hardware_profiles import InputError
@@ -78,9 +77,7 @@ def run(options: CompareOptions) -> None:
         specs = [tuned.of(spec) for spec in specs]
     check_policies(specs)
     trace = options.requests.read_trace(slos, config.profile)
-    known: Mapping[str, Knee | KnownKnee] = {}
-    if options.knees is not None:
-        known = read_knees(options.knees, options.requests.workload, config)
+    known = {} if options.knees is None else read_knees(options.knees, options.requests.workload, config)
     folder = options.execution.folder("compare", options)
     cache = options.execution.cache(folder)
     loads = options.loads or ((1.0,) if trace else LOADS)
@@ -92,7 +89,7 @@ def run(options: CompareOptions) -> None:
         plan = plan_trace(trace, loads, seeds)
         flat = {trace.name: trace.flat_ttft_s}
     else:
-        found = known or knees(options.requests.workload, slos, config, cache)
+        found = known or intervals(knees(options.requests.workload, slos, config, cache))
         write_knees(found, config, folder / "knees.json")
         plan = plan_at_knees(found, slos, loads, seeds, count)
         flat = {name: one.flat_ttft_s for name, one in plan.slos.items()}

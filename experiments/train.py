@@ -39,7 +39,7 @@ from experiments.reports.formatting import slos_line
 from experiments.runs.cache import Cache
 from experiments.runs.data_splits import EVALUATION_SEED, TUNING_SEEDS
 from experiments.runs.requests import Family, Source, TraceRequests
-from experiments.runs.saturation import TARGET, Knee, knee_text, knees, write_knees
+from experiments.runs.saturation import TARGET, Knee, intervals, knee_text, knees, write_knees
 from experiments.runs.trial import Trial, run_trials
 from experiments.runs.tuning import COST_IS, SETTINGS, SHIPPED, TunedSettings, best, tune_rules
 from hardware_profiles import InputError
@@ -224,7 +224,7 @@ def _settings(
             of_shape = knees(options.requests.workload or ("burst",), slos, options.machines.config(shape), cache)
             for name, knee in of_shape.items():
                 found[setting(Family(name, knee.rate_rps, slos, tbt_range_s=tbt_range_s), shape)] = knee
-    named = {setting.name: knee for setting, knee in found.items()}
+    named = intervals({setting.name: knee for setting, knee in found.items()})
     settings = list(found)
     write_knees(named, settings[0].config, folder / "knees.json")
     print(f"knee of static, requests/s: {knee_text(named)}", file=sys.stderr)

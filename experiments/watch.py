@@ -18,7 +18,7 @@ from experiments.reports import watch_report
 from experiments.reports.document import claim, made_by
 from experiments.reports.formatting import slos_line
 from experiments.runs.data_splits import ALARM_SEED
-from experiments.runs.saturation import knees
+from experiments.runs.saturation import intervals, knees
 from experiments.runs.trial import Trial
 from experiments.runs.watched_run import run_watched
 from hardware_profiles import InputError
@@ -83,7 +83,7 @@ def run(options: WatchOptions) -> None:
         one = dict.fromkeys(names, 1.0)
         plan = plan_families(one, slos, options.rates, [*judged, *calibrated], count, load_is)
     else:
-        found = knees(names, slos, config, cache)
+        found = intervals(knees(names, slos, config, cache))
         plan = plan_at_knees(found, slos, options.loads or LOADS, [*judged, *calibrated], count)
     trials = [Trial(spec, *key, config, keep_requests=False) for key in plan.recipes for spec in specs]
     watched = run_watched(trials, options.interval, judged, options.false_alarms, cache)

@@ -10,9 +10,10 @@ from typing import NamedTuple
 from envs.generators import families
 from envs.slos import Slos
 from envs.traces import formats
+from experiments.analysis.bootstrap import Interval
 from experiments.options.parser import check_counts, check_positive, flag, option
 from experiments.runs.requests import Family, Recipe, TraceRequests, made
-from experiments.runs.saturation import TARGET, Knee, KnownKnee, knee_text
+from experiments.runs.saturation import TARGET, knee_text
 from hardware_profiles import InputError, Profile
 from hardware_profiles.errors import unknown_name
 
@@ -41,7 +42,7 @@ def plan_families(
 
 
 def plan_at_knees(
-    found: Mapping[str, Knee | KnownKnee], slos: Slos, loads: Sequence[float], seeds: Iterable[int], count: int
+    found: Mapping[str, Interval], slos: Slos, loads: Sequence[float], seeds: Iterable[int], count: int
 ) -> Plan:
     """Runs of families at multiples of the knee of `static`."""
     load_is = "load (multiple of the knee of static)"
@@ -49,7 +50,7 @@ def plan_at_knees(
         f"{load_is}, the highest rate at which static meets the SLOs of {TARGET:.0%} of the requests, in requests per "
         f"second: {knee_text(found)}"
     )
-    rates = {name: knee.rate_rps for name, knee in found.items()}
+    rates = {name: knee.value for name, knee in found.items()}
     return plan_families(rates, slos, loads, seeds, count, loads_are)._replace(load_is=load_is)
 
 

@@ -168,19 +168,12 @@ def knees(families: Iterable[str], slos: Slos, config: ClusterConfig, cache: Cac
     return named
 
 
-@dataclass(frozen=True)
-class KnownKnee:
-    """A knee that was found before, with its interval."""
-
-    interval_rps: Interval
-
-    @property
-    def rate_rps(self) -> float:
-        """The knee, requests per second."""
-        return self.interval_rps.value
+def intervals(found: Mapping[str, Knee]) -> dict[str, Interval]:
+    """The knees with their intervals, which take a bootstrap each."""
+    return {name: knee.interval_rps for name, knee in found.items()}
 
 
-def read_knees(path: Path, families: Iterable[str], config: ClusterConfig) -> dict[str, KnownKnee]:
+def read_knees(path: Path, families: Iterable[str], config: ClusterConfig) -> dict[str, Interval]:
     """Read the knees of families from knees.json, times the nodes of `config` over those of the file's cluster.
 
     So a cluster of another shape gets the same rate per node: a single prefill node says little about what four nodes
@@ -198,10 +191,10 @@ def read_knees(path: Path, families: Iterable[str], config: ClusterConfig) -> di
     for family in families:
         if family not in found:
             raise InputError(f"{path}: has no knee of {family}; it has those of {', '.join(found)}")
-    return {family: KnownKnee(Interval(*(factor * bound for bound in found[family]))) for family in families}
+    return {family: Interval(*(factor * bound for bound in found[family])) for family in families}
 
 
-def write_knees(found: Mapping[str, Knee | KnownKnee], config: ClusterConfig, path: Path) -> None:
+def write_knees(found: Mapping[str, Interval], config: ClusterConfig, path: Path) -> None:
     """Write the knees as JSON: requests per second with intervals, and how they were found."""
     contents = {
         "definition": f"highest rate at which static meets both SLOs of {TARGET:.0%} of the requests",
@@ -209,12 +202,12 @@ def write_knees(found: Mapping[str, Knee | KnownKnee], config: ClusterConfig, pa
         "cluster": config.shape,
         "requests": KNEE_REQUESTS,
         "seeds": KNEE_SEEDS,
-        "knees_rps": {name: knee.interval_rps._asdict() for name, knee in found.items()},
+        "knees_rps": {name: knee._asdict() for name, knee in found.items()},
     }
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
 
 
-def knee_text(found: Mapping[str, Knee | KnownKnee]) -> str:
+def knee_text(found: Mapping[str, Interval]) -> str:
     """The knees in a sentence."""
-    return ", ".join("{} {:.2f} [{:.2f}, {:.2f}]".format(name, *knee.interval_rps) for name, knee in found.items())
+    return ", ".join("{} {:.2f} [{:.2f}, {:.2f}]".format(name, *knee) for name, knee in found.items())

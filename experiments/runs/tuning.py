@@ -172,11 +172,6 @@ class TunedSettings:
         """The cluster and the SLOs that the settings were tuned for, in words."""
         return _in_words(self.contents)
 
-    def check(self, config: ClusterConfig, slos: Slos) -> None:
-        """Raise InputError, which names the difference, for other conditions than the knobs were tuned for."""
-        if difference := self._difference(made_for(config, slos)):
-            raise InputError(f"{self.path}: tuned for {difference}")
-
     def _asked(self, config: ClusterConfig, slos: Slos, any_shape: bool) -> dict[str, object]:
         """The conditions to compare with those of this set."""
         shape = {"cluster": self.contents["cluster"]} if any_shape else {}

@@ -18,7 +18,7 @@ from experiments.compare import CompareOptions
 from experiments.options.parser import parse
 from experiments.runs.data_splits import TUNING_SEEDS
 from experiments.runs.search_space import default, settings, tunable
-from experiments.runs.tuning import Cost, TunedSettings, best
+from experiments.runs.tuning import Cost, TunedSettings, best, made_for
 from experiments.train import TrainOptions
 from experiments.tune import TuneOptions
 from hardware_profiles import InputError, load_profile
@@ -89,7 +89,7 @@ def test_compare_runs_the_tuned_setting_under_the_rules_name(folder: Path, tmp_p
 def test_a_file_for_other_conditions_is_refused_and_named(folder: Path, tmp_path: Path) -> None:
     found = TunedSettings.read(folder)
     config = ClusterConfig(load_profile("a100-qwen3-8b"))
-    found.check(config, DEFAULT_SLOS)
+    assert TunedSettings.read_for(folder, config, DEFAULT_SLOS) == found
     slow = replace(config, profile=config.profile.with_connector("nixl-default-ucx"))
     for other, slos, says in [
         (replace(config, shape="1P3D"), DEFAULT_SLOS, "cluster 2P2D, not 1P3D"),
@@ -101,9 +101,10 @@ def test_a_file_for_other_conditions_is_refused_and_named(folder: Path, tmp_path
         (ClusterConfig(toy_profile()), DEFAULT_SLOS, "profile a100-qwen3-8b, not toy"),
     ]:
         with pytest.raises(InputError, match=f"tuned.json: tuned for .*{says}"):
-            found.check(other, slos)
+            TunedSettings.read_for(folder, other, slos)
     assert found.of(PolicySpec.parse("static")) == PolicySpec.parse("static")
-    found.check(replace(config, report_age_s=1.0), DEFAULT_SLOS)  # may be varied to see its effect
+    aged = replace(config, report_age_s=1.0)
+    assert TunedSettings.read_for(folder, aged, DEFAULT_SLOS) == found  # may be varied to see its effect
     with pytest.raises(InputError, match="splitwise was not tuned"):
         found.of(PolicySpec.parse("splitwise"))
     for text in ("[]", "{}", "[{}]", "not JSON", '{"policies": {"kairos": {}}}'):
@@ -155,7 +156,7 @@ def test_of_joined_settings_those_for_the_conditions_are_used(joined: Path, numb
     config, slos = at(*CONDITIONS[number])
     one = TunedSettings.read(joined.parent / f"{number}")
     found = TunedSettings.read_for(joined, config, slos)
-    found.check(config, slos)
+    assert {name: found.contents[name] for name in made_for(config, slos)} == made_for(config, slos)
     assert (found.chosen, found.costs(), found.budget) == (one.chosen, one.costs(), one.budget)
     for name in ("kairos", "shortest-ttft"):
         spec = PolicySpec.parse(name)

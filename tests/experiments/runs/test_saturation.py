@@ -22,9 +22,9 @@ from experiments.runs.saturation import (
     TARGET,
     TOLERANCE,
     Knee,
-    KnownKnee,
     Search,
     find_knee,
+    intervals,
     knee_search,
     knees,
     read_knees,
@@ -214,13 +214,13 @@ def test_slos_that_give_no_knee_are_invalid_input(slos: Slos, says: str, tmp_pat
 @pytest.mark.usefixtures("few")
 def test_the_knee_of_a_family_is_written_with_its_interval(tmp_path: Path) -> None:
     found = knees(["burst", "HPLD"], DEFAULT_SLOS, CONFIG, Cache(tmp_path / "runs"))
-    saturation.write_knees(found, CONFIG, tmp_path / "knees.json")
+    saturation.write_knees(intervals(found), CONFIG, tmp_path / "knees.json")
     written = json.loads((tmp_path / "knees.json").read_text())
     assert (written["cluster"], written["requests"], written["seeds"]) == ("2P2D", 200, [900_001, 900_002])
     for name, knee in found.items():
         assert written["knees_rps"][name] == knee.interval_rps._asdict()
         assert knee.interval_rps.low <= knee.rate_rps <= knee.interval_rps.high
-    text = saturation.knee_text(found)
+    text = saturation.knee_text(intervals(found))
     assert text.startswith(f"burst {found['burst'].rate_rps:.2f} [")
     assert ", HPLD " in text
 
@@ -238,11 +238,11 @@ def test_a_knee_depends_on_family_slos_and_cluster_alone() -> None:
 
 def test_known_knees_scale_with_the_nodes_and_are_read_as_they_were_written(tmp_path: Path) -> None:
     config, path = ClusterConfig(load_profile("a100-qwen3-8b"), shape="2P2D"), tmp_path / "knees.json"
-    known = {"burst": KnownKnee(Interval(8.0, 7.0, 9.0)), "LPLD": KnownKnee(Interval(160.0, 150.0, 170.0))}
+    known = {"burst": Interval(8.0, 7.0, 9.0), "LPLD": Interval(160.0, 150.0, 170.0)}
     write_knees(known, config, path)
     assert read_knees(path, ["burst"], config) == {"burst": known["burst"]}
     larger = read_knees(path, ["burst", "LPLD"], replace(config, shape="2P6D"))
-    assert {name: knee.rate_rps for name, knee in larger.items()} == {"burst": 16.0, "LPLD": 320.0}
+    assert {name: knee.value for name, knee in larger.items()} == {"burst": 16.0, "LPLD": 320.0}
     with pytest.raises(InputError, match="has no knee of HPLD; it has those of burst, LPLD"):
         read_knees(path, ["HPLD"], config)
     path.write_text("{}")
