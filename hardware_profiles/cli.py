@@ -20,6 +20,12 @@ INTERRUPTED = 130
 _INTERRUPTED_LINE = "\ninterrupted; finished runs are kept, and the same command resumes"
 _CLEAN_UP_S = 1.0
 """Time that a command has for cleaning up after Ctrl-C, seconds; then the process ends as it is."""
+_SEMAPHORES_LEFT = "ignore:resource_tracker:UserWarning"
+"""A -W option for the processes that this one starts.
+
+One of them is Python's resource tracker. If this process ends as it is, the tracker removes the semaphores left behind,
+as it should, and would warn of them below the line of Ctrl-C.
+"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,6 +45,8 @@ def run_main(main: Callable[[], None]) -> NoReturn:
     """
     gc.freeze()  # imported objects live forever, so the collector need not look at them again
     signal.signal(signal.SIGINT, _interrupt)
+    if _SEMAPHORES_LEFT not in sys.warnoptions:
+        sys.warnoptions.append(_SEMAPHORES_LEFT)
     if notice := stale_notice():
         print(notice, file=sys.stderr)
     try:

@@ -19,6 +19,7 @@ from tests.ctrl_c import LINE, LONGEST_S, interrupt
 ROOT = Path(__file__).parents[2]
 needs_signals = pytest.mark.skipif(os.name != "posix", reason="sends signals as a terminal does")
 
+LOCKS = "lock = get_context('spawn').Lock()"  # left behind by a command whose cleaning up takes too long
 SLEEPS = "while True: time.sleep(60)"
 COMPUTES = "while True: sum(range(1000))"
 TIDIES = """
@@ -104,8 +105,8 @@ def start(program: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("body", [SLEEPS, COMPUTES, TIDIES], ids=["sleeps", "computes", "tidies up for a minute"])
 def test_ctrl_c_ends_a_command_with_one_line(body: str, times: int) -> None:
     program = (
-        "import time\nfrom hardware_profiles.cli import run_main\n"
-        f"def main():\n    print('ready', flush=True)\n    {body.strip()}\nrun_main(main)"
+        "import time\nfrom multiprocessing import get_context\nfrom hardware_profiles.cli import run_main\n"
+        f"def main():\n    {LOCKS}\n    print('ready', flush=True)\n    {body.strip()}\nrun_main(main)"
     )
     process = start(program)
     took_s, stderr = interrupt(process, times)
