@@ -13,15 +13,16 @@ import numpy as np
 
 from agents.layout import FeatureSizes, Layout
 from agents.seen import SeenRange
+from agents.selection import CONTEXT_FEATURES, RegretModel
 from hardware_profiles.errors import InputError
 from hardware_profiles.files import replacing
 
 if TYPE_CHECKING:  # only training needs torch
     from agents.placement_network import PlacementNetwork
 
-FORMAT = "prefill-placement-policy/4"
+FORMAT = "prefill-placement-policy/5"
 """Changes whenever older readers cannot use new files."""
-_SEEN = "seen."
+_SEEN, _REGRET = "seen.", "regret."
 
 
 class PolicyFile(NamedTuple):
@@ -32,12 +33,14 @@ class PolicyFile(NamedTuple):
         layout: layout of the observations.
         training: arguments and results of the training, as plain values.
         seen: range of the inputs in training; None if the file has none.
+        regret: predicts the regrets of the network and of rules; None if the network places all requests.
     """
 
     weights: Mapping[str, np.ndarray]
     layout: Layout
     training: Mapping[str, Any]
     seen: SeenRange | None = None
+    regret: RegretModel | None = None
 
 
 def save_policy(
@@ -58,12 +61,21 @@ def save_policy(
     """
     if layout.sizes != network.sizes:
         raise ValueError(f"the layout names {layout.sizes}, the network takes {network.sizes}")
-    metadata = {"format": FORMAT, "layout": layout._asdict(), "training": training}
     weights = {name: tensor.numpy(force=True) for name, tensor in network.actor.state_dict().items()}
-    if seen is not None:
-        weights |= {f"{_SEEN}{name}": array.astype(np.float32) for name, array in seen._asdict().items()}
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, metadata=np.array(json.dumps(metadata)), **weights)
+    write_policy(path, PolicyFile(weights, layout, training, seen))
+
+
+def write_policy(path: Path, file: PolicyFile) -> None:
+    """Write a policy file, atomically."""
+    metadata: dict[str, Any] = {"format": FORMAT, "layout": file.layout._asdict(), "training": file.training}
+    arrays = dict(file.weights)
+    if file.seen is not None:
+        arrays |= {f"{_SEEN}{name}": array.astype(np.float32) for name, array in file.seen._asdict().items()}
+    if file.regret is not None:
+        metadata["portfolio"] = {"members": file.regret.members, "context": CONTEXT_FEATURES}
+        arrays |= {f"{_REGRET}{name}": array for name, array in file.regret.weights.items()}
+    with replacing(path) as temporary, temporary.open("wb") as opened:
+        np.savez(opened, allow_pickle=False, metadata=np.array(json.dumps(metadata)), **arrays)
 
 
 def load_policy(path: Path) -> PolicyFile:
@@ -83,21 +95,41 @@ def load_policy(path: Path) -> PolicyFile:
             raise InputError(f"{path}: format {metadata['format']!r}, but this version reads {FORMAT!r}")
         layout = _layout(metadata["layout"])
         training = metadata["training"]
+        portfolio = metadata.get("portfolio", {"members": [], "context": list(CONTEXT_FEATURES)})
+        members = tuple(str(name) for name in portfolio["members"])
+        if portfolio["context"] != list(CONTEXT_FEATURES):
+            raise InputError(f"{path}: its portfolio is selected by other features than this version has; fit it again")
     except InputError:
         raise
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such policy file") from error
     except Exception as error:  # the readers of zip, NumPy and JSON raise exceptions of many types
         raise InputError(f"{path}: not a policy file, or a damaged one ({_one_line(error)})") from error
-    weights = {name: array for name, array in arrays.items() if not name.startswith(_SEEN)}
-    _check_weights(path, weights, layout.sizes)
-    size = (sum(layout.sizes),)
-    ranges = [arrays.get(f"{_SEEN}{name}") for name in SeenRange._fields]
-    if all(one is None for one in ranges):
-        return PolicyFile(weights, layout, training)
-    if any(one is None or one.shape != size or one.dtype != np.float32 for one in ranges):
-        raise InputError(f"{path}: the range of the inputs in training is not two float32 arrays of shape {size}")
-    return PolicyFile(weights, layout, training, SeenRange(*ranges))  # type: ignore[arg-type]  # none is None
+    weights = {name: array for name, array in arrays.items() if not name.startswith((_SEEN, _REGRET))}
+    _check_weights(path, weights, weight_shapes(layout.sizes, _width(weights, "summary.bias")))
+    size = sum(layout.sizes)
+    seen = _part(path, arrays, _SEEN, dict.fromkeys(SeenRange._fields, (size,)))
+    hidden = _width(arrays, f"{_REGRET}first.bias")
+    regret = _part(path, arrays, _REGRET, RegretModel.shapes(hidden, len(members)))
+    if members and not regret:
+        raise InputError(f"{path}: it names a portfolio, but has no weights to select a member")
+    return PolicyFile(
+        weights,
+        layout,
+        training,
+        SeenRange(**seen) if seen else None,
+        RegretModel(members, regret) if regret else None,
+    )
+
+
+def _part(
+    path: Path, arrays: Mapping[str, np.ndarray], prefix: str, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """The arrays whose names begin with `prefix`, without it; empty if there are none."""
+    found = {name: array for name, array in arrays.items() if name.startswith(prefix)}
+    if found:
+        _check_weights(path, found, {f"{prefix}{name}": shape for name, shape in shapes.items()})
+    return {name.removeprefix(prefix): array for name, array in found.items()}
 
 
 def _layout(values: Mapping[str, Any]) -> Layout:
@@ -105,11 +137,14 @@ def _layout(values: Mapping[str, Any]) -> Layout:
     return Layout(version=int(values["version"]), choice_set=str(values["choice_set"]), **names)
 
 
-def _check_weights(path: Path, weights: Mapping[str, np.ndarray], sizes: FeatureSizes) -> None:
-    """Raise InputError unless the weights are those of an Actor of these sizes."""
-    bias = weights.get("summary.bias")
-    hidden = len(bias) if bias is not None and bias.ndim == 1 else 0
-    shapes = weight_shapes(sizes, hidden)
+def _width(arrays: Mapping[str, np.ndarray], bias: str) -> int:
+    """The width of a layer; 0 without a usable bias."""
+    found = arrays.get(bias)
+    return len(found) if found is not None and found.ndim == 1 else 0
+
+
+def _check_weights(path: Path, weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise InputError unless the weights are finite float32 of these shapes."""
     for name in sorted(shapes.keys() | weights.keys()):
         found = weights[name].shape if name in weights else None
         if found != shapes.get(name):

@@ -91,11 +91,11 @@ def refining(arguments: PPOArguments) -> PPOArguments:
     return replace(
         arguments,
         n_steps=160,
-        learning_rate=1e-3,
+        learning_rate=7e-4,
         entropy_weight=0.003,
         reward_scale=0.015,
         target_kl=0.02,
-        kl_weight=0.1,
+        kl_weight=0.3,
         hidden=64,
     )
 

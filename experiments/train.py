@@ -10,7 +10,9 @@ The run goes through stages. Finished work of each stage stays in --out, so the 
    start is evaluated too;
 4. PPO, from scratch or from there, on a mixture: each group of environments plays one workload on one shape under one
    range of TBT SLOs;
-5. the evaluation on unseen seeds, or on the unseen end of a trace: comparison.csv, requests.csv.gz, summary.md,
+5. with --portfolio-episodes, a model that selects which member of a portfolio places requests, the network or a rule,
+   by the regret that it predicts; the network alone is evaluated too;
+6. the evaluation on unseen seeds, or on the unseen end of a trace: comparison.csv, requests.csv.gz, summary.md,
    figures/, report.html.
 """
 
@@ -81,6 +83,12 @@ class TrainOptions(RunOptions):
     warm_episodes: int = option(
         120, metavar="N", help="episodes that the rules play, and of which a third each is for a round of distillation"
     )
+    portfolio_episodes: int = option(
+        0,
+        metavar="N",
+        help="episodes that the network and rules play, to learn which of them is to place requests under which "
+        "traffic; 0: the network places all",
+    )
     wandb: WandbMode = option("offline", metavar="MODE", help="offline, online or disabled")
     loads: tuple[float, ...] = option(
         (), metavar="L", help=f"of the evaluation (default {' '.join(f'{load:g}' for load in LOADS)}; 1 for a trace)"
@@ -101,6 +109,8 @@ class TrainOptions(RunOptions):
             SloOptions(tbt_slo=slo_s)  # says what is wrong with it
         check_counts(self, "timesteps", "warm_episodes", "seeds")
         check_positive(self, "loads")
+        if self.portfolio_episodes < 0:
+            raise InputError(f"--portfolio-episodes {self.portfolio_episodes}: must be 0 or more")
         if min(self.seed) < 0:
             raise InputError(f"--seed {min(self.seed)}: must be 0 or more")
 
@@ -139,6 +149,7 @@ def run(options: TrainOptions) -> None:
             options.warm_start,
             options.warm_episodes,
             options.seed[0],
+            options.portfolio_episodes,
         )
         several = len(options.seed) > 1
         files = learn(learning, folder / f"seed-{seed}" if several else folder, cache, options.wandb)

@@ -17,7 +17,7 @@ from experiments.runs.requests import Range, Source
 TRAINING_LOADS = (0.5, 1.15)
 _BEYOND = 1.15
 """How far the TBT SLOs of training go beyond the smallest and the largest of a mixture, as a factor."""
-_TAIL, _MISS_WEIGHT = 4.0, 1.0
+_TAIL, _MISS_WEIGHT = 4.0, 4.0
 _START = {"start": "running", "warm_up": ("static", "shortest-ttft", "random"), "warm_up_s": (0.0, 15.0)}
 
 

@@ -17,6 +17,7 @@ from envs.choices import ChoiceSet, most_choices
 from envs.cluster import parse_shape
 from experiments.learning.distilled_start import Distillation, best_p95_s, play_rules, shared_out
 from experiments.learning.improved_start import improve
+from experiments.learning.member_selection import select_members
 from experiments.learning.mixture import Setting, objective_for
 from experiments.runs import fingerprint
 from experiments.runs.cache import Cache
@@ -45,25 +46,52 @@ class Learning:
     warm_start: WarmStart = "none"
     warm_episodes: int = 120
     lessons_seed: int = 0  # of the episodes that the rules play
+    portfolio_episodes: int = 0  # that all members of the portfolio play; 0: the network places all requests
 
 
 def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode) -> dict[str, Path]:
-    """Train, or resume a training run; returns the policies' files by label, the warm start first if there is one.
+    """Train, or resume a training run; returns the policies' files by label.
+
+    "warm-start" is the network before PPO, "network" the one after it if there is a portfolio, too, and "ppo" the
+    finished policy.
 
     Raises InputError (`folder` holds a policy that was trained otherwise).
     """
-    import torch
-
-    from agents import ppo, training
-    from agents.export import save_policy
-
     policy_path, warm_path = folder / "policy.npz", folder / "warm-start.npz"
-    found = {"ppo": policy_path} if learning.warm_start == "none" else {"warm-start": warm_path, "ppo": policy_path}
+    network_path = folder / "network.npz" if learning.portfolio_episodes else policy_path
+    found = {} if learning.warm_start == "none" else {"warm-start": warm_path}
+    found |= {"network": network_path} if learning.portfolio_episodes else {}
+    found["ppo"] = policy_path
     folder.mkdir(parents=True, exist_ok=True)
     _claim(learning, folder, policy_path)
     if policy_path.exists():
         print(f"{policy_path} is trained already", file=sys.stderr)
         return found
+    if not network_path.exists():
+        _train_network(learning, network_path, warm_path, cache, wandb_mode)
+    if learning.portfolio_episodes:
+        select_members(
+            network_path,
+            policy_path,
+            learning.settings,
+            learning.portfolio_episodes,
+            learning.choices,
+            (learning.lessons_seed, learning.seed),
+            cache,
+        )
+    return found
+
+
+def _train_network(
+    learning: Learning, network_path: Path, warm_path: Path, cache: Cache, wandb_mode: WandbMode
+) -> None:
+    """Train the network, or resume its training."""
+    import torch
+
+    from agents import ppo, training
+    from agents.export import save_policy
+
+    folder = network_path.parent
     torch.set_num_threads(1)
     gc.freeze()  # torch and the rest of the imports live forever
     settings = learning.settings
@@ -93,8 +121,7 @@ def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode)
         wandb_mode=wandb_mode,
         resume=(folder / "checkpoint.pt").exists(),
     )
-    save_policy(policy_path, _finished(model.policy.network, seen), layout, described, seen)
-    return found
+    save_policy(network_path, _finished(model.policy.network, seen), layout, described, seen)
 
 
 def _finished(network: "PlacementNetwork", seen: SeenRange | None) -> "PlacementNetwork":

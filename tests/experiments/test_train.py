@@ -11,6 +11,7 @@ import policies
 from envs.cluster import ClusterConfig, simulate
 from envs.generators import generate
 from experiments import train
+from experiments.learning import member_selection
 from experiments.options.parser import parse
 from experiments.train import TrainOptions
 from hardware_profiles import InputError, load_profile
@@ -33,10 +34,11 @@ def run(arguments: str, out: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_writes_its_folder_and_the_same_command_resumes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(member_selection, "RULES", member_selection.RULES[:2])
     out = tmp_path / "run"
-    given = f"{SMALL} --warm-start lookahead --warm-episodes 1"
+    given = f"{SMALL} --warm-start lookahead --warm-episodes 1 --portfolio-episodes 2"
     run(given, out)
     printed = capsys.readouterr()
     for name in ("config.json", "command.txt", "meta.json", "progress.csv", "model.zip", "policy.npz", "summary.md"):
@@ -44,7 +46,7 @@ def test_a_run_writes_its_folder_and_the_same_command_resumes(
     assert {path.name.partition("-")[0] for path in (out / "figures").glob("*.png")} >= {"ttft_cdf", "ttft_breakdown"}
     with (out / "comparison.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {row["policy"] for row in rows} >= {"static", "kairos", "shortest-ttft", "warm-start", "ppo"}
+    assert {row["policy"] for row in rows} >= {"static", "kairos", "shortest-ttft", "warm-start", "network", "ppo"}
     assert len({row["seed"] for row in rows}) == 2
     assert "tuning" not in printed.err  # the shipped setting of kairos is used
     assert "against static" in printed.out
@@ -82,6 +84,7 @@ def test_rules_are_tuned_only_if_asked_for(tmp_path: Path, capsys: pytest.Captur
         ("--trace absent.csv", "--trace needs --trace-format"),
         ("--trace absent.csv --trace-format azure", "absent.csv: No such file"),
         ("--timesteps 0", "--timesteps 0: must be at least 1"),
+        ("--portfolio-episodes -1", "--portfolio-episodes -1: must be 0 or more"),
         ("--profile h900", "no profile named 'h900'"),
         ("--cluster 2P", "NPMD"),
         ("--tbt-slos 30", "--tbt-slo 30: is in seconds"),

@@ -1,0 +1,100 @@
+"""Fitting the model of `agents.selection` to episodes that all members of the portfolio have played."""
+
+import copy
+from collections.abc import Sequence
+from math import inf, log
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agents.distillation import Played
+from agents.selection import RegretModel
+
+_USABLE = 0.01
+_PER_MISS = 20.0
+_MOST = 1.0
+_HIDDEN, _EPOCHS, _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 48, 60, 256, 5e-3, 1e-3
+_HELD_OUT = 0.15  # share of the episodes, used only for choosing the epoch
+
+
+def regrets(played: Sequence[Played]) -> list[float]:
+    """The regret of each member on an episode that all have played, from 0 to 1.
+
+    The best member has the lowest P95 TTFT among those whose SLO attainment is within a point of the highest, as in the
+    virtual best. A regret is the logarithm of the ratio of the P95 TTFTs, at least 0, plus 0.2 for each point of SLO
+    attainment less than the best member's. These weights are not from a paper.
+    """
+    enough = max(one.attainment for one in played) - _USABLE
+    best = min((one for one in played if one.attainment >= enough), key=lambda one: one.ttft_p95_s)
+    found = []
+    for one in played:
+        slower = log(one.ttft_p95_s / best.ttft_p95_s) if one.ttft_p95_s < inf else _MOST
+        missed = _PER_MISS * (best.attainment - one.attainment)
+        found.append(min(_MOST, max(0.0, slower) + max(0.0, missed)))
+    return found
+
+
+class _Model(nn.Module):
+    """RegretModel in torch, on scaled contexts."""
+
+    def __init__(self, features: int, members: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(features, _HIDDEN)
+        self.second = nn.Linear(_HIDDEN, _HIDDEN)
+        self.regret = nn.Linear(_HIDDEN, members)
+
+    def forward(self, scaled: Tensor) -> Tensor:
+        found: Tensor = self.regret(torch.tanh(self.second(torch.tanh(self.first(scaled)))))
+        return found
+
+
+def fit(
+    members: Sequence[str],
+    contexts: np.ndarray,
+    episode: np.ndarray,
+    regret: np.ndarray,
+    seed: int,
+    epochs: int = _EPOCHS,
+) -> tuple[RegretModel, float]:
+    """Fit the roots of the regrets by least squares; roots, because small regrets decide which member is selected.
+
+    Args:
+        members: names of the members.
+        contexts: (N, K); several of each episode.
+        episode: (N,) int; the episode of each context.
+        regret: (E, M); the regrets of each episode.
+        seed: of weights, held-out episodes and order of the batches.
+        epochs: passes over the contexts.
+
+    Returns:
+        The model, and the mean regret of the selected members on the held-out episodes.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    low, high = contexts.min(axis=0), contexts.max(axis=0)
+    scaled = torch.as_tensor(2.0 * (contexts - low) / np.maximum(high - low, 1e-6) - 1.0, dtype=torch.float32)
+    targets = torch.as_tensor(np.sqrt(regret[episode]), dtype=torch.float32)
+    out = rng.permutation(len(regret)) < _HELD_OUT * len(regret)
+    inside, outside = np.flatnonzero(~out[episode]), np.flatnonzero(out[episode])
+    model = _Model(contexts.shape[1], len(members))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+    steps = epochs * -(-len(inside) // _BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps)
+    best, best_loss, held_out = copy.deepcopy(model.state_dict()), inf, inf
+    for _ in range(epochs):
+        for rows in torch.split(torch.as_tensor(rng.permutation(inside)), _BATCH):
+            optimizer.zero_grad()
+            loss = torch.square(model(scaled[rows]) - targets[rows]).mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+        with torch.no_grad():
+            predicted = model(scaled[outside])
+            of_selected = targets[outside].gather(1, predicted.argmin(dim=1, keepdim=True))
+            held_out_loss = float(torch.square(predicted - targets[outside]).mean())
+        if held_out_loss < best_loss:
+            best, best_loss = copy.deepcopy(model.state_dict()), held_out_loss
+            held_out = float(torch.square(of_selected).mean())
+    weights = {"low": low, "high": high, **{name: tensor.numpy() for name, tensor in best.items()}}
+    return RegretModel(tuple(members), {name: np.asarray(one, np.float32) for name, one in weights.items()}), held_out

@@ -1,0 +1,215 @@
+"""Selection from a portfolio: the regrets, the context, the fit, and the policy that follows the selected member."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import policies
+from agents.distillation import Played
+from agents.export import PolicyFile, load_policy, save_policy, write_policy
+from agents.placement_network import PlacementNetwork
+from agents.placement_policy import LearnedPolicy, current_layout
+from agents.selection import CONTEXT_FEATURES, NETWORK, PERIOD_S, Context, RegretModel, Selection, WatchedContext
+from agents.selection_fit import fit, regrets
+from envs.cluster import ClusterConfig, simulate
+from envs.features import GLOBAL_FEATURES, REQUEST_FEATURES
+from envs.generators import generate
+from hardware_profiles import InputError, load_profile
+
+RULES = ("static", "lmetric")
+MEMBERS = (NETWORK, *RULES)
+WORKLOAD = generate("burst", rate_rps=8.0, requests=120, seed=1)
+CONFIG = ClusterConfig(load_profile("a100-qwen3-8b"))
+results = st.lists(st.builds(Played, st.floats(0.01, 100.0), st.floats(0.0, 1.0)), min_size=1, max_size=6)
+
+
+def observation(seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {"request": rng.random(len(REQUEST_FEATURES)), "global": rng.random(len(GLOBAL_FEATURES))}
+
+
+def model(bias: tuple[float, ...] = (0.0, 0.0, 0.0), members: tuple[str, ...] = MEMBERS, seed: int = 0) -> RegretModel:
+    """A model whose predictions are `bias` in every context, or random ones added to it with a seed above 0."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        name: (rng.normal(size=shape) * (seed > 0)).astype(np.float32)
+        for name, shape in RegretModel.shapes(5, len(members)).items()
+    }
+    weights |= {"high": np.ones_like(weights["high"]), "low": np.zeros_like(weights["low"])}
+    weights["regret.bias"] = np.array(bias, np.float32)
+    return RegretModel(members, weights)
+
+
+# ---- regrets ---------------------------------------------------------------------------------------------------------
+
+
+@given(results)
+def test_regrets_are_shares_and_the_best_member_has_none(played: list[Played]) -> None:
+    found = regrets(played)
+    assert all(0.0 <= one <= 1.0 for one in found)
+    enough = max(one.attainment for one in played) - 0.01
+    usable = [index for index, one in enumerate(played) if one.attainment >= enough]
+    assert found[min(usable, key=lambda index: played[index].ttft_p95_s)] == 0.0
+
+
+@given(results, st.floats(0.1, 10.0))
+def test_regrets_do_not_depend_on_the_unit_of_time(played: list[Played], factor: float) -> None:
+    longer = [Played(factor * one.ttft_p95_s, one.attainment) for one in played]
+    assert regrets(longer) == pytest.approx(regrets(played), abs=1e-9)
+
+
+@given(results, st.floats(1.0, 3.0), st.floats(0.0, 0.5))
+def test_a_worse_result_has_at_least_the_regret(played: list[Played], factor: float, loss: float) -> None:
+    first = played[0]
+    worse = Played(factor * first.ttft_p95_s, max(0.0, first.attainment - loss))
+    assert regrets([*played, worse])[-1] >= regrets([*played, worse])[0]
+
+
+def test_a_member_without_a_p95_has_the_most() -> None:
+    assert regrets([Played(1.0, 1.0), Played(float("inf"), 1.0)]) == [0.0, 1.0]
+
+
+# ---- context ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_context_is_the_mean_of_its_features() -> None:
+    context = Context()
+    names = [feature.name for feature in (*REQUEST_FEATURES, *GLOBAL_FEATURES)]
+    seen = []
+    for number in range(200):
+        one = observation(number)
+        context.add(number * PERIOD_S, one)
+        seen.append(
+            [dict(zip(names, (*one["request"], *one["global"]), strict=True))[name] for name in CONTEXT_FEATURES]
+        )
+    np.testing.assert_allclose(context.mean, np.mean(seen, axis=0))
+
+
+def test_contexts_of_a_run_are_a_period_apart_and_watching_changes_nothing() -> None:
+    watched = WatchedContext(policies.make("static"), "pairs")
+    assert simulate(WORKLOAD, watched, CONFIG).records == simulate(WORKLOAD, policies.make("static"), CONFIG).records
+    span_s = float(np.ptp(WORKLOAD.arrival_s))
+    assert 0.3 * span_s / PERIOD_S < len(watched.contexts) <= span_s / PERIOD_S + 1
+    assert all((one >= 0.0).all() and (one <= 1.0).all() for one in watched.contexts)
+    assert all((before != after).any() for before, after in pairwise(watched.contexts))
+
+
+# ---- model -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_fit_selects_the_better_member_in_new_contexts_and_is_repeatable() -> None:
+    rng = np.random.default_rng(0)
+    size = len(CONTEXT_FEATURES)
+    of_episode = rng.random((200, size))
+    regret = np.stack([of_episode[:, 0] > 0.5, of_episode[:, 0] <= 0.5], axis=1).astype(float)
+    episode = np.repeat(np.arange(200), 4)
+    contexts = of_episode[episode] + 0.01 * rng.normal(size=(800, size))
+    fitted, held_out = fit(("a", "b"), contexts, episode, regret, seed=3, epochs=40)
+    assert held_out < 0.15
+    new = rng.random((200, size))
+    selected = [int(fitted.predict(one).argmin()) for one in new]
+    assert np.mean([index == (one[0] > 0.5) for index, one in zip(selected, new, strict=True)]) > 0.9
+    again, _ = fit(("a", "b"), contexts, episode, regret, seed=3, epochs=40)
+    assert all((again.weights[name] == weight).all() for name, weight in fitted.weights.items())
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 1000))
+def test_contexts_beyond_the_training_count_as_its_limits(seed: int) -> None:
+    one = model(seed=seed)
+    context = np.random.default_rng(seed).normal(size=len(CONTEXT_FEATURES))
+    assert (one.predict(context) == one.predict(np.clip(context, 0.0, 1.0))).all()
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 1000), st.sets(st.integers(0, 2), min_size=1))
+def test_only_allowed_members_are_selected(seed: int, allowed: set[int]) -> None:
+    selection = Selection(model(seed=seed), sorted(allowed))
+    for number in range(20):
+        selection.update(number * PERIOD_S, observation(seed + number))
+        assert selection.current in allowed
+
+
+@pytest.mark.parametrize(("gain", "selected"), [(0.01, 1), (0.1, 2)])
+def test_a_small_gain_changes_nothing(gain: float, selected: int) -> None:
+    selection = Selection(model((1.0, 0.3, 0.4)), [0, 1, 2])
+    selection.update(0.0, observation(0))
+    assert selection.current == 1
+    selection._model = model((1.0, 0.3, 0.3 - gain))
+    selection.update(PERIOD_S, observation(1))
+    assert selection.current == selected
+
+
+# ---- policies --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    path = tmp_path / "network.npz"
+    layout = current_layout("pairs")
+    torch.manual_seed(0)
+    save_policy(path, PlacementNetwork(layout.sizes, hidden=4), layout, {"timesteps": 1})
+    return path
+
+
+def portfolio(network: Path, regret: RegretModel) -> Path:
+    path = network.with_name("policy.npz")
+    write_policy(path, load_policy(network)._replace(regret=regret))
+    return path
+
+
+@pytest.mark.parametrize("selected", range(3))
+def test_the_selected_member_places_all_requests(selected: int, network: Path) -> None:
+    path = portfolio(network, model(tuple(0.5 * (index != selected) for index in range(3))))
+    policy = LearnedPolicy(path)
+    alone = policies.make(str(network)) if selected == 0 else policies.make(MEMBERS[selected])
+    assert simulate(WORKLOAD, policy, CONFIG).records == simulate(WORKLOAD, alone, CONFIG).records
+    assert (policy.handed_over, policy.decisions) == (len(WORKLOAD) * (selected > 0), len(WORKLOAD))
+
+
+@pytest.mark.parametrize(("members", "alone"), [("network", None), ("rules", "lmetric")])
+def test_members_can_be_left_out(members: str, alone: str | None, network: Path) -> None:
+    path = portfolio(network, model((0.1, 0.9, 0.3) if alone else (0.9, 0.1, 0.3)))
+    policy = LearnedPolicy(path, members=members)
+    expected = policies.make(alone or str(network))
+    assert simulate(WORKLOAD, policy, CONFIG).records == simulate(WORKLOAD, expected, CONFIG).records
+
+
+def test_a_file_keeps_its_portfolio(network: Path) -> None:
+    path = portfolio(network, model(seed=5))
+    first, second = model(seed=5), load_policy(path).regret
+    assert second is not None
+    assert second.members == MEMBERS
+    assert all((second.weights[name] == weight).all() for name, weight in first.weights.items())
+    assert load_policy(network).regret is None
+
+
+def test_what_a_file_lacks_is_said(network: Path) -> None:
+    with pytest.raises(InputError, match="the file has no rules"):
+        LearnedPolicy(network, members="rules")
+    with pytest.raises(InputError, match="members must be all, network, rules, not 'some'"):
+        LearnedPolicy(network, members="some")
+    with pytest.raises(InputError, match="unknown policy 'stattic'"):
+        LearnedPolicy(portfolio(network, model(members=(NETWORK, "stattic", "lmetric"))))
+
+
+def broken(file: PolicyFile, name: str, array: np.ndarray) -> PolicyFile:
+    assert file.regret is not None
+    return file._replace(regret=file.regret._replace(weights={**file.regret.weights, name: array}))
+
+
+def test_a_damaged_portfolio_is_refused(network: Path) -> None:
+    path = portfolio(network, model())
+    good = load_policy(path)
+    for name, array in (("first.weight", np.zeros((5, 2), np.float32)), ("low", np.full(2, np.nan, np.float32))):
+        write_policy(path, broken(good, name, array))
+        with pytest.raises(InputError, match=rf"weight 'regret\.{name}' has shape"):
+            load_policy(path)
+    write_policy(path, good._replace(regret=RegretModel(MEMBERS, {})))
+    with pytest.raises(InputError, match="no weights to select a member"):
+        load_policy(path)

@@ -1,0 +1,77 @@
+"""The episodes that the members of a portfolio play, and the file that comes of them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import policies
+from agents.distillation import play_rule
+from agents.export import load_policy, save_policy
+from agents.placement_network import PlacementNetwork
+from agents.placement_policy import LearnedPolicy, current_layout
+from agents.selection import CONTEXT_FEATURES
+from envs.cluster import ClusterConfig, parse_shape
+from experiments.learning import member_selection
+from experiments.learning.distilled_start import draw_episode
+from experiments.learning.member_selection import MembersPlayed, drawn_settings, select_members
+from experiments.learning.mixture import Setting
+from experiments.runs.cache import Cache
+from experiments.runs.executors import Execution
+from experiments.runs.requests import Family
+from hardware_profiles import load_profile
+from policies import PolicySpec
+
+SETTING = Setting("burst", Family("burst", 8.0), ClusterConfig(load_profile("a100-qwen3-8b")))
+SLOW_NODE = replace(SETTING, name="slow", cluster_fields=(("node_speeds", (1.0, 1.0, 1.0, 0.7)),))
+PROTOCOL = Path(__file__).parents[3] / "docs" / "protocol.md"
+
+
+def test_a_third_of_the_settings_is_on_other_shapes_at_the_same_rates_per_node() -> None:
+    drawn = drawn_settings([SETTING, replace(SETTING, name="other")], 60, seed=1)
+    assert drawn == drawn_settings([SETTING, replace(SETTING, name="other")], 60, seed=1)
+    others = [one for one in drawn if one.config.shape != SETTING.config.shape]
+    assert len(others) == 20
+    for one in others:
+        assert isinstance(one.source, Family)
+        assert one.source.unit_rps / sum(parse_shape(one.config.shape)) == pytest.approx(8.0 / 4)
+        assert one.config.shape not in PROTOCOL.read_text()
+    assert [one.name.split()[0] for one in drawn] == ["burst", "other"] * 30
+
+
+def test_settings_with_fields_of_single_nodes_keep_their_shape() -> None:
+    assert set(drawn_settings([SLOW_NODE], 12, seed=1)) == {SLOW_NODE}
+
+
+def test_members_are_measured_as_they_play() -> None:
+    rules = ("static", "lmetric")
+    members = tuple(PolicySpec.parse(name) for name in rules)
+    found = MembersPlayed(SETTING.source, SETTING.config, members, "pairs", seed=1, episode=2).run(None).value
+    workload, _ = draw_episode(SETTING.source, 1, 2)
+    for name, (result, contexts) in zip(rules, found["members"], strict=True):
+        played = play_rule(workload, policies.make(name), SETTING.config)
+        assert result == [played.ttft_p95_s, played.attainment]
+        assert np.shape(contexts)[1] == len(CONTEXT_FEATURES)
+
+
+@pytest.mark.slow
+def test_the_file_holds_the_network_and_the_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(member_selection, "RULES", (PolicySpec.parse("lmetric"),))
+    layout = current_layout("pairs")
+    torch.manual_seed(0)
+    network, policy = tmp_path / "network.npz", tmp_path / "policy.npz"
+    save_policy(network, PlacementNetwork(layout.sizes, hidden=4), layout, {"timesteps": 1})
+    cache = Cache(tmp_path / "runs", Execution())
+    for _ in range(2):
+        select_members(network, policy, [SETTING], 4, "pairs", (0, 0), cache)
+        found = load_policy(policy)
+        assert found.regret is not None
+        assert found.regret.members == ("network", "lmetric")
+        assert found.training == {"timesteps": 1}
+        assert all((load_policy(network).weights[name] == weight).all() for name, weight in found.weights.items())
+    workload, _ = draw_episode(SETTING.source, 0, 1)
+    selected = LearnedPolicy(policy)
+    play_rule(workload, selected, SETTING.config)
+    assert selected.handed_over > 0.5 * selected.decisions  # the untrained network is worse than the rule
