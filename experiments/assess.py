@@ -2,7 +2,8 @@
 
 Reads a portfolio of `experiments.portfolio` and finished folders of `experiments.compare` on the test seeds, which
 hold the policies and the virtual best of each of their cells. Writes into --out: assessment.csv (one row per policy
-and cell), summary.md, report.html and figures/ratios.png. docs/protocol.md states the rules. Nothing is simulated.
+and cell), summary.md, report.html figures/ratios.png and
+figures/placements-POLICY.png. docs/protocol.md states the rules. Nothing is simulated.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from experiments.analysis.folders.assessment import ENGINE_BUDGET, MARGINS, MarginSet, assess, check_labels
 from experiments.analysis.folders.comparison_folder import Folder
+from experiments.analysis.folders.placement_shares import placement_shares
 from experiments.analysis.folders.virtual_best import Portfolio, gather
 from experiments.options.parser import CommandOptions, command, option
 from experiments.reports.document import claim
@@ -52,7 +54,10 @@ def run(options: AssessOptions) -> None:
     margins = MARGINS[options.margins]
     found = {label: assess(label, runs, portfolio, margins) for label in options.policies}
     claim(options.out, "assess", options)
-    print(write_assessment(found, portfolio, margins, folders[0].seeds, options.typed, options.out))
+    placed = {
+        label: placement_shares(folders, label, several[0].policy.step_budget) for label, several in found.items()
+    }
+    print(write_assessment(found, portfolio, margins, folders[0].seeds, placed, options.typed, options.out))
     print(f"\nwritten to {options.out}: assessment.csv, summary.md, report.html, figures/")
 
 

@@ -73,6 +73,12 @@ class MeasuredRun:
         start_s, end_s = self.span_s
         return count / (end_s - start_s) if end_s > start_s else np.nan
 
+    def aggregated_share(self) -> float:
+        """Share of the requests that a prefill node both prefilled and decoded."""
+        split, _ = parse_shape(self.config.shape)
+        records = self.requests.records
+        return _mean(records["deflected"].astype(bool) & (records["decode_node"] < split))
+
     def busy_share(self, prefill: bool) -> float:
         """Mean share of the run that the prefill nodes, or the decode nodes, spent in steps."""
         split, _ = parse_shape(self.config.shape)
@@ -189,6 +195,7 @@ METRICS: tuple[Metric, ...] = (
            lambda run: run.per_second(int(run.requests.met.sum())) / gpus(run.config)),
     Metric("throughput_rps", "rps", "higher", "throughput", lambda run: run.per_second(_left(run))),
     _of_requests("deflected_share", "share", "", "deflected", lambda these: these.records["deflected"]),
+    Metric("aggregated_share", "share", "", "aggregated on a prefill node", lambda run: run.aggregated_share()),
     Metric("prefill_busy_share", "share", "", "prefill nodes busy", lambda run: run.busy_share(prefill=True)),
     Metric("decode_busy_share", "share", "", "decode nodes busy", lambda run: run.busy_share(prefill=False)),
     # From here on: of the whole run, warm-up included, except the parts of the TTFT.

@@ -18,12 +18,14 @@ from experiments.analysis.folders.assessment import (
     Totals,
     totals,
 )
+from experiments.analysis.folders.placement_shares import PlacementShares
 from experiments.analysis.folders.virtual_best import Cell, Portfolio, Ranked
 from experiments.analysis.metrics import ATTAINMENT_MARGIN
 from experiments.reports import formatting as show
 from experiments.reports.columns import Column, bullets, code, each, plain, table
 from experiments.reports.document import Picture, Section, commit, for_console, write_json, write_report
 from experiments.reports.figures.assessment_figures import Square, ratios
+from experiments.reports.figures.placement_figures import shares
 from hardware_profiles.files import replacing
 
 _RULE = (
@@ -132,6 +134,7 @@ def write_assessment(
     portfolio: Portfolio,
     margins: Margins,
     seeds: Sequence[int],
+    placed: Mapping[str, Mapping[Cell, PlacementShares]],
     typed: str,
     folder: Path,
 ) -> str:
@@ -158,11 +161,22 @@ def write_assessment(
     heat_map = Picture(
         "ratios", ratios(panels, str(margins)), "P95 TTFT against the virtual best in every cell", caption
     )
+    where = [
+        Picture(
+            f"placements-{label.replace('/', '-')}",
+            shares(cells, label),
+            f"Where {label} places requests",
+            "Shares of the requests, means over seeds, by workload (rows), TBT SLO (columns) and load.",
+        )
+        for label, cells in placed.items()
+        if cells
+    ]
     sections: list[Section] = [
         ("", [size]),
         ("## Totals", [sums]),
         ("## Counted cells outside the margins", [lost]),
         ("## Every cell", [heat_map]),
+        *([("## Where requests are placed", list(where))] if where else []),
         ("## Cells that are not counted", [_compared(uncounted)]),
         ("## How to read it", [_reading(margins)]),
         ("---\n\n## How this was made", [_made_by(typed, portfolio, seeds)]),

@@ -9,6 +9,8 @@ from typing import Any
 from policies import PolicySpec
 
 SEEDS = 6
+SHARES = (0.7, 0.2)
+"""Shares of the requests on one node, and on one prefill node."""
 Measured = tuple[float, float]
 """P95 TTFT in seconds, and SLO attainment."""
 RULES: dict[str, Measured] = {"static": (2.0, 1.0), "kairos": (1.0, 0.995), "colocated": (0.5, 0.9)}
@@ -70,7 +72,7 @@ def write_folder(
     (path / "command.json").write_text(json.dumps(command))
     with (path / "cells.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        names = ["rate_rps", "requests", "ttft_p95_s", "slo_attainment"]
+        names = ["rate_rps", "requests", "ttft_p95_s", "slo_attainment", "deflected_share", "aggregated_share"]
         rows.writerow(["policy", "workload", "load", "seed", *names])
         for workload in given["workload"] or ["trace"]:
             for load in given["loads"]:
@@ -78,7 +80,7 @@ def write_folder(
                     for policy, measured in rules.items():
                         label = PolicySpec.parse(policy).label
                         result = measure(label, workload, load, seed) if measure else at_seed(measured, seed)
-                        rows.writerow([label, workload, load, seed, rate_rps * load + seed, 100, *result])
+                        rows.writerow([label, workload, load, seed, rate_rps * load + seed, 100, *result, *SHARES])
     knees = {workload: {"value": rate_rps, "low": rate_rps, "high": rate_rps} for workload in given["workload"] or []}
     (path / "knees.json").write_text(json.dumps({"knees_rps": knees}))
     return path

@@ -66,6 +66,8 @@ def test_an_assessment_is_written_with_its_figure(tmp_path: Path, capsys: pytest
     assert "| mine | validation | 4 of 4 | 4 of 4 | 4 of 4 | 4 of 4 | 4 of 4 | 0.950" in printed
     assert "| static | HPLD | 0.7 | 100 | kairos | slo |" in printed
     assert (out / "figures" / "ratios.png").read_bytes().startswith(b"\x89PNG\r\n")
+    for policy in ("mine", "static"):
+        assert (out / "figures" / f"placements-{policy}.png").read_bytes().startswith(b"\x89PNG\r\n")
     assert "flatters" not in (out / "summary.md").read_text()
 
 

@@ -238,3 +238,14 @@ def test_gpus_of_a_tensor_parallel_profile() -> None:
     four = replace(CONFIG, shape="1P3D", profile=replace(CONFIG.profile, provenance={"tp": 4}))
     assert gpus(four) == 16
     assert gpus(CONFIG) == 4
+
+
+def test_prefill_nodes_alone_take_a_part_of_the_requests_on_one_node() -> None:
+    nodes = [(0, 0), (1, 1), (2, 2), (0, 2), (1, 1)]  # of 2P2D
+    rows = [
+        one._replace(prefill_node=nodes[i % 5][0], decode_node=nodes[i % 5][1], deflected=len(set(nodes[i % 5])) == 1)
+        for i, one in enumerate(steady(100))
+    ]
+    found = measure(run(rows), workload(rows))
+    assert found["deflected_share"] == pytest.approx(4 / 5)
+    assert found["aggregated_share"] == pytest.approx(3 / 5)
