@@ -19,8 +19,10 @@ from envs.choices import ChoiceSet
 from envs.cluster import ClusterConfig, parse_shape
 from experiments.learning.distilled_start import Lesson, draw_episode
 from experiments.learning.mixture import Setting
+from experiments.learning.regret_tree import grow, held_out_regret, text
 from experiments.runs.cache import Cache, Result, Task
 from experiments.runs.requests import Family, Source
+from hardware_profiles.files import replacing
 from policies import PolicySpec
 
 RULES = tuple(
@@ -49,6 +51,7 @@ _OTHER_SHAPES = ("1P1D", "1P2D", "2P1D", "3P3D")
 """None of them is a shape of docs/protocol.md."""
 _FIRST_EPISODE = 500_000  # no distillation has as many
 _CONTEXTS = 8  # of a run
+_TREE_DEPTH, _FEWEST = 4, 15
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def select_members(
     seeds: tuple[int, int],
     cache: Cache,
 ) -> None:
-    """Fit the model and write the file of the portfolio.
+    """Fit the model and write the file of the portfolio, and selection.txt next to it: mean regrets, and a small tree.
 
     Args:
         network: file of the trained network, a member.
@@ -148,12 +151,22 @@ def select_members(
         np.concatenate([values for _, values in (*one["members"], *others["members"])])
         for one, others in zip(of_network, of_rules, strict=True)
     ]
-    model, held_out = fit(
-        (NETWORK, *(rule.text for rule in RULES)),
-        np.concatenate(contexts),
-        np.repeat(np.arange(episodes), [len(one) for one in contexts]),
-        np.array([regrets(lesson.smoothed(played)) for lesson in played]),
-        seeds[1],
-    )
-    print(f"selection: mean regret on held-out episodes {held_out:.4f}", file=sys.stderr)
+    names = (NETWORK, *(rule.text for rule in RULES))
+    regret = np.array([regrets(lesson.smoothed(played)) for lesson in played])
+    number = np.repeat(np.arange(episodes), [len(one) for one in contexts])
+    model, held_out = fit(names, np.concatenate(contexts), number, regret, seeds[1])
     write_policy(policy, load_policy(network)._replace(regret=model))
+    typical = np.array([one.mean(axis=0) for one in contexts])
+    tree = held_out_regret(typical, regret[:, 1:], _TREE_DEPTH, _FEWEST)
+    singles = sorted(zip(regret.mean(axis=0).tolist(), names, strict=True))
+    lines = [
+        f"Mean regret over {episodes} training episodes; held-out episodes for the model and the tree.",
+        f"{held_out:.4f}  the member that the model selects",
+        f"{tree:.4f}  the rule that the tree below selects",
+        *(f"{mean:.4f}  {name}" for mean, name in singles),
+        "",
+        text(grow(typical, regret[:, 1:], _TREE_DEPTH, _FEWEST), names[1:]),
+    ]
+    with replacing(policy.with_name("selection.txt")) as path:
+        path.write_text("\n".join(lines), encoding="utf-8")
+    print(f"selection: {lines[1]}; {lines[3]}", file=sys.stderr)

@@ -71,6 +71,7 @@ def test_the_file_holds_the_network_and_the_rules(tmp_path: Path, monkeypatch: p
         assert found.regret.members == ("network", "lmetric")
         assert found.training == {"timesteps": 1}
         assert all((load_policy(network).weights[name] == weight).all() for name, weight in found.weights.items())
+    assert "the rule that the tree below selects" in (tmp_path / "selection.txt").read_text()
     workload, _ = draw_episode(SETTING.source, 0, 1)
     selected = LearnedPolicy(policy)
     play_rule(workload, selected, SETTING.config)

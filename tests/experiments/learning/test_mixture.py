@@ -56,4 +56,4 @@ def test_a_wait_as_long_as_the_best_p95_costs_the_same_share_everywhere() -> Non
     for best in (0.02, 0.5):
         objective = objective_for(best)
         assert objective.tail_weight * best**2 == pytest.approx(4.0 * best)
-        assert objective.miss_weight == 1.0
+        assert objective.miss_weight == 4.0
