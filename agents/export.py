@@ -13,7 +13,7 @@ import numpy as np
 
 from agents.layout import FeatureSizes, Layout
 from agents.seen import SeenRange
-from agents.selection import CONTEXT_FEATURES, RegretModel
+from agents.selection import CONTEXT, RegretModel
 from hardware_profiles.errors import InputError
 from hardware_profiles.files import replacing
 
@@ -72,7 +72,7 @@ def write_policy(path: Path, file: PolicyFile) -> None:
     if file.seen is not None:
         arrays |= {f"{_SEEN}{name}": array.astype(np.float32) for name, array in file.seen._asdict().items()}
     if file.regret is not None:
-        metadata["portfolio"] = {"members": file.regret.members, "context": CONTEXT_FEATURES}
+        metadata["portfolio"] = {"members": file.regret.members, "context": CONTEXT}
         arrays |= {f"{_REGRET}{name}": array for name, array in file.regret.weights.items()}
     with replacing(path) as temporary, temporary.open("wb") as opened:
         np.savez(opened, allow_pickle=False, metadata=np.array(json.dumps(metadata)), **arrays)
@@ -95,9 +95,9 @@ def load_policy(path: Path) -> PolicyFile:
             raise InputError(f"{path}: format {metadata['format']!r}, but this version reads {FORMAT!r}")
         layout = _layout(metadata["layout"])
         training = metadata["training"]
-        portfolio = metadata.get("portfolio", {"members": [], "context": list(CONTEXT_FEATURES)})
+        portfolio = metadata.get("portfolio", {"members": [], "context": list(CONTEXT)})
         members = tuple(str(name) for name in portfolio["members"])
-        if portfolio["context"] != list(CONTEXT_FEATURES):
+        if portfolio["context"] != list(CONTEXT):
             raise InputError(f"{path}: its portfolio is selected by other features than this version has; fit it again")
     except InputError:
         raise

@@ -100,7 +100,7 @@ class LearnedPolicy:
             if selection.is_due(view.now_s):
                 choices = Choices.of(request, view, self._choice_set)
                 observation = encode(choices)
-                selection.update(view.now_s, observation)
+                selection.update(view, observation)
             rule = self._rules[selection.current]
             if rule is not None:
                 self.handed_over += 1

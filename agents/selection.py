@@ -14,6 +14,7 @@ import numpy as np
 
 from envs.choices import Choices, ChoiceSet
 from envs.cluster import Placement, Policy, RequestView, RouterView
+from envs.cluster.router_counters import STEADY_S
 from envs.features import GLOBAL_FEATURES, REQUEST_FEATURES
 from envs.observation import encode
 
@@ -36,18 +37,22 @@ CONTEXT_FEATURES = (
     "deflected_prefill_load",
 )
 """Features of an observation that depend little on earlier placements."""
+CONTEXT = (*CONTEXT_FEATURES, "rates_known", "output_known")
+"""The parts of a context. The last two are from 0, at the start of a run, to 1: how far the mean rates and the mean
+output length can be relied on. Short outputs finish first, so that mean is too low at the start."""
 
 PERIOD_S = 0.5
 """Time between two selections, seconds of the cluster's clock."""
-_AVERAGED = 240  # observations in the running mean of the context: two minutes
+_AVERAGED = 20  # observations in the running mean of the context: ten seconds
 _HYSTERESIS = 0.01
+_FINISHED = 100.0  # finished requests whose mean output length counts as known
 
 _NAMES = tuple(feature.name for feature in (*REQUEST_FEATURES, *GLOBAL_FEATURES))
 _COLUMNS = np.array([_NAMES.index(name) for name in CONTEXT_FEATURES])
 
 
 class Context:
-    """The running mean of CONTEXT_FEATURES over observations that are PERIOD_S apart.
+    """The running mean of CONTEXT over observations that are PERIOD_S apart.
 
     Attributes:
         mean: (K,) float64.
@@ -57,18 +62,20 @@ class Context:
     def __init__(self) -> None:
         self._next_s = -inf
         self.seen = 0
-        self.mean = np.zeros(len(CONTEXT_FEATURES))
+        self.mean = np.zeros(len(CONTEXT))
 
     def is_due(self, now_s: float) -> bool:
         """Whether `add` should get an observation."""
         return now_s >= self._next_s
 
-    def add(self, now_s: float, observation: Mapping[str, np.ndarray]) -> None:
-        """Take an observation into account."""
-        self._next_s = now_s + PERIOD_S
+    def add(self, view: RouterView, observation: Mapping[str, np.ndarray]) -> None:
+        """Take an observation of the cluster into account."""
+        self._next_s = view.now_s + PERIOD_S
         self.seen = min(self.seen + 1, _AVERAGED)
-        values = np.concatenate((observation["request"], observation["global"]))[_COLUMNS]
-        self.mean += (values - self.mean) / self.seen
+        counters = view.counters
+        known = (counters.steady_span_s / STEADY_S, counters.finished_requests / _FINISHED)
+        features = np.concatenate((observation["request"], observation["global"]))[_COLUMNS]
+        self.mean += (np.concatenate((features, np.minimum(known, 1.0))) - self.mean) / self.seen
 
 
 class RegretModel(NamedTuple):
@@ -87,7 +94,7 @@ class RegretModel(NamedTuple):
     @staticmethod
     def shapes(hidden: int, members: int) -> dict[str, tuple[int, ...]]:
         """Shape of every weight, by name."""
-        size = len(CONTEXT_FEATURES)
+        size = len(CONTEXT)
         return {
             "low": (size,),
             "high": (size,),
@@ -132,9 +139,9 @@ class Selection:
         """Whether `update` should get an observation."""
         return self._context.is_due(now_s)
 
-    def update(self, now_s: float, observation: Mapping[str, np.ndarray]) -> None:
+    def update(self, view: RouterView, observation: Mapping[str, np.ndarray]) -> None:
         """Select again, on an observation; another member must have a regret that is smaller by _HYSTERESIS."""
-        self._context.add(now_s, observation)
+        self._context.add(view, observation)
         predicted = self._model.predict(self._context.mean) + self._barred
         best = int(predicted.argmin())
         if self._context.seen == 1 or predicted[self.current] > predicted[best] + _HYSTERESIS:
@@ -163,6 +170,6 @@ class WatchedContext:
     def place(self, request: RequestView, view: RouterView) -> Placement | None:
         """Place one request."""
         if self._context.is_due(view.now_s):
-            self._context.add(view.now_s, encode(Choices.of(request, view, self._choice_set)))
+            self._context.add(view, encode(Choices.of(request, view, self._choice_set)))
             self.contexts.append(self._context.mean.copy())
         return self._policy.place(request, view)

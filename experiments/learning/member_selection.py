@@ -14,9 +14,9 @@ import numpy as np
 
 from agents.distillation import Played, play_rule
 from agents.export import load_policy, write_policy
-from agents.selection import NETWORK, WatchedContext
+from agents.selection import NETWORK, RegretModel, WatchedContext
 from envs.choices import ChoiceSet
-from envs.cluster import ClusterConfig, parse_shape
+from envs.cluster import ClusterConfig, Policy, parse_shape
 from experiments.learning.distilled_start import Lesson, draw_episode
 from experiments.learning.mixture import Setting
 from experiments.learning.regret_tree import grow, held_out_regret, text
@@ -50,18 +50,22 @@ RULES = tuple(
 _OTHER_SHAPES = ("1P1D", "1P2D", "2P1D", "3P3D")
 """None of them is a shape of docs/protocol.md."""
 _FIRST_EPISODE = 500_000  # no distillation has as many
-_CONTEXTS = 8  # of a run
+_CONTEXTS = 24  # of an episode
 _TREE_DEPTH, _FEWEST = 4, 15
 
 
 @dataclass(frozen=True)
 class MembersPlayed(Task):
-    """Each member's result on a training episode, [P95 TTFT, seconds; SLO attainment], and contexts from the runs."""
+    """Each member's result on a training episode, [P95 TTFT, seconds; SLO attainment], and contexts from the first run.
+
+    With `contexts` 0 nothing is watched.
+    """
 
     source: Source
     config: ClusterConfig
     members: tuple[PolicySpec, ...]
     choices: ChoiceSet
+    contexts: int
     seed: int
     episode: int
 
@@ -71,13 +75,15 @@ class MembersPlayed(Task):
     def run(self, inputs: None) -> Result:  # noqa: ARG002 - there are none
         """Play the members."""
         workload, rng = draw_episode(self.source, self.seed, self.episode)
-        found = []
-        for member in self.members:
-            watched = WatchedContext(member.make(), self.choices)
-            played = play_rule(workload, watched, self.config)
-            contexts = rng.choice(np.array(watched.contexts), size=_CONTEXTS)
-            found.append([[played.ttft_p95_s, played.attainment], contexts.round(6).tolist()])
-        return Result({"where": Lesson.of_workload(workload), "members": found}, {})
+        policies: list[Policy] = [member.make() for member in self.members]
+        contexts: list[list[float]] = []
+        if self.contexts:
+            policies[0] = watched = WatchedContext(policies[0], self.choices)
+        played = [play_rule(workload, policy, self.config) for policy in policies]
+        if self.contexts:
+            contexts = rng.choice(np.array(watched.contexts), size=self.contexts).round(6).tolist()
+        results = [[one.ttft_p95_s, one.attainment] for one in played]
+        return Result({"where": Lesson.of_workload(workload), "results": results, "contexts": contexts}, {})
 
 
 def reshaped(setting: Setting, shape: str) -> Setting:
@@ -120,53 +126,62 @@ def select_members(
         seeds: of the episodes, and of the fit.
         cache: runs the episodes.
     """
-    from agents.selection_fit import fit, regrets
+    lessons, contexts = play_members(network, settings, episodes, choices, seeds[0], cache)
+    model, about = fit_selection(lessons, contexts, seeds[1])
+    write_policy(policy, load_policy(network)._replace(regret=model))
+    with replacing(policy.with_name("selection.txt")) as path:
+        path.write_text(about, encoding="utf-8")
+    print(about.partition("\n\n")[0], file=sys.stderr)
 
-    drawn = drawn_settings(settings, episodes, seeds[0])
+
+def play_members(
+    network: Path, settings: Sequence[Setting], episodes: int, choices: ChoiceSet, seed: int, cache: Cache
+) -> tuple[list[Lesson], list[np.ndarray]]:
+    """All members play the episodes: their results on each, and contexts (N, K) from the runs of each."""
+    drawn = drawn_settings(settings, episodes, seed)
     own = PolicySpec(NETWORK, "", "guard=false", network)
     of_network, of_rules = (
         [
             entry.value
             for entry in cache.run(
                 [
-                    MembersPlayed(one.source, one.config, members, choices, seeds[0], _FIRST_EPISODE + number)
+                    MembersPlayed(one.source, one.config, members, choices, count, seed, _FIRST_EPISODE + number)
                     for number, one in enumerate(drawn)
                 ],
                 f"episodes of {what}",
             )
         ]
-        for members, what in (((own,), "the network"), (RULES, "the rules"))
+        for members, count, what in (((own,), _CONTEXTS, "the network"), (RULES, 0, "the rules"))
     )
-    played = [
+    lessons = [
         Lesson(
-            seeds[0],
+            seed,
             _FIRST_EPISODE + number,
             setting,
             tuple(one["where"]),
-            tuple(Played(*result) for result, _ in (*one["members"], *others["members"])),
+            tuple(Played(*result) for result in (*one["results"], *others["results"])),
         )
         for number, (setting, one, others) in enumerate(zip(drawn, of_network, of_rules, strict=True))
     ]
-    contexts = [
-        np.concatenate([values for _, values in (*one["members"], *others["members"])])
-        for one, others in zip(of_network, of_rules, strict=True)
-    ]
+    return lessons, [np.array(one["contexts"]) for one in of_network]
+
+
+def fit_selection(lessons: Sequence[Lesson], contexts: Sequence[np.ndarray], seed: int) -> tuple[RegretModel, str]:
+    """Fit the model to the members' regrets; returns it and the text of selection.txt."""
+    from agents.selection_fit import fit, regrets
+
     names = (NETWORK, *(rule.text for rule in RULES))
-    regret = np.array([regrets(lesson.smoothed(played)) for lesson in played])
-    number = np.repeat(np.arange(episodes), [len(one) for one in contexts])
-    model, held_out = fit(names, np.concatenate(contexts), number, regret, seeds[1])
-    write_policy(policy, load_policy(network)._replace(regret=model))
+    regret = np.array([regrets(lesson.smoothed(lessons)) for lesson in lessons])
+    episode = np.repeat(np.arange(len(lessons)), [len(one) for one in contexts])
+    model, held_out = fit(names, np.concatenate(contexts), episode, regret, seed)
     typical = np.array([one.mean(axis=0) for one in contexts])
     tree = held_out_regret(typical, regret[:, 1:], _TREE_DEPTH, _FEWEST)
-    singles = sorted(zip(regret.mean(axis=0).tolist(), names, strict=True))
     lines = [
-        f"Mean regret over {episodes} training episodes; held-out episodes for the model and the tree.",
+        f"Mean regret over {len(lessons)} training episodes; of the model and the tree, over held-out ones.",
         f"{held_out:.4f}  the member that the model selects",
         f"{tree:.4f}  the rule that the tree below selects",
-        *(f"{mean:.4f}  {name}" for mean, name in singles),
+        *(f"{mean:.4f}  {name}" for mean, name in sorted(zip(regret.mean(axis=0).tolist(), names, strict=True))),
         "",
         text(grow(typical, regret[:, 1:], _TREE_DEPTH, _FEWEST), names[1:]),
     ]
-    with replacing(policy.with_name("selection.txt")) as path:
-        path.write_text("\n".join(lines), encoding="utf-8")
-    print(f"selection: {lines[1]}; {lines[3]}", file=sys.stderr)
+    return model, "\n".join(lines)

@@ -10,7 +10,7 @@ from math import exp
 
 import numpy as np
 
-from agents.selection import CONTEXT_FEATURES
+from agents.selection import CONTEXT
 from envs.features import GLOBAL_FEATURES, REQUEST_FEATURES
 
 _THRESHOLDS = 24  # quantiles tried per feature
@@ -78,9 +78,9 @@ def text(node: Node, members: Sequence[str], indent: str = "") -> str:
     """The tree in lines, each split with its condition."""
     if not node.children:
         return f"{indent}{members[node.member]}  (mean regret {node.regret:.3f}, {node.episodes} episodes)\n"
-    name = CONTEXT_FEATURES[node.feature]
-    squashed = node.threshold
-    value = _REFERENCES[name] * (exp(squashed / (1.0 - squashed)) - 1.0)
+    name, value = CONTEXT[node.feature], node.threshold
+    if name in _REFERENCES:
+        value = _REFERENCES[name] * (exp(value / (1.0 - value)) - 1.0)
     first, second = node.children
     return (
         f"{indent}if {name} < {value:.4g}:\n{text(first, members, indent + '    ')}"
@@ -90,7 +90,7 @@ def text(node: Node, members: Sequence[str], indent: str = "") -> str:
 
 def held_out_regret(contexts: np.ndarray, regret: np.ndarray, depth: int, fewest: int, folds: int = 5) -> float:
     """Mean regret of the tree's choices on episodes that it was not grown on."""
-    fold = np.arange(len(regret)) % folds
+    fold = np.random.default_rng(0).permutation(len(regret)) % folds  # in turn, a fold would be a workload
     found = []
     for number in range(folds):
         tree = grow(contexts[fold != number], regret[fold != number], depth, fewest)

@@ -14,9 +14,18 @@ from agents.distillation import Played
 from agents.export import PolicyFile, load_policy, save_policy, write_policy
 from agents.placement_network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
-from agents.selection import CONTEXT_FEATURES, NETWORK, PERIOD_S, Context, RegretModel, Selection, WatchedContext
+from agents.selection import (
+    CONTEXT,
+    CONTEXT_FEATURES,
+    NETWORK,
+    PERIOD_S,
+    Context,
+    RegretModel,
+    Selection,
+    WatchedContext,
+)
 from agents.selection_fit import fit, regrets
-from envs.cluster import ClusterConfig, simulate
+from envs.cluster import Cluster, ClusterConfig, simulate
 from envs.features import GLOBAL_FEATURES, REQUEST_FEATURES
 from envs.generators import generate
 from hardware_profiles import InputError, load_profile
@@ -25,6 +34,7 @@ RULES = ("static", "lmetric")
 MEMBERS = (NETWORK, *RULES)
 WORKLOAD = generate("burst", rate_rps=8.0, requests=120, seed=1)
 CONFIG = ClusterConfig(load_profile("a100-qwen3-8b"))
+VIEW = Cluster(CONFIG, lambda _: None).view()
 results = st.lists(st.builds(Played, st.floats(0.01, 100.0), st.floats(0.0, 1.0)), min_size=1, max_size=6)
 
 
@@ -81,13 +91,13 @@ def test_the_context_is_the_mean_of_its_features() -> None:
     context = Context()
     names = [feature.name for feature in (*REQUEST_FEATURES, *GLOBAL_FEATURES)]
     seen = []
-    for number in range(200):
+    for number in range(20):
         one = observation(number)
-        context.add(number * PERIOD_S, one)
+        context.add(VIEW, one)
         seen.append(
             [dict(zip(names, (*one["request"], *one["global"]), strict=True))[name] for name in CONTEXT_FEATURES]
         )
-    np.testing.assert_allclose(context.mean, np.mean(seen, axis=0))
+    np.testing.assert_allclose(context.mean, [*np.mean(seen, axis=0), 0.0, 0.0])
 
 
 def test_contexts_of_a_run_are_a_period_apart_and_watching_changes_nothing() -> None:
@@ -97,6 +107,8 @@ def test_contexts_of_a_run_are_a_period_apart_and_watching_changes_nothing() -> 
     assert 0.3 * span_s / PERIOD_S < len(watched.contexts) <= span_s / PERIOD_S + 1
     assert all((one >= 0.0).all() and (one <= 1.0).all() for one in watched.contexts)
     assert all((before != after).any() for before, after in pairwise(watched.contexts))
+    known = np.array(watched.contexts)[:, len(CONTEXT_FEATURES) :]
+    assert (np.diff(known[:, 0]) > 0.0).all()
 
 
 # ---- model -----------------------------------------------------------------------------------------------------------
@@ -104,11 +116,11 @@ def test_contexts_of_a_run_are_a_period_apart_and_watching_changes_nothing() -> 
 
 def test_the_fit_selects_the_better_member_in_new_contexts_and_is_repeatable() -> None:
     rng = np.random.default_rng(0)
-    size = len(CONTEXT_FEATURES)
-    of_episode = rng.random((200, size))
+    size = len(CONTEXT)
+    of_episode = rng.random((400, size))
     regret = np.stack([of_episode[:, 0] > 0.5, of_episode[:, 0] <= 0.5], axis=1).astype(float)
-    episode = np.repeat(np.arange(200), 4)
-    contexts = of_episode[episode] + 0.01 * rng.normal(size=(800, size))
+    episode = np.repeat(np.arange(400), 4)
+    contexts = of_episode[episode] + 0.01 * rng.normal(size=(1600, size))
     fitted, held_out = fit(("a", "b"), contexts, episode, regret, seed=3, epochs=40)
     assert held_out < 0.15
     new = rng.random((200, size))
@@ -122,7 +134,7 @@ def test_the_fit_selects_the_better_member_in_new_contexts_and_is_repeatable() -
 @given(st.integers(1, 1000))
 def test_contexts_beyond_the_training_count_as_its_limits(seed: int) -> None:
     one = model(seed=seed)
-    context = np.random.default_rng(seed).normal(size=len(CONTEXT_FEATURES))
+    context = np.random.default_rng(seed).normal(size=len(CONTEXT))
     assert (one.predict(context) == one.predict(np.clip(context, 0.0, 1.0))).all()
 
 
@@ -131,17 +143,17 @@ def test_contexts_beyond_the_training_count_as_its_limits(seed: int) -> None:
 def test_only_allowed_members_are_selected(seed: int, allowed: set[int]) -> None:
     selection = Selection(model(seed=seed), sorted(allowed))
     for number in range(20):
-        selection.update(number * PERIOD_S, observation(seed + number))
+        selection.update(VIEW, observation(seed + number))
         assert selection.current in allowed
 
 
 @pytest.mark.parametrize(("gain", "selected"), [(0.01, 1), (0.1, 2)])
 def test_a_small_gain_changes_nothing(gain: float, selected: int) -> None:
     selection = Selection(model((1.0, 0.3, 0.4)), [0, 1, 2])
-    selection.update(0.0, observation(0))
+    selection.update(VIEW, observation(0))
     assert selection.current == 1
     selection._model = model((1.0, 0.3, 0.3 - gain))
-    selection.update(PERIOD_S, observation(1))
+    selection.update(VIEW, observation(1))
     assert selection.current == selected
 
 

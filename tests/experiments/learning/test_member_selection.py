@@ -12,7 +12,7 @@ from agents.distillation import play_rule
 from agents.export import load_policy, save_policy
 from agents.placement_network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
-from agents.selection import CONTEXT_FEATURES
+from agents.selection import CONTEXT
 from envs.cluster import ClusterConfig, parse_shape
 from experiments.learning import member_selection
 from experiments.learning.distilled_start import draw_episode
@@ -48,12 +48,14 @@ def test_settings_with_fields_of_single_nodes_keep_their_shape() -> None:
 def test_members_are_measured_as_they_play() -> None:
     rules = ("static", "lmetric")
     members = tuple(PolicySpec.parse(name) for name in rules)
-    found = MembersPlayed(SETTING.source, SETTING.config, members, "pairs", seed=1, episode=2).run(None).value
+    found = MembersPlayed(SETTING.source, SETTING.config, members, "pairs", 5, seed=1, episode=2).run(None).value
     workload, _ = draw_episode(SETTING.source, 1, 2)
-    for name, (result, contexts) in zip(rules, found["members"], strict=True):
+    assert np.shape(found["contexts"]) == (5, len(CONTEXT))
+    for name, result in zip(rules, found["results"], strict=True):
         played = play_rule(workload, policies.make(name), SETTING.config)
         assert result == [played.ttft_p95_s, played.attainment]
-        assert np.shape(contexts)[1] == len(CONTEXT_FEATURES)
+    unwatched = MembersPlayed(SETTING.source, SETTING.config, members, "pairs", 0, seed=1, episode=2).run(None).value
+    assert unwatched == found | {"contexts": []}
 
 
 @pytest.mark.slow

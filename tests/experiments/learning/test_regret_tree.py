@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.selection import CONTEXT_FEATURES
+from agents.selection import CONTEXT
 from experiments.learning.regret_tree import Node, grow, held_out_regret, text
 
-SIZE = len(CONTEXT_FEATURES)
+SIZE = len(CONTEXT)
 MEMBERS = ("a", "b", "c")
 
 
@@ -33,7 +33,7 @@ def test_deeper_trees_have_no_more_regret_on_their_episodes(seed: int, depth: in
 def test_a_threshold_is_found_and_printed_in_units() -> None:
     rng = np.random.default_rng(1)
     contexts = rng.random((400, SIZE))
-    column = CONTEXT_FEATURES.index("tbt_slo_s")
+    column = CONTEXT.index("tbt_slo_s")
     above = contexts[:, column] >= 0.5
     regret = np.stack([above, ~above, np.ones(400)], axis=1).astype(float)
     tree = grow(contexts, regret, 1, 10)
