@@ -15,7 +15,7 @@ from experiments.analysis.folders.placement_shares import placement_shares
 from experiments.analysis.folders.virtual_best import Portfolio, gather
 from experiments.options.parser import CommandOptions, command, option
 from experiments.reports.document import claim
-from experiments.reports.virtual_best_report import write_assessment
+from experiments.reports.folders.assessment_report import write_assessment
 
 
 @dataclass(frozen=True, kw_only=True)

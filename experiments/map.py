@@ -13,7 +13,7 @@ from experiments.analysis.folders.comparison_folder import Folder
 from experiments.analysis.map_conditions import Contests, Criterion, contest, merge
 from experiments.options.parser import CommandOptions, command, option
 from experiments.reports.columns import around_marks
-from experiments.reports.map_report import write_map
+from experiments.reports.folders.map_report import write_map
 from hardware_profiles.files import replacing
 
 BEGIN = "<!-- experiments.map writes from here -->"

@@ -12,7 +12,7 @@ from experiments.analysis.folders.comparison_folder import Folder
 from experiments.analysis.folders.virtual_best import Portfolio
 from experiments.options.parser import CommandOptions, command, option
 from experiments.reports.document import claim
-from experiments.reports.virtual_best_report import write_portfolio
+from experiments.reports.folders.portfolio_report import write_portfolio
 
 
 @dataclass(frozen=True, kw_only=True)

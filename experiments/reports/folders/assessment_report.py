@@ -1,9 +1,7 @@
-"""Reports on the virtual best: which rule it is in each cell, and how policies compare with it."""
+"""The report of an assessment: how policies compare with the virtual best of each cell."""
 
-import platform
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,102 +17,16 @@ from experiments.analysis.folders.assessment import (
     totals,
 )
 from experiments.analysis.folders.placement_shares import PlacementShares
-from experiments.analysis.folders.virtual_best import Cell, Portfolio, Ranked
-from experiments.analysis.metrics import ATTAINMENT_MARGIN
+from experiments.analysis.folders.virtual_best import Cell, Portfolio
 from experiments.reports import formatting as show
-from experiments.reports.columns import Column, bullets, code, each, plain, table
-from experiments.reports.document import Picture, Section, commit, for_console, write_json, write_report
+from experiments.reports.columns import Column, bullets, code, plain, table
+from experiments.reports.document import Picture, Section, for_console, write_report
 from experiments.reports.figures.assessment_figures import Square, ratios
 from experiments.reports.figures.placement_figures import shares
-from hardware_profiles.files import replacing
+from experiments.reports.folders.virtual_best_text import RULE, made_by, slo_ms
 
-_RULE = (
-    "The virtual best of a cell (a workload at a load under a TBT SLO) is the rule and step budget with the lowest "
-    f"mean P95 TTFT among those within {100 * ATTAINMENT_MARGIN:g} point of the highest mean SLO attainment."
-)
 _three = partial(show.with_interval, show="{:.3f}".format)
 _points = partial(show.with_interval, show="{:+.2f}".format)
-
-
-def _cells() -> list[Column[Cell]]:
-    return [
-        Column("workload", lambda cell: plain(cell.workload), left=True),
-        Column("load", lambda cell: f"{cell.load:g}"),
-    ]
-
-
-def _ms(tbt_slo_s: float) -> str:
-    return f"{1e3 * tbt_slo_s:g} ms"
-
-
-def _made_by(typed: str, portfolio: Portfolio, seeds: Sequence[int]) -> str:
-    return bullets([
-        f"command {code(typed)}",
-        f"commit {code(commit())}; Python {platform.python_version()}, NumPy {version('numpy')}",
-        f"cluster {plain(str(portfolio.options.get('cluster')))} of {code(str(portfolio.options.get('profile')))}",
-        f"seeds {min(seeds)} to {max(seeds)}",
-    ])  # fmt: skip
-
-
-def write_portfolio(portfolio: Portfolio, typed: str, folder: Path) -> str:
-    """Write portfolio.json and summary.md into `folder`, which must exist; returns the tables, to print."""
-    write_json({"command": typed, "commit": commit(), **portfolio.contents()}, folder / "portfolio.json")
-    tables = [_names(portfolio), *_bests(portfolio)]
-    parts = ["# The virtual best of each cell", _RULE, *tables]
-    parts += ["---\n\n## How this was made", _made_by(typed, portfolio, portfolio.seeds)]
-    with replacing(folder / "summary.md") as temporary:
-        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    return for_console(*tables)
-
-
-def _names(portfolio: Portfolio) -> str:
-    """How many cells each rule is the virtual best of, by TBT SLO."""
-    counts: dict[tuple[str, str], dict[float, int]] = {}
-    for cell, one in portfolio.cells.items():
-        best = one.candidates[0]
-        of_rule = counts.setdefault((best.spec.label, best.step_budget), {})
-        of_rule[cell.tbt_slo_s] = of_rule.get(cell.tbt_slo_s, 0) + 1
-    order = sorted(counts, key=lambda rule: -sum(counts[rule].values()))
-    slos = {_ms(slo_s): slo_s for slo_s in sorted({cell.tbt_slo_s for cell in portfolio.cells})}
-    columns: list[Column[tuple[str, str]]] = [
-        Column("virtual best", lambda rule: code(rule[0]), left=True),
-        Column("step budget", lambda rule: rule[1], left=True),
-        *each(slos, lambda slo_s, rule: str(counts[rule].get(slo_s, 0))),
-        Column("cells", lambda rule: str(sum(counts[rule].values()))),
-    ]
-    return f"## Cells by virtual best\n\n{table(columns, order)}"
-
-
-def _bests(portfolio: Portfolio) -> list[str]:
-    """One table per TBT SLO."""
-
-    def best(cell: Cell) -> Ranked:
-        return portfolio.cells[cell].candidates[0]
-
-    def following(cell: Cell) -> str:
-        first, *others = portfolio.cells[cell].candidates
-        if not others:
-            return "none"
-        return f"{_name(others[0])} {show.signed('{:.1f}'.format)(100 * (others[0].ttft_p95_s / first.ttft_p95_s - 1))}"
-
-    columns: list[Column[Cell]] = [
-        *_cells(),
-        Column("requests/s", lambda cell: f"{portfolio.cells[cell].rate_rps:.2f}"),
-        Column("virtual best", lambda cell: code(best(cell).spec.label), left=True),
-        Column("step budget", lambda cell: best(cell).step_budget, left=True),
-        Column("TTFT P95 (ms)", lambda cell: show.ms(best(cell).ttft_p95_s)),
-        Column("SLO attainment (%)", lambda cell: show.percent(best(cell).slo_attainment)),
-        Column("next, TTFT P95 against it (%)", following, left=True),
-    ]
-    slos_s = dict.fromkeys(cell.tbt_slo_s for cell in portfolio.cells)
-    return [
-        f"## TBT SLO {_ms(slo_s)}\n\n{table(columns, [cell for cell in portfolio.cells if cell.tbt_slo_s == slo_s])}"
-        for slo_s in slos_s
-    ]
-
-
-def _name(one: Ranked) -> str:
-    return f"{code(one.spec.label)} {one.step_budget}"
 
 
 class _Total(NamedTuple):
@@ -146,6 +58,7 @@ def write_assessment(
     assessed = next(iter(found.values()))
     outside, uncounted = ([row for row in rows if keep(row.one)] for keep in (_outside, _uncounted))
     sums = _totals(found)
+    several_slos = len({one.cell.tbt_slo_s for one in assessed}) > 1
     lost = _compared(outside) or "None."
     size = f"{len(assessed)} of the {len(portfolio.cells)} cells of the portfolio."
     if both := set(seeds) & set(portfolio.seeds):
@@ -174,12 +87,13 @@ def write_assessment(
     sections: list[Section] = [
         ("", [size]),
         ("## Totals", [sums]),
+        *([("## Totals by TBT SLO", [_totals_by_slo(found)])] if several_slos else []),
         ("## Counted cells outside the margins", [lost]),
         ("## Every cell", [heat_map]),
         *([("## Where requests are placed", list(where))] if where else []),
         ("## Cells that are not counted", [_compared(uncounted)]),
         ("## How to read it", [_reading(margins)]),
-        ("---\n\n## How this was made", [_made_by(typed, portfolio, seeds)]),
+        ("---\n\n## How this was made", [made_by(typed, portfolio, seeds)]),
     ]
     write_report("Policies against the virtual best", sections, folder)
     return for_console(size, f"Totals:\n{sums}", f"Counted cells outside the margins of {margins}:\n{lost}")
@@ -195,7 +109,7 @@ def _uncounted(one: Assessed) -> bool:
 
 def _reading(margins: Margins) -> str:
     return bullets([
-        f'{_RULE} "Validation": chosen on the seeds of the portfolio, measured on the seeds of this report. "Test": '
+        f'{RULE} "Validation": chosen on the seeds of the portfolio, measured on the seeds of this report. "Test": '
         "chosen among the rules of these folders on the seeds that it is measured on, which favours the rules.",
         "All results are paired by seed; [95 % intervals] are bootstraps over seeds, those of ratios on the "
         "logarithmic scale.",
@@ -216,25 +130,52 @@ def _totals(found: Mapping[str, Sequence[Assessed]]) -> str:
         for on, name in (("validation", "chosen"), ("test", "on_test"))
     ]
 
-    def worst(value: float, text: str, cell: Cell) -> str:
-        return f"{text.format(value)} ({plain(str(cell))})"
-
     columns: list[Column[_Total]] = [
         Column("policy", lambda row: code(row.policy), left=True),
         Column("virtual best chosen on", lambda row: row.chosen_on, left=True),
+        *_counts(),
+        Column("highest ratio", lambda row: _worst(*row.totals.worst)),
+        Column(
+            "largest loss of attainment (points)",
+            lambda row: _worst(100 * row.totals.worst_loss[0], row.totals.worst_loss[1], "{:+.2f}"),
+        ),
+    ]
+    return table(columns, rows)
+
+
+def _totals_by_slo(found: Mapping[str, Sequence[Assessed]]) -> str:
+    """Totals against the virtual best of the portfolio, by TBT SLO."""
+    rows = [
+        _Total(
+            label,
+            slo_ms(slo_s),
+            totals([(one.cell, one.policy, one.chosen) for one in several if one.cell.tbt_slo_s == slo_s]),
+        )
+        for label, several in found.items()
+        for slo_s in dict.fromkeys(one.cell.tbt_slo_s for one in several)
+    ]
+    columns: list[Column[_Total]] = [
+        Column("policy", lambda row: code(row.policy), left=True),
+        Column("TBT SLO", lambda row: row.chosen_on),
+        *_counts(),
+        Column("highest ratio", lambda row: _worst(*row.totals.worst)),
+    ]
+    return table(columns, rows)
+
+
+def _worst(value: float, cell: Cell, show_value: str = "{:.3f}") -> str:
+    return f"{show_value.format(value)} ({plain(str(cell))})"
+
+
+def _counts() -> list[Column[_Total]]:
+    return [
         Column("cells counted", lambda row: f"{row.totals.counted} of {row.totals.cells}"),
         Column("within the margins", lambda row: f"{row.totals.within} of {row.totals.counted}"),
         Column("non-inferior", lambda row: f"{row.totals.non_inferior} of {row.totals.counted}"),
         Column("at or below", lambda row: f"{row.totals.at_or_below} of {row.totals.cells}"),
         Column("better", lambda row: f"{row.totals.better} of {row.totals.cells}"),
         Column("TTFT P95 / virtual best, geometric mean", lambda row: _three(row.totals.ratio)),
-        Column("highest ratio", lambda row: worst(row.totals.worst[0], "{:.3f}", row.totals.worst[1])),
-        Column(
-            "largest loss of attainment (points)",
-            lambda row: worst(100 * row.totals.worst_loss[0], "{:+.2f}", row.totals.worst_loss[1]),
-        ),
     ]
-    return table(columns, rows)
 
 
 def _compared(rows: Sequence[_Row]) -> str:

@@ -1,0 +1,1 @@
+"""Reports that are made from finished folders of `experiments.compare`."""
