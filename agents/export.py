@@ -109,8 +109,9 @@ def load_policy(path: Path) -> PolicyFile:
     _check_weights(path, weights, weight_shapes(layout.sizes, _width(weights, "summary.bias")))
     size = sum(layout.sizes)
     seen = _part(path, arrays, _SEEN, dict.fromkeys(SeenRange._fields, (size,)))
-    hidden = _width(arrays, f"{_REGRET}first.bias")
-    regret = _part(path, arrays, _REGRET, RegretModel.shapes(hidden, len(members)))
+    first = arrays.get(f"{_REGRET}first.bias")
+    networks, hidden = first.shape if first is not None and first.ndim == 2 else (0, 0)
+    regret = _part(path, arrays, _REGRET, RegretModel.shapes(networks, hidden, len(members)))
     if members and not regret:
         raise InputError(f"{path}: it names a portfolio, but has no weights to select a member")
     return PolicyFile(

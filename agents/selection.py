@@ -79,40 +79,46 @@ class Context:
 
 
 class RegretModel(NamedTuple):
-    """A network with two hidden layers that predicts the square root of each member's regret from a context.
+    """Networks with two hidden layers that predict the square root of each member's regret; their mean counts.
 
     Attributes:
         members: NETWORK and names of rules.
-        weights: "low" and "high" (K,), the range of contexts in training, to which contexts are clipped; "first.weight"
-            (H, K), "first.bias" (H,), "second.weight" (H, H), "second.bias" (H,), "regret.weight" (M, H), "regret.bias"
-            (M,).
+        weights: "low" and "high" (K,), the range of contexts in training, to which contexts are clipped; of N networks
+            with H hidden units "first.weight" (N, H, K), "first.bias" (N, H), "second.weight" (N, H, H), "second.bias"
+            (N, H), "regret.weight" (N, M, H), "regret.bias" (N, M).
     """
 
     members: tuple[str, ...]
     weights: Mapping[str, np.ndarray]
 
     @staticmethod
-    def shapes(hidden: int, members: int) -> dict[str, tuple[int, ...]]:
+    def shapes(networks: int, hidden: int, members: int) -> dict[str, tuple[int, ...]]:
         """Shape of every weight, by name."""
         size = len(CONTEXT)
         return {
             "low": (size,),
             "high": (size,),
-            "first.weight": (hidden, size),
-            "first.bias": (hidden,),
-            "second.weight": (hidden, hidden),
-            "second.bias": (hidden,),
-            "regret.weight": (members, hidden),
-            "regret.bias": (members,),
+            "first.weight": (networks, hidden, size),
+            "first.bias": (networks, hidden),
+            "second.weight": (networks, hidden, hidden),
+            "second.bias": (networks, hidden),
+            "regret.weight": (networks, members, hidden),
+            "regret.bias": (networks, members),
         }
+
+    def scaled(self, contexts: np.ndarray) -> np.ndarray:
+        """Contexts (..., K), clipped to the range in training and mapped to [-1, 1]."""
+        low, high = self.weights["low"], self.weights["high"]
+        found: np.ndarray = 2.0 * (np.clip(contexts, low, high) - low) / np.maximum(high - low, 1e-6) - 1.0
+        return found
 
     def predict(self, context: np.ndarray) -> np.ndarray:
         """The predicted regrets (M,) in a context (K,); below 0 where the predicted root is."""
         w = self.weights
-        scaled = (np.clip(context, w["low"], w["high"]) - w["low"]) / np.maximum(w["high"] - w["low"], 1e-6)
-        hidden = np.tanh(w["first.weight"] @ (2.0 * scaled - 1.0) + w["first.bias"])
-        hidden = np.tanh(w["second.weight"] @ hidden + w["second.bias"])
-        root: np.ndarray = w["regret.weight"] @ hidden + w["regret.bias"]
+        hidden = np.tanh(w["first.weight"] @ self.scaled(context) + w["first.bias"])
+        hidden = np.tanh((w["second.weight"] @ hidden[:, :, None])[:, :, 0] + w["second.bias"])
+        roots = (w["regret.weight"] @ hidden[:, :, None])[:, :, 0] + w["regret.bias"]
+        root: np.ndarray = roots.mean(axis=0)
         found: np.ndarray = root * np.abs(root)
         return found
 

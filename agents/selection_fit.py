@@ -14,7 +14,7 @@ from agents.selection import RegretModel
 _USABLE = 0.01
 _PER_MISS = 20.0
 _MOST = 1.0
-_HIDDEN, _EPOCHS, _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 48, 60, 256, 5e-3, 1e-3
+_NETWORKS, _HIDDEN, _EPOCHS, _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 3, 48, 60, 256, 5e-3, 1e-3
 _HELD_OUT = 0.15  # share of the episodes, used only for choosing the epoch
 
 
@@ -70,18 +70,30 @@ def fit(
     Returns:
         The model, and the mean regret of the selected members on the held-out episodes.
     """
-    torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    low, high = contexts.min(axis=0), contexts.max(axis=0)
-    scaled = torch.as_tensor(2.0 * (contexts - low) / np.maximum(high - low, 1e-6) - 1.0, dtype=torch.float32)
-    targets = torch.as_tensor(np.sqrt(regret[episode]), dtype=torch.float32)
     out = rng.permutation(len(regret)) < _HELD_OUT * len(regret)
     inside, outside = np.flatnonzero(~out[episode]), np.flatnonzero(out[episode])
-    model = _Model(contexts.shape[1], len(members))
+    limits = {"low": contexts.min(axis=0).astype(np.float32), "high": contexts.max(axis=0).astype(np.float32)}
+    scaled = torch.as_tensor(RegretModel(tuple(members), limits).scaled(contexts), dtype=torch.float32)
+    targets = torch.as_tensor(np.sqrt(regret[episode]), dtype=torch.float32)
+    torch.set_num_threads(1)  # a second one is slower at this size
+    torch.manual_seed(seed)
+    fitted = [_fitted(scaled, targets, inside, outside, epochs, rng) for _ in range(_NETWORKS)]
+    weights = {name: np.stack([one[name].numpy() for one in fitted]) for name in fitted[0]}
+    model = RegretModel(tuple(members), limits | weights)
+    selected = [int(model.predict(context).argmin()) for context in contexts[outside]]
+    return model, float(regret[episode[outside], selected].mean())
+
+
+def _fitted(
+    scaled: Tensor, targets: Tensor, inside: np.ndarray, outside: np.ndarray, epochs: int, rng: np.random.Generator
+) -> dict[str, Tensor]:
+    """The weights of one network, of the epoch with the least loss on the contexts `outside`."""
+    model = _Model(scaled.shape[1], targets.shape[1])
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
     steps = epochs * -(-len(inside) // _BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps)
-    best, best_loss, held_out = copy.deepcopy(model.state_dict()), inf, inf
+    best, best_loss = copy.deepcopy(model.state_dict()), inf
     for _ in range(epochs):
         for rows in torch.split(torch.as_tensor(rng.permutation(inside)), _BATCH):
             optimizer.zero_grad()
@@ -90,11 +102,7 @@ def fit(
             optimizer.step()
             schedule.step()
         with torch.no_grad():
-            predicted = model(scaled[outside])
-            of_selected = targets[outside].gather(1, predicted.argmin(dim=1, keepdim=True))
-            held_out_loss = float(torch.square(predicted - targets[outside]).mean())
-        if held_out_loss < best_loss:
-            best, best_loss = copy.deepcopy(model.state_dict()), held_out_loss
-            held_out = float(torch.square(of_selected).mean())
-    weights = {"low": low, "high": high, **{name: tensor.numpy() for name, tensor in best.items()}}
-    return RegretModel(tuple(members), {name: np.asarray(one, np.float32) for name, one in weights.items()}), held_out
+            held_out = float(torch.square(model(scaled[outside]) - targets[outside]).mean())
+        if held_out < best_loss:
+            best, best_loss = copy.deepcopy(model.state_dict()), held_out
+    return best

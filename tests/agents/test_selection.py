@@ -48,10 +48,10 @@ def model(bias: tuple[float, ...] = (0.0, 0.0, 0.0), members: tuple[str, ...] = 
     rng = np.random.default_rng(seed)
     weights = {
         name: (rng.normal(size=shape) * (seed > 0)).astype(np.float32)
-        for name, shape in RegretModel.shapes(5, len(members)).items()
+        for name, shape in RegretModel.shapes(2, 5, len(members)).items()
     }
     weights |= {"high": np.ones_like(weights["high"]), "low": np.zeros_like(weights["low"])}
-    weights["regret.bias"] = np.array(bias, np.float32)
+    weights["regret.bias"] = np.tile(np.array(bias, np.float32), (2, 1))
     return RegretModel(members, weights)
 
 
