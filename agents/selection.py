@@ -137,12 +137,16 @@ class Selection:
     def __init__(self, model: RegretModel, allowed: Sequence[int]) -> None:
         self._model = model
         self._context = Context()
+        self._last_s = -inf
         self._barred = np.full(len(model.members), inf)
         self._barred[list(allowed)] = 0.0
         self.current = allowed[0]
 
     def is_due(self, now_s: float) -> bool:
-        """Whether `update` should get an observation."""
+        """Whether `update` should get an observation. A clock that runs backwards is that of a new run."""
+        if now_s < self._last_s:
+            self._context = Context()
+        self._last_s = now_s
         return self._context.is_due(now_s)
 
     def update(self, view: RouterView, observation: Mapping[str, np.ndarray]) -> None:

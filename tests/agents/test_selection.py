@@ -184,6 +184,13 @@ def test_the_selected_member_places_all_requests(selected: int, network: Path) -
     assert (policy.handed_over, policy.decisions) == (len(WORKLOAD) * (selected > 0), len(WORKLOAD))
 
 
+def test_a_second_run_is_like_the_first(network: Path) -> None:
+    policy = LearnedPolicy(portfolio(network, model((0.2, 0.2, 0.2), seed=9)))
+    first, second = (simulate(WORKLOAD, policy, CONFIG).records for _ in range(2))
+    assert first == second
+    assert policy.handed_over > 0
+
+
 @pytest.mark.parametrize(("members", "alone"), [("network", None), ("rules", "lmetric")])
 def test_members_can_be_left_out(members: str, alone: str | None, network: Path) -> None:
     path = portfolio(network, model((0.1, 0.9, 0.3) if alone else (0.9, 0.1, 0.3)))
