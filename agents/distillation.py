@@ -39,9 +39,9 @@ def play_rule(workload: Workload, rule: Policy, config: ClusterConfig) -> Played
     return Played(float(np.quantile(ttft_s, 0.95)), 1.0 - result.counters.misses / len(workload))
 
 
-def best_rule(played: Sequence[Played]) -> int:
-    """Index of the lowest P95 TTFT among the rules whose attainment is within ATTAINMENT_MARGIN of the best."""
-    enough = max(one.attainment for one in played) - ATTAINMENT_MARGIN
+def best_rule(played: Sequence[Played], margin: float = ATTAINMENT_MARGIN) -> int:
+    """Index of the lowest P95 TTFT among the rules whose attainment is within a margin of the best."""
+    enough = max(one.attainment for one in played) - margin
     usable = [index for index, one in enumerate(played) if one.attainment >= enough]
     return min(usable, key=lambda index: played[index].ttft_p95_s)
 

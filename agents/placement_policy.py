@@ -78,18 +78,12 @@ class LearnedPolicy:
         self._selection: Selection | None = None
         if members not in get_args(Members):
             raise InputError(f"{path}: members must be {', '.join(get_args(Members))}, not {members!r}")
-        if file.regret is None:
-            if members == "rules":
-                raise InputError(f"{path}: the file has no rules; members can be all or network")
-            return
-        names_of = file.regret.members
-        self._rules = [None if name == NETWORK else make(name) for name in names_of]
-        allowed = [
-            index
-            for index, name in enumerate(names_of)
-            if members == "all" or (name == NETWORK) == (members == "network")
-        ]
-        self._selection = Selection(file.regret, allowed)
+        if file.regret is None and members == "rules":
+            raise InputError(f"{path}: the file has no rules; members can be all or network")
+        if file.regret is not None and members != "network":
+            self._rules = [None if name == NETWORK else make(name) for name in file.regret.members]
+            allowed = [index for index, rule in enumerate(self._rules) if members == "all" or rule is not None]
+            self._selection = Selection(file.regret, allowed)
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""

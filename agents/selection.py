@@ -2,8 +2,7 @@
 
 The members of a portfolio are a trained network and rules. A small model predicts the regret of each member from a
 context, which describes the traffic and the cluster but not where requests were placed. The member with the least
-predicted regret places the requests. `agents.selection_fit`
-fits the model.
+predicted regret places the requests. `agents.selection_fit` fits the model.
 """
 
 from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.distillation import Played
+from agents.distillation import Played, best_rule
 from agents.selection import RegretModel
 
 _USABLE = 0.01
@@ -25,8 +25,7 @@ def regrets(played: Sequence[Played]) -> list[float]:
     virtual best. A regret is the logarithm of the ratio of the P95 TTFTs, at least 0, plus 0.2 for each point of SLO
     attainment less than the best member's. These weights are not from a paper.
     """
-    enough = max(one.attainment for one in played) - _USABLE
-    best = min((one for one in played if one.attainment >= enough), key=lambda one: one.ttft_p95_s)
+    best = played[best_rule(played, _USABLE)]
     found = []
     for one in played:
         slower = log(one.ttft_p95_s / best.ttft_p95_s) if one.ttft_p95_s < inf else _MOST

@@ -2,8 +2,8 @@
 
 Reads a portfolio of `experiments.portfolio` and finished folders of `experiments.compare` on the test seeds, which
 hold the policies and the virtual best of each of their cells. Writes into --out: assessment.csv (one row per policy
-and cell), summary.md, report.html figures/ratios.png and
-figures/placements-POLICY.png. docs/protocol.md states the rules. Nothing is simulated.
+and cell), summary.md, report.html, figures/ratios.png and figures/placements-POLICY.png.
+docs/protocol.md states the rules. Nothing is simulated.
 """
 
 from dataclasses import dataclass

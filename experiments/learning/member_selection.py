@@ -45,7 +45,7 @@ RULES = tuple(
         "shortest-ttft:alpha=1.0,choices=pairs",
     )
 )
-"""The rules of the portfolio: those that were the virtual best of a validation cell, with the settings tuned for it."""
+"""The rules of the portfolio: those that were at or near the best in validation cells, as they were tuned on 2P2D."""
 
 _OTHER_SHAPES = ("1P1D", "1P2D", "2P1D", "3P3D")
 """None of them is a shape of docs/protocol.md."""
@@ -137,7 +137,7 @@ def select_members(
 def play_members(
     network: Path, settings: Sequence[Setting], episodes: int, choices: ChoiceSet, seed: int, cache: Cache
 ) -> tuple[list[Lesson], list[np.ndarray]]:
-    """All members play the episodes: their results on each, and contexts (N, K) from the runs of each."""
+    """All members play the episodes: their results on each, and contexts (N, K) from the network's run of each."""
     drawn = drawn_settings(settings, episodes, seed)
     own = PolicySpec(NETWORK, "", "guard=false", network)
     of_network, of_rules = (

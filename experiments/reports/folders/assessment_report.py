@@ -31,7 +31,7 @@ _points = partial(show.with_interval, show="{:+.2f}".format)
 
 class _Total(NamedTuple):
     policy: str
-    chosen_on: str
+    group: str
     totals: Totals
 
 
@@ -132,7 +132,7 @@ def _totals(found: Mapping[str, Sequence[Assessed]]) -> str:
 
     columns: list[Column[_Total]] = [
         Column("policy", lambda row: code(row.policy), left=True),
-        Column("virtual best chosen on", lambda row: row.chosen_on, left=True),
+        Column("virtual best chosen on", lambda row: row.group, left=True),
         *_counts(),
         Column("highest ratio", lambda row: _worst(*row.totals.worst)),
         Column(
@@ -156,7 +156,7 @@ def _totals_by_slo(found: Mapping[str, Sequence[Assessed]]) -> str:
     ]
     columns: list[Column[_Total]] = [
         Column("policy", lambda row: code(row.policy), left=True),
-        Column("TBT SLO", lambda row: row.chosen_on),
+        Column("TBT SLO", lambda row: row.group),
         *_counts(),
         Column("highest ratio", lambda row: _worst(*row.totals.worst)),
     ]
