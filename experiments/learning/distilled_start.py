@@ -23,8 +23,9 @@ from agents.export import load_policy, save_policy
 from agents.numpy_policy import NumpyActor
 from agents.placement_policy import current_layout
 from agents.seen import SeenRange
+from agents.selection import WatchedContext
 from envs.choices import ChoiceSet, most_choices
-from envs.cluster import ClusterConfig, parse_shape
+from envs.cluster import ClusterConfig, Policy, parse_shape
 from envs.warm_up import WARM_UPS, WarmUp
 from envs.workload import Workload
 from experiments.learning.mixture import Setting, draw_for_training
@@ -73,29 +74,35 @@ def drawn_warm_up(workload: Workload, rng: np.random.Generator) -> tuple[WarmUp,
 
 
 @dataclass(frozen=True)
-class RulesPlayed(Task):
-    """Each rule's result on a training episode: [P95 TTFT, seconds; SLO attainment]; `episode` is its number.
+class EpisodePlayed(Task):
+    """Each policy's result on a training episode, [P95 TTFT, seconds; SLO attainment]; `episode` is its number.
 
-    If there is a `learner`, it plays instead of the rules; its file is part of the task's identity.
+    If `contexts` is above 0, the first policy is watched, and so many contexts of its run are drawn.
     """
 
     source: Source
     config: ClusterConfig
-    rules: tuple[PolicySpec, ...]
+    policies: tuple[PolicySpec, ...]
     seed: int
     episode: int
-    learner: PolicySpec | None = None
+    contexts: int = 0
+    choices: ChoiceSet = "pairs"  # of the observations that contexts are made from
 
     def __str__(self) -> str:
-        return f"rules on episode {self.episode}"
+        return f"{'rules' if len(self.policies) > 1 else self.policies[0].label} on episode {self.episode}"
 
     def run(self, inputs: None) -> Result:  # noqa: ARG002 - there are none
-        """Play the rules."""
-        workload, _ = draw_episode(self.source, self.seed, self.episode)
-        rules = self.rules if self.learner is None else (self.learner,)
-        played = [play_rule(workload, rule.make(), self.config) for rule in rules]
+        """Play the policies."""
+        workload, rng = draw_episode(self.source, self.seed, self.episode)
+        policies: list[Policy] = [one.make() for one in self.policies]
+        contexts: list[list[float]] = []
+        if self.contexts:
+            policies[0] = watched = WatchedContext(policies[0], self.choices)
+        played = [play_rule(workload, policy, self.config) for policy in policies]
+        if self.contexts:
+            contexts = rng.choice(np.array(watched.contexts), size=self.contexts).round(6).tolist()
         results = [[one.ttft_p95_s, one.attainment] for one in played]
-        return Result({"where": Lesson.of_workload(workload), "rules": results}, {})
+        return Result({"where": Lesson.of_workload(workload), "results": results, "contexts": contexts}, {})
 
 
 @dataclass(frozen=True)
@@ -166,10 +173,10 @@ class LabelledEpisode(Task):
 def play_rules(settings: Sequence[Setting], seed: int, first: int, cache: Cache) -> list[Lesson]:
     """TEACHERS play one episode of each of these settings, in turn; the episodes are numbered from `first` on."""
     turns = list(enumerate(settings, start=first))
-    tasks = [RulesPlayed(setting.source, setting.config, TEACHERS, seed, episode) for episode, setting in turns]
+    tasks = [EpisodePlayed(setting.source, setting.config, TEACHERS, seed, episode) for episode, setting in turns]
     found = [entry.value for entry in cache.run(tasks, "episodes of the rules")]
     return [
-        Lesson(seed, episode, setting, tuple(one["where"]), tuple(Played(*result) for result in one["rules"]))
+        Lesson(seed, episode, setting, tuple(one["where"]), tuple(Played(*result) for result in one["results"]))
         for (episode, setting), one in zip(turns, found, strict=True)
     ]
 
@@ -261,12 +268,12 @@ class Distillation:
         """
         assert self.learner is not None
         tasks = [
-            RulesPlayed(lesson.setting.source, lesson.setting.config, (), lesson.seed, lesson.episode, self.learner)
+            EpisodePlayed(lesson.setting.source, lesson.setting.config, (self.learner,), lesson.seed, lesson.episode)
             for lesson in lessons
         ]
         found: dict[Setting, list[float]] = {}
         for lesson, entry in zip(lessons, self._cache.run(tasks, "episodes of the learner"), strict=True):
-            own, best = Played(*entry.value["rules"][0]), lesson.results[best_rule(lesson.smoothed(lessons))]
+            own, best = Played(*entry.value["results"][0]), lesson.results[best_rule(lesson.smoothed(lessons))]
             behind = min(1.0, max(0.0, log(own.ttft_p95_s / best.ttft_p95_s)))
             lost = max(0.0, best.attainment - own.attainment)
             found.setdefault(lesson.setting, []).append(behind + _ATTAINMENT_GAP * lost)

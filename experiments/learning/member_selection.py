@@ -7,21 +7,21 @@ From the results, smoothed over similar episodes, the model learns to predict ea
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from agents.distillation import Played, play_rule
+from agents.distillation import Played
 from agents.export import load_policy, write_policy
-from agents.selection import NETWORK, RegretModel, WatchedContext
+from agents.selection import NETWORK, RegretModel
 from envs.choices import ChoiceSet
-from envs.cluster import ClusterConfig, Policy, parse_shape
-from experiments.learning.distilled_start import Lesson, draw_episode
+from envs.cluster import parse_shape
+from experiments.learning.distilled_start import EpisodePlayed, Lesson
 from experiments.learning.mixture import Setting
 from experiments.learning.regret_tree import grow, held_out_regret, text
-from experiments.runs.cache import Cache, Result, Task
-from experiments.runs.requests import Family, Source
+from experiments.runs.cache import Cache
+from experiments.runs.requests import Family
 from hardware_profiles.files import replacing
 from policies import PolicySpec
 
@@ -52,38 +52,6 @@ _OTHER_SHAPES = ("1P1D", "1P2D", "2P1D", "3P3D")
 _FIRST_EPISODE = 500_000  # no distillation has as many
 _CONTEXTS = 24  # of an episode
 _TREE_DEPTH, _FEWEST = 4, 15
-
-
-@dataclass(frozen=True)
-class MembersPlayed(Task):
-    """Each member's result on a training episode, [P95 TTFT, seconds; SLO attainment], and contexts from the first run.
-
-    With `contexts` 0 nothing is watched.
-    """
-
-    source: Source
-    config: ClusterConfig
-    members: tuple[PolicySpec, ...]
-    choices: ChoiceSet
-    contexts: int
-    seed: int
-    episode: int
-
-    def __str__(self) -> str:
-        return f"members on episode {self.episode}"
-
-    def run(self, inputs: None) -> Result:  # noqa: ARG002 - there are none
-        """Play the members."""
-        workload, rng = draw_episode(self.source, self.seed, self.episode)
-        policies: list[Policy] = [member.make() for member in self.members]
-        contexts: list[list[float]] = []
-        if self.contexts:
-            policies[0] = watched = WatchedContext(policies[0], self.choices)
-        played = [play_rule(workload, policy, self.config) for policy in policies]
-        if self.contexts:
-            contexts = rng.choice(np.array(watched.contexts), size=self.contexts).round(6).tolist()
-        results = [[one.ttft_p95_s, one.attainment] for one in played]
-        return Result({"where": Lesson.of_workload(workload), "results": results, "contexts": contexts}, {})
 
 
 def reshaped(setting: Setting, shape: str) -> Setting:
@@ -145,7 +113,7 @@ def play_members(
             entry.value
             for entry in cache.run(
                 [
-                    MembersPlayed(one.source, one.config, members, choices, count, seed, _FIRST_EPISODE + number)
+                    EpisodePlayed(one.source, one.config, members, seed, _FIRST_EPISODE + number, count, choices)
                     for number, one in enumerate(drawn)
                 ],
                 f"episodes of {what}",

@@ -15,8 +15,8 @@ from agents.placement_policy import LearnedPolicy, current_layout
 from agents.selection import CONTEXT
 from envs.cluster import ClusterConfig, parse_shape
 from experiments.learning import member_selection
-from experiments.learning.distilled_start import draw_episode
-from experiments.learning.member_selection import MembersPlayed, drawn_settings, select_members
+from experiments.learning.distilled_start import EpisodePlayed, draw_episode
+from experiments.learning.member_selection import drawn_settings, select_members
 from experiments.learning.mixture import Setting
 from experiments.runs.cache import Cache
 from experiments.runs.executors import Execution
@@ -48,13 +48,13 @@ def test_settings_with_fields_of_single_nodes_keep_their_shape() -> None:
 def test_members_are_measured_as_they_play() -> None:
     rules = ("static", "lmetric")
     members = tuple(PolicySpec.parse(name) for name in rules)
-    found = MembersPlayed(SETTING.source, SETTING.config, members, "pairs", 5, seed=1, episode=2).run(None).value
+    found = EpisodePlayed(SETTING.source, SETTING.config, members, 1, 2, contexts=5).run(None).value
     workload, _ = draw_episode(SETTING.source, 1, 2)
     assert np.shape(found["contexts"]) == (5, len(CONTEXT))
     for name, result in zip(rules, found["results"], strict=True):
         played = play_rule(workload, policies.make(name), SETTING.config)
         assert result == [played.ttft_p95_s, played.attainment]
-    unwatched = MembersPlayed(SETTING.source, SETTING.config, members, "pairs", 0, seed=1, episode=2).run(None).value
+    unwatched = EpisodePlayed(SETTING.source, SETTING.config, members, 1, 2).run(None).value
     assert unwatched == found | {"contexts": []}
 
 
