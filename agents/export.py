@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from agents.context import CONTEXT
 from agents.layout import FeatureSizes, Layout
 from agents.seen import SeenRange
-from agents.selection import CONTEXT, RegretModel
+from agents.selection import RegretModel
 from hardware_profiles.errors import InputError
 from hardware_profiles.files import replacing
 

@@ -6,9 +6,10 @@ from typing import Literal, cast, get_args
 from agents.export import load_policy
 from agents.layout import Layout
 from agents.numpy_policy import NumpyActor
+from agents.seen import SeenRange
 from agents.selection import NETWORK, Selection
 from envs.choices import CHOICE_SETS, Choices, ChoiceSet
-from envs.cluster import Placement, RequestView, RouterView
+from envs.cluster import Placement, Policy, RequestView, RouterView
 from envs.features import CHOICE_FEATURES, GLOBAL_FEATURES, REQUEST_FEATURES
 from envs.observation import LAYOUT_VERSION, encode
 from hardware_profiles.errors import InputError
@@ -38,27 +39,60 @@ def current_layout(choice_set: str) -> Layout:
     )
 
 
-class LearnedPolicy:
-    """Uses the choice with the highest score of the trained network, or a rule; it is deterministic.
+class NetworkPolicy:
+    """Uses the choice with the highest score of a trained network, or FALLBACK.
 
-    If the file has a portfolio, the member with the least predicted regret places the requests: the network, or one of
-    the rules (`agents.selection`). Where the network is to decide, but the request or the cluster is unlike all that it
-    has seen in training (`agents.seen.SeenRange`), FALLBACK decides.
+    FALLBACK decides where the request or the cluster is unlike all that the network has seen in training
+    (`agents.seen.SeenRange`).
 
     Attributes:
-        handed_over: decisions that a rule made.
+        name: "network".
+        handed_over: decisions of FALLBACK.
+
+    Args:
+        actor: scores the choices.
+        choice_set: the choices.
+        seen: range of the inputs in training; None: the network decides everywhere.
+    """
+
+    name = NETWORK
+
+    def __init__(self, actor: NumpyActor, choice_set: ChoiceSet, seen: SeenRange | None) -> None:
+        self._actor = actor
+        self._choice_set = choice_set
+        self._seen = seen
+        self.handed_over = 0
+
+    def place(self, request: RequestView, view: RouterView) -> Placement:
+        """Place one request."""
+        choices = Choices.of(request, view, self._choice_set)
+        observation = encode(choices)
+        if self._seen is not None and not self._seen.has(observation):
+            self.handed_over += 1
+            return FALLBACK.place(request, view)
+        return choices.placement(self._actor.act(observation))
+
+
+class LearnedPolicy:
+    """A trained policy: the network of a file, or its portfolio. It is deterministic.
+
+    If the file has a portfolio, the member with the least expected regret places the requests: the network, or one of
+    the rules (`agents.selection`).
+
+    Attributes:
         decisions: all decisions.
 
     Args:
         path: a policy file.
-        guard: whether FALLBACK may decide.
+        guard: whether FALLBACK may decide instead of the network.
         members: "network" and "rules" leave out the other members of the portfolio.
+        replay: whether replays of the recent requests correct the predicted regrets.
 
     Raises:
         InputError: the file cannot be used; the message names the file and the reason.
     """
 
-    def __init__(self, path: str | Path, guard: bool = True, members: str = "all") -> None:
+    def __init__(self, path: str | Path, guard: bool = True, members: str = "all", replay: bool = True) -> None:
         self.path = Path(path)
         self.name = self.path.stem
         file = load_policy(self.path)
@@ -74,35 +108,44 @@ class LearnedPolicy:
         names = (*file.layout.request, *file.layout.global_)
         unguarded = [names.index(name) for name in UNGUARDED]
         self._seen = file.seen.without(unguarded) if guard and file.seen is not None else None
-        self.handed_over = self.decisions = 0
+        self._network = self._new_network()
+        self._of_rules = self.decisions = 0
         self._selection: Selection | None = None
         if members not in get_args(Members):
             raise InputError(f"{path}: members must be {', '.join(get_args(Members))}, not {members!r}")
         if file.regret is None and members == "rules":
             raise InputError(f"{path}: the file has no rules; members can be all or network")
         if file.regret is not None and members != "network":
-            self._rules = [None if name == NETWORK else make(name) for name in file.regret.members]
-            allowed = [index for index, rule in enumerate(self._rules) if members == "all" or rule is not None]
-            self._selection = Selection(file.regret, allowed)
+            self._names = file.regret.members
+            self._members = [self._network if name == NETWORK else make(name) for name in self._names]
+            allowed = [index for index, name in enumerate(self._names) if members == "all" or name != NETWORK]
+            fresh = self._new_member if replay else None
+            self._selection = Selection(file.regret, allowed, self._choice_set, fresh)
+
+    @property
+    def handed_over(self) -> int:
+        """Decisions that a rule made."""
+        return self._of_rules + self._network.handed_over
+
+    @property
+    def replayed(self) -> int:
+        """Requests that were simulated in replays, summed over the members."""
+        return self._selection.replayed if self._selection is not None else 0
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         self.decisions += 1
-        selection = self._selection
-        choices, observation = None, None
-        if selection is not None:
-            if selection.is_due(view.now_s):
-                choices = Choices.of(request, view, self._choice_set)
-                observation = encode(choices)
-                selection.update(view, observation)
-            rule = self._rules[selection.current]
-            if rule is not None:
-                self.handed_over += 1
-                return rule.place(request, view) or view.default_placement()
-        if choices is None or observation is None:
-            choices = Choices.of(request, view, self._choice_set)
-            observation = encode(choices)
-        if self._seen is not None and not self._seen.has(observation):
-            self.handed_over += 1
-            return FALLBACK.place(request, view)
-        return choices.placement(self._actor.act(observation))
+        if self._selection is None:
+            return self._network.place(request, view)
+        member = self._members[self._selection.select(request, view)]
+        if member is self._network:
+            return self._network.place(request, view)
+        self._of_rules += 1
+        return member.place(request, view) or view.default_placement()
+
+    def _new_network(self) -> NetworkPolicy:
+        return NetworkPolicy(self._actor, self._choice_set, self._seen)
+
+    def _new_member(self, index: int) -> Policy:
+        name = self._names[index]
+        return self._new_network() if name == NETWORK else make(name)

@@ -1,80 +1,34 @@
-"""Algorithm selection (Rice 1976): which of several policies places requests, by predicted regret.
+"""Algorithm selection (Rice 1976): which of several policies places requests, by its expected regret.
 
 The members of a portfolio are a trained network and rules. A small model predicts the regret of each member from a
-context, which describes the traffic and the cluster but not where requests were placed. The member with the least
-predicted regret places the requests. `agents.selection_fit` fits the model.
+context (`agents.context`); replays of the recent requests correct the predictions (`agents.replays`,
+`agents.evidence`). The member with the least regret places the requests. `agents.selection_fit` fits the model.
 """
 
-from collections.abc import Mapping, Sequence
-from math import inf
+from collections.abc import Callable, Mapping, Sequence
+from math import inf, sqrt
 from typing import NamedTuple
 
 import numpy as np
 
+from agents.context import CONTEXT, Context
+from agents.evidence import Evidence
+from agents.replays import SECONDS_PER_REQUEST, History, Replayed, replay
 from envs.choices import Choices, ChoiceSet
-from envs.cluster import Placement, Policy, RequestView, RouterView
-from envs.cluster.router_counters import STEADY_S
-from envs.features import GLOBAL_FEATURES, REQUEST_FEATURES
+from envs.cluster import Policy, RequestView, RouterView
 from envs.observation import encode
 
 NETWORK = "network"
 """The name of the trained network among the members; the others are rules."""
 
-CONTEXT_FEATURES = (
-    "ttft_slo_s",
-    "tbt_slo_s",
-    "tbt_slo_over_decode_step",
-    "finished_output_tokens",
-    "prefill_share_of_nodes",
-    "steady_requests_per_node",
-    "steady_prompt_tokens",
-    "prefill_load",
-    "decode_load",
-    "steady_decode_step_over_tbt_slo",
-    "steady_shared_step_over_tbt_slo",
-    "shared_prefill_load",
-    "deflected_prefill_load",
-)
-"""Features of an observation that depend little on earlier placements."""
-CONTEXT = (*CONTEXT_FEATURES, "rates_known", "output_known")
-"""The parts of a context. The last two are from 0, at the start of a run, to 1: how far the mean rates and the mean
-output length can be relied on. Short outputs finish first, so that mean is too low at the start."""
-
-PERIOD_S = 0.5
-"""Time between two selections, seconds of the cluster's clock."""
-_AVERAGED = 20  # observations in the running mean of the context: ten seconds
 _HYSTERESIS = 0.01
-_FINISHED = 100.0  # finished requests whose mean output length counts as known
-
-_NAMES = tuple(feature.name for feature in (*REQUEST_FEATURES, *GLOBAL_FEATURES))
-_COLUMNS = np.array([_NAMES.index(name) for name in CONTEXT_FEATURES])
-
-
-class Context:
-    """The running mean of CONTEXT over observations that are PERIOD_S apart.
-
-    Attributes:
-        mean: (K,) float64.
-        seen: observations so far, at most _AVERAGED.
-    """
-
-    def __init__(self) -> None:
-        self._next_s = -inf
-        self.seen = 0
-        self.mean = np.zeros(len(CONTEXT))
-
-    def is_due(self, now_s: float) -> bool:
-        """Whether `add` should get an observation."""
-        return now_s >= self._next_s
-
-    def add(self, view: RouterView, observation: Mapping[str, np.ndarray]) -> None:
-        """Take an observation of the cluster into account."""
-        self._next_s = view.now_s + PERIOD_S
-        self.seen = min(self.seen + 1, _AVERAGED)
-        counters = view.counters
-        known = (counters.steady_span_s / STEADY_S, counters.finished_requests / _FINISHED)
-        features = np.concatenate((observation["request"], observation["global"]))[_COLUMNS]
-        self.mean += (np.concatenate((features, np.minimum(known, 1.0))) - self.mean) / self.seen
+_FIRST_REPLAY, _FIRST_REPLAY_S, _MORE, _MOST_MORE = 100, 5.0, 0.7, 1500
+"""Requests and seconds before the first replay, and the most requests between two; before, their number doubles."""
+_UNFINISHED = 0.35
+"""Share of the requests that must have finished before the first replay; too few show too little of output lengths."""
+_LIKELY = 3
+"""Members in a replay after the first: those with the least regrets, by replays, by predictions, and by both."""
+_FASTER = 1.0
 
 
 class RegretModel(NamedTuple):
@@ -125,60 +79,98 @@ class RegretModel(NamedTuple):
 class Selection:
     """The member that places the requests now.
 
+    Every PERIOD_S the model predicts the regrets of the members. With replays, the members are also simulated on the
+    recent requests, and the results correct the predictions: all members at first, later the most likely ones. A result
+    counts only after the time that its replay takes (SECONDS_PER_REQUEST). Near saturation a slightly higher rate may
+    mean an overload, so requests are replayed at the rate of their arrivals and at the upper end of its 68 % interval.
+
     Attributes:
-        current: its index.
+        current: index of the member.
+        replayed: requests that have been simulated, summed over the members.
 
     Args:
         model: predicts the regrets.
         allowed: the members that may be selected; all others are ignored.
-    """
-
-    def __init__(self, model: RegretModel, allowed: Sequence[int]) -> None:
-        self._model = model
-        self._context = Context()
-        self._last_s = -inf
-        self._barred = np.full(len(model.members), inf)
-        self._barred[list(allowed)] = 0.0
-        self.current = allowed[0]
-
-    def is_due(self, now_s: float) -> bool:
-        """Whether `update` should get an observation. A clock that runs backwards is that of a new run."""
-        if now_s < self._last_s:
-            self._context = Context()
-        self._last_s = now_s
-        return self._context.is_due(now_s)
-
-    def update(self, view: RouterView, observation: Mapping[str, np.ndarray]) -> None:
-        """Select again, on an observation; another member must have a regret that is smaller by _HYSTERESIS."""
-        self._context.add(view, observation)
-        predicted = self._model.predict(self._context.mean) + self._barred
-        best = int(predicted.argmin())
-        if self._context.seen == 1 or predicted[self.current] > predicted[best] + _HYSTERESIS:
-            self.current = best
-
-
-class WatchedContext:
-    """A policy that notes the contexts of its run.
-
-    Attributes:
-        name: the policy's name.
-        contexts: each (K,), PERIOD_S apart.
-
-    Args:
-        policy: places the requests.
         choice_set: the choices of the observations.
+        fresh: makes a member that has placed nothing yet, for replays; None: no replays.
     """
 
-    def __init__(self, policy: Policy, choice_set: ChoiceSet) -> None:
-        self.name = policy.name
-        self._policy = policy
+    def __init__(
+        self,
+        model: RegretModel,
+        allowed: Sequence[int],
+        choice_set: ChoiceSet,
+        fresh: Callable[[int], Policy] | None = None,
+    ) -> None:
+        self._model = model
+        self._allowed = np.array(allowed)
         self._choice_set: ChoiceSet = choice_set
-        self._context = Context()
-        self.contexts: list[np.ndarray] = []
+        self._fresh = fresh
+        self.current = int(allowed[0])
+        self.replayed = 0
+        self._start()
 
-    def place(self, request: RequestView, view: RouterView) -> Placement | None:
-        """Place one request."""
-        if self._context.is_due(view.now_s):
+    def _start(self) -> None:
+        """Begin a run."""
+        self._last_s = -inf
+        self._context = Context()
+        self._predicted = np.zeros(len(self._allowed))
+        self._history = History()
+        self._evidence: Evidence | None = None
+        self._seen = 0
+        self._next_replay = _FIRST_REPLAY
+        self._pending: tuple[float, Sequence[int], Sequence[Replayed], int, float] | None = None
+
+    def select(self, request: RequestView, view: RouterView) -> int:
+        """Select the member that places a request; the result is its index.
+
+        A clock that runs backwards is that of a new run.
+        """
+        now_s = view.now_s
+        if now_s < self._last_s:
+            self._start()
+        self._last_s = now_s
+        due = self._context.is_due(now_s)
+        if due:
             self._context.add(view, encode(Choices.of(request, view, self._choice_set)))
-            self.contexts.append(self._context.mean.copy())
-        return self._policy.place(request, view)
+            self._predicted = self._model.predict(self._context.mean)[self._allowed]
+        if self._fresh is not None:
+            due |= self._replay(request, view, self._fresh)
+        if due:
+            regret = self._regret()
+            best = int(regret.argmin())
+            now = self._allowed == self.current
+            if self._context.seen == 1 or regret[now] > regret[best] + _HYSTERESIS:
+                self.current = int(self._allowed[best])
+        return self.current
+
+    def _regret(self) -> np.ndarray:
+        """The expected regret of each allowed member."""
+        return self._predicted if self._evidence is None else self._evidence.corrected(self._predicted)
+
+    def _replay(self, request: RequestView, view: RouterView, fresh: Callable[[int], Policy]) -> bool:
+        """Replay the recent requests if it is time; returns whether new results count from now on."""
+        news = False
+        if self._pending is not None and view.now_s >= self._pending[0]:
+            if self._evidence is None:
+                self._evidence = Evidence(len(self._allowed))
+            self._evidence.add(*self._pending[1:])
+            self._pending = None
+            news = True
+        due = self._seen >= self._next_replay and self._history.span_s(view.now_s) >= _FIRST_REPLAY_S
+        if due and self._pending is None and (unfinished := self._history.unfinished_share(view)) < _UNFINISHED:
+            self._next_replay = self._seen + min(_MOST_MORE, int(_MORE * self._seen))
+            members = list(range(len(self._allowed)))
+            if self._evidence is not None:
+                orders = self._regret(), self._evidence.regret, self._predicted
+                members = sorted({int(one) for order in orders for one in order.argsort(kind="stable")[:_LIKELY]})
+            seen = len(self._history)
+            rates = [self._history.rows(view, faster) for faster in (1.0, 1.0 + _FASTER / sqrt(seen))]
+            fresh_members = [int(self._allowed[member]) for member in members]
+            replays = [replay(rows, view, [fresh(member) for member in fresh_members]) for rows in rates]
+            requests = sum(map(len, rates)) * len(members)
+            self.replayed += requests
+            self._pending = (view.now_s + SECONDS_PER_REQUEST * requests, members, replays, seen, unfinished)
+        self._seen += 1
+        self._history.add(request)
+        return news

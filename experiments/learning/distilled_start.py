@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agents.context import WatchedContext
 from agents.distillation import Played, best_rule, label_episode, play_rule
 from agents.export import load_policy, save_policy
 from agents.numpy_policy import NumpyActor
 from agents.placement_policy import current_layout
 from agents.seen import SeenRange
-from agents.selection import WatchedContext
 from envs.choices import ChoiceSet, most_choices
 from envs.cluster import ClusterConfig, Policy, parse_shape
 from envs.warm_up import WARM_UPS, WarmUp

@@ -10,7 +10,7 @@ from math import exp
 
 import numpy as np
 
-from agents.selection import CONTEXT
+from agents.context import CONTEXT
 from envs.features import GLOBAL_FEATURES, REQUEST_FEATURES
 
 _THRESHOLDS = 24  # quantiles tried per feature

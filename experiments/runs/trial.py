@@ -45,8 +45,9 @@ class Trial(Task):
         workload, learned = inputs
         policy = learned or self.policy.make(self.seed)
         result = simulate(workload, policy, self.config, drain_s=DRAIN_S, time_decisions=True)
-        handed_over = getattr(policy, "handed_over", nan) / max(1, getattr(policy, "decisions", 1))
-        measured = MeasuredRun(result, workload, self.config, handed_over)
+        decisions = max(1, getattr(policy, "decisions", 1))
+        own = [getattr(policy, name, nan) / decisions for name in ("handed_over", "replayed")]
+        measured = MeasuredRun(result, workload, self.config, *own)
         records, met = measured.all_records, measured.attainment.both
         files: dict[str, bytes] = {}
         if self.keep_requests:

@@ -10,22 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
+from agents.context import CONTEXT, CONTEXT_FEATURES, PERIOD_S, Context, WatchedContext
 from agents.distillation import Played
 from agents.export import PolicyFile, load_policy, save_policy, write_policy
 from agents.placement_network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
-from agents.selection import (
-    CONTEXT,
-    CONTEXT_FEATURES,
-    NETWORK,
-    PERIOD_S,
-    Context,
-    RegretModel,
-    Selection,
-    WatchedContext,
-)
+from agents.selection import NETWORK, RegretModel, Selection
 from agents.selection_fit import fit, regrets
-from envs.cluster import Cluster, ClusterConfig, simulate
+from envs.cluster import Cluster, ClusterConfig, RequestView, simulate
 from envs.features import GLOBAL_FEATURES, REQUEST_FEATURES
 from envs.generators import generate
 from hardware_profiles import InputError, load_profile
@@ -138,26 +130,37 @@ def test_contexts_beyond_the_training_count_as_its_limits(seed: int) -> None:
     assert (one.predict(context) == one.predict(np.clip(context, 0.0, 1.0))).all()
 
 
+def selected(selection: Selection, count: int = 20) -> list[int]:
+    """The members that are selected for `count` requests, two periods apart, on an idle cluster."""
+    cluster = Cluster(CONFIG, lambda _: None)
+    found = []
+    for number in range(count):
+        cluster.clock.advance_to(2.0 * PERIOD_S * number)
+        request = RequestView(number, cluster.clock.now, 100 + number, 2.0, 0.1)
+        found.append(selection.select(request, cluster.view()))
+    return found
+
+
 @settings(max_examples=20)
 @given(st.integers(1, 1000), st.sets(st.integers(0, 2), min_size=1))
 def test_only_allowed_members_are_selected(seed: int, allowed: set[int]) -> None:
-    selection = Selection(model(seed=seed), sorted(allowed))
-    for number in range(20):
-        selection.update(VIEW, observation(seed + number))
-        assert selection.current in allowed
+    assert set(selected(Selection(model(seed=seed), sorted(allowed), "pairs"))) <= allowed
 
 
-@pytest.mark.parametrize(("gain", "selected"), [(0.01, 1), (0.1, 2)])
-def test_a_small_gain_changes_nothing(gain: float, selected: int) -> None:
-    selection = Selection(model((1.0, 0.3, 0.4)), [0, 1, 2])
-    selection.update(VIEW, observation(0))
-    assert selection.current == 1
+@pytest.mark.parametrize(("gain", "expected"), [(0.01, 1), (0.1, 2)])
+def test_a_small_gain_changes_nothing(gain: float, expected: int) -> None:
+    selection = Selection(model((1.0, 0.3, 0.4)), [0, 1, 2], "pairs")
+    assert selected(selection, 2) == [1, 1]
     selection._model = model((1.0, 0.3, 0.3 - gain))
-    selection.update(VIEW, observation(1))
-    assert selection.current == selected
+    request = RequestView(2, 2.0, 100, 2.0, 0.1)
+    cluster = Cluster(CONFIG, lambda _: None)
+    cluster.clock.advance_to(2.0)
+    assert selection.select(request, cluster.view()) == expected
 
 
 # ---- policies --------------------------------------------------------------------------------------------------------
+
+LOADED = generate("burst", rate_rps=8.0, requests=900, seed=2)
 
 
 @pytest.fixture
@@ -175,18 +178,43 @@ def portfolio(network: Path, regret: RegretModel) -> Path:
     return path
 
 
-@pytest.mark.parametrize("selected", range(3))
-def test_the_selected_member_places_all_requests(selected: int, network: Path) -> None:
-    path = portfolio(network, model(tuple(0.5 * (index != selected) for index in range(3))))
-    policy = LearnedPolicy(path)
-    alone = policies.make(str(network)) if selected == 0 else policies.make(MEMBERS[selected])
+@pytest.mark.parametrize("member", range(3))
+def test_the_selected_member_places_all_requests(member: int, network: Path) -> None:
+    path = portfolio(network, model(tuple(0.5 * (index != member) for index in range(3))))
+    policy = LearnedPolicy(path, replay=False)
+    alone = policies.make(str(network)) if member == 0 else policies.make(MEMBERS[member])
     assert simulate(WORKLOAD, policy, CONFIG).records == simulate(WORKLOAD, alone, CONFIG).records
-    assert (policy.handed_over, policy.decisions) == (len(WORKLOAD) * (selected > 0), len(WORKLOAD))
+    assert (policy.handed_over, policy.decisions) == (len(WORKLOAD) * (member > 0), len(WORKLOAD))
+
+
+@pytest.mark.parametrize("biases", [(0.9, 0.1, 0.7), (0.9, 0.7, 0.1)])
+def test_replays_find_the_better_rule_whatever_the_model_predicts(biases: tuple[float, ...], network: Path) -> None:
+    policy = LearnedPolicy(portfolio(network, model(biases)), members="rules")
+    found = simulate(LOADED, policy, CONFIG)
+    ttft_s = {
+        name: np.quantile([one.first_token_s - one.arrival_s for one in result.records[300:]], 0.95)
+        for name, result in (
+            ("found", found),
+            *((rule, simulate(LOADED, policies.make(rule), CONFIG)) for rule in RULES),
+        )
+    }
+    assert ttft_s["lmetric"] < 0.7 * ttft_s["static"]
+    assert ttft_s["found"] < 1.1 * ttft_s["lmetric"]
+    assert policy.replayed > 0
+
+
+@pytest.mark.parametrize("member", range(3))
+def test_replays_do_not_change_the_run_itself(member: int, network: Path) -> None:
+    one = model((0.1,), members=(MEMBERS[member],))
+    expected = LearnedPolicy(network) if member == 0 else policies.make(MEMBERS[member])
+    policy = LearnedPolicy(portfolio(network, one))
+    assert simulate(LOADED, policy, CONFIG).records == simulate(LOADED, expected, CONFIG).records
+    assert policy.replayed > 0
 
 
 def test_a_second_run_is_like_the_first(network: Path) -> None:
     policy = LearnedPolicy(portfolio(network, model((0.2, 0.2, 0.2), seed=9)))
-    first, second = (simulate(WORKLOAD, policy, CONFIG).records for _ in range(2))
+    first, second = (simulate(LOADED, policy, CONFIG).records for _ in range(2))
     assert first == second
     assert policy.handed_over > 0
 
@@ -194,7 +222,7 @@ def test_a_second_run_is_like_the_first(network: Path) -> None:
 @pytest.mark.parametrize(("members", "alone"), [("network", None), ("rules", "lmetric")])
 def test_members_can_be_left_out(members: str, alone: str | None, network: Path) -> None:
     path = portfolio(network, model((0.1, 0.9, 0.3) if alone else (0.9, 0.1, 0.3)))
-    policy = LearnedPolicy(path, members=members)
+    policy = LearnedPolicy(path, members=members, replay=False)
     expected = policies.make(alone or str(network))
     assert simulate(WORKLOAD, policy, CONFIG).records == simulate(WORKLOAD, expected, CONFIG).records
 

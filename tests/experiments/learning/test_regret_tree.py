@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.selection import CONTEXT
+from agents.context import CONTEXT
 from experiments.learning.regret_tree import Node, grow, held_out_regret, text
 
 SIZE = len(CONTEXT)
