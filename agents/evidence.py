@@ -1,8 +1,8 @@
-"""Evidence about the regrets of a portfolio's members: predictions, corrected by replays.
+"""Evidence about the regrets of a portfolio's members: predictions, corrected in hindsight.
 
-Replays are exact about the past and noisy about the future. Their error is estimated from a bootstrap over blocks of
-consecutive requests, and from the difference between replays at two rates. Where it is large, as after a few bursts or
-near saturation, the predictions count more. Where predictions and replays disagree by more than their errors, as on a
+Simulations of the recent past are noisy about the future. Their error is estimated from a bootstrap over blocks of
+consecutive requests, and from the difference between two rates. Where it is large, as after a few bursts or near
+saturation, the predictions count more. Where predictions and simulations disagree by more than their errors, as on a
 cluster that was not trained on, the predictions count less (empirical Bayes).
 """
 
@@ -10,26 +10,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from agents.replays import Replayed
+from agents.hindsight import Hindsight
 
 _PER_MISS = 30.0
 _MOST = 1.0  # regret
-_WARM_UP = 0.1  # share of the replayed requests that do not count
+_WARM_UP = 0.1  # share of the simulated requests that do not count
 _BLOCKS, _SAMPLES = 12, 24
 _LEAST_ERROR = 0.01
 _FEW, _UNFINISHED = 10.0, 0.3  # errors: per number of requests, and per share of them that have not finished
-_AGEING = 0.1  # error that a regret gains whenever others are replayed
+_AGEING = 0.1  # error that a regret gains whenever others are simulated
 _PREDICTED_ERROR, _PREDICTED_ERROR_SHARE = 0.02, 0.25  # errors of predictions: at least, and per predicted regret
 
 
 class Evidence:
-    """Regrets of M members by replays.
+    """Regrets of M members in hindsight.
 
     A member's score is the logarithm of its P95 TTFT plus 0.3 for each point of SLO attainment that it misses; its
     regret is its score minus the best one, at most 1. None of the constants is from a paper.
 
     Attributes:
-        regret: (M,), from 0 to 1; 1 for a member that has not been replayed.
+        regret: (M,), from 0 to 1; 1 for a member that has not been simulated.
         error: (M,), standard errors of the regrets.
     """
 
@@ -37,20 +37,20 @@ class Evidence:
         self.regret = np.full(members, _MOST)
         self.error = np.full(members, _MOST)
 
-    def add(self, members: Sequence[int], replays: Sequence[Replayed], seen: int, unfinished: float) -> None:
-        """Take replays of the same requests at several rates into account.
+    def add(self, members: Sequence[int], found: Sequence[Hindsight], seen: int, unfinished: float) -> None:
+        """Take simulations of the same requests at several rates into account.
 
         Args:
-            members: the replayed members.
-            replays: their results at each rate, in this order.
-            seen: number of different requests in a replay.
+            members: the simulated members.
+            found: their results at each rate, in this order.
+            seen: number of different requests in a simulation.
             unfinished: share of them whose output lengths are estimates.
         """
         chosen = list(members)
-        behind = [_behind(one) for one in replays]
+        behind = [_behind(one) for one in found]
         whole = np.array([one[0] for one in behind])
         spread = np.mean([np.std(one[1:], axis=0) for one in behind], axis=0)
-        repeated = max(1.0, replays[0].ttft_s.shape[1] / seen)
+        repeated = max(1.0, found[0].ttft_s.shape[1] / seen)
         self.error = np.hypot(self.error, _AGEING)
         self.error[chosen] = np.sqrt(
             spread**2 * repeated
@@ -61,21 +61,21 @@ class Evidence:
         self.regret[chosen] = whole.mean(axis=0)
 
     def corrected(self, predicted: np.ndarray) -> np.ndarray:
-        """Predicted regrets (M,), corrected by the replays: means weighted by the inverse variances."""
+        """Predicted regrets (M,), corrected: means with those in hindsight, weighted by the inverse variances."""
         predicted = np.maximum(predicted, 0.0)
-        of_replay = self.error**2
+        of_hindsight = self.error**2
         of_prediction = (_PREDICTED_ERROR + _PREDICTED_ERROR_SHARE * predicted) ** 2
-        surprise = (self.regret - predicted) ** 2 / (of_prediction + of_replay)
+        surprise = (self.regret - predicted) ** 2 / (of_prediction + of_hindsight)
         of_prediction *= max(1.0, float(np.median(surprise)))
-        trust = of_replay / (of_prediction + of_replay)
-        found: np.ndarray = trust * predicted + (1.0 - trust) * self.regret
-        return found
+        trust = of_hindsight / (of_prediction + of_hindsight)
+        corrected: np.ndarray = trust * predicted + (1.0 - trust) * self.regret
+        return corrected
 
 
-def _behind(replayed: Replayed) -> np.ndarray:
+def _behind(one: Hindsight) -> np.ndarray:
     """How far each policy's score is above the best one, (1 + _SAMPLES, M): of all requests, and of samples of them."""
-    warm_up = int(_WARM_UP * replayed.ttft_s.shape[1])
-    ttft_s, missed = replayed.ttft_s[:, warm_up:], replayed.missed[:, warm_up:]
+    warm_up = int(_WARM_UP * one.ttft_s.shape[1])
+    ttft_s, missed = one.ttft_s[:, warm_up:], one.missed[:, warm_up:]
     blocks = np.array_split(np.arange(ttft_s.shape[1]), _BLOCKS)
     rng = np.random.default_rng(0)
     draws = [np.concatenate([blocks[block] for block in rng.integers(0, _BLOCKS, _BLOCKS)]) for _ in range(_SAMPLES)]

@@ -86,13 +86,13 @@ class LearnedPolicy:
         path: a policy file.
         guard: whether FALLBACK may decide instead of the network.
         members: "network" and "rules" leave out the other members of the portfolio.
-        replay: whether replays of the recent requests correct the predicted regrets.
+        hindsight: whether simulations of the recent requests correct the predicted regrets.
 
     Raises:
         InputError: the file cannot be used; the message names the file and the reason.
     """
 
-    def __init__(self, path: str | Path, guard: bool = True, members: str = "all", replay: bool = True) -> None:
+    def __init__(self, path: str | Path, guard: bool = True, members: str = "all", hindsight: bool = True) -> None:
         self.path = Path(path)
         self.name = self.path.stem
         file = load_policy(self.path)
@@ -119,7 +119,7 @@ class LearnedPolicy:
             self._names = file.regret.members
             self._members = [self._network if name == NETWORK else make(name) for name in self._names]
             allowed = [index for index, name in enumerate(self._names) if members == "all" or name != NETWORK]
-            fresh = self._new_member if replay else None
+            fresh = self._new_member if hindsight else None
             self._selection = Selection(file.regret, allowed, self._choice_set, fresh)
 
     @property
@@ -128,9 +128,9 @@ class LearnedPolicy:
         return self._of_rules + self._network.handed_over
 
     @property
-    def replayed(self) -> int:
-        """Requests that were simulated in replays, summed over the members."""
-        return self._selection.replayed if self._selection is not None else 0
+    def simulated(self) -> int:
+        """Requests that were simulated in hindsight, summed over the members."""
+        return self._selection.simulated if self._selection is not None else 0
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""

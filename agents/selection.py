@@ -1,7 +1,7 @@
 """Algorithm selection (Rice 1976): which of several policies places requests, by its expected regret.
 
 The members of a portfolio are a trained network and rules. A small model predicts the regret of each member from a
-context (`agents.context`); replays of the recent requests correct the predictions (`agents.replays`,
+context (`agents.context`); simulations of the recent requests correct the predictions (`agents.hindsight`,
 `agents.evidence`). The member with the least regret places the requests. `agents.selection_fit` fits the model.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from agents.context import CONTEXT, Context
 from agents.evidence import Evidence
-from agents.replays import SECONDS_PER_REQUEST, History, Replayed, replay
+from agents.hindsight import SECONDS_PER_REQUEST, Hindsight, History, simulated
 from envs.choices import Choices, ChoiceSet
 from envs.cluster import Policy, RequestView, RouterView
 from envs.observation import encode
@@ -22,12 +22,12 @@ NETWORK = "network"
 """The name of the trained network among the members; the others are rules."""
 
 _HYSTERESIS = 0.01
-_FIRST_REPLAY, _FIRST_REPLAY_S, _MORE, _MOST_MORE = 100, 5.0, 0.7, 1500
-"""Requests and seconds before the first replay, and the most requests between two; before, their number doubles."""
+_FIRST, _FIRST_S, _MORE, _MOST_MORE = 100, 5.0, 0.7, 1500
+"""Requests and seconds before the first simulation; requests until the next: a share of those so far, and the most."""
 _UNFINISHED = 0.35
-"""Share of the requests that must have finished before the first replay; too few show too little of output lengths."""
+"""Largest share of unfinished requests: output lengths are not known well enough with more."""
 _LIKELY = 3
-"""Members in a replay after the first: those with the least regrets, by replays, by predictions, and by both."""
+"""Members in a simulation after the first: those with the least regrets in hindsight, by predictions, and by both."""
 _FASTER = 1.0
 
 
@@ -79,20 +79,21 @@ class RegretModel(NamedTuple):
 class Selection:
     """The member that places the requests now.
 
-    Every PERIOD_S the model predicts the regrets of the members. With replays, the members are also simulated on the
+    Every PERIOD_S the model predicts the regrets of the members. With hindsight, the members are also simulated on the
     recent requests, and the results correct the predictions: all members at first, later the most likely ones. A result
-    counts only after the time that its replay takes (SECONDS_PER_REQUEST). Near saturation a slightly higher rate may
-    mean an overload, so requests are replayed at the rate of their arrivals and at the upper end of its 68 % interval.
+    counts only after the time that its simulation takes (SECONDS_PER_REQUEST). Near saturation a slightly higher rate
+    may mean an overload, so requests are simulated at the rate of their arrivals and at the upper end of its 68 %
+    interval.
 
     Attributes:
         current: index of the member.
-        replayed: requests that have been simulated, summed over the members.
+        simulated: requests that have been simulated, summed over the members.
 
     Args:
         model: predicts the regrets.
         allowed: the members that may be selected; all others are ignored.
         choice_set: the choices of the observations.
-        fresh: makes a member that has placed nothing yet, for replays; None: no replays.
+        fresh: makes a member that has placed nothing yet, for simulations; None: no hindsight.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Selection:
         self._choice_set: ChoiceSet = choice_set
         self._fresh = fresh
         self.current = int(allowed[0])
-        self.replayed = 0
+        self.simulated = 0
         self._start()
 
     def _start(self) -> None:
@@ -118,8 +119,8 @@ class Selection:
         self._history = History()
         self._evidence: Evidence | None = None
         self._seen = 0
-        self._next_replay = _FIRST_REPLAY
-        self._pending: tuple[float, Sequence[int], Sequence[Replayed], int, float] | None = None
+        self._next = _FIRST
+        self._pending: tuple[float, Sequence[int], Sequence[Hindsight], int, float] | None = None
 
     def select(self, request: RequestView, view: RouterView) -> int:
         """Select the member that places a request; the result is its index.
@@ -135,7 +136,7 @@ class Selection:
             self._context.add(view, encode(Choices.of(request, view, self._choice_set)))
             self._predicted = self._model.predict(self._context.mean)[self._allowed]
         if self._fresh is not None:
-            due |= self._replay(request, view, self._fresh)
+            due |= self._look_back(request, view, self._fresh)
         if due:
             regret = self._regret()
             best = int(regret.argmin())
@@ -148,8 +149,8 @@ class Selection:
         """The expected regret of each allowed member."""
         return self._predicted if self._evidence is None else self._evidence.corrected(self._predicted)
 
-    def _replay(self, request: RequestView, view: RouterView, fresh: Callable[[int], Policy]) -> bool:
-        """Replay the recent requests if it is time; returns whether new results count from now on."""
+    def _look_back(self, request: RequestView, view: RouterView, fresh: Callable[[int], Policy]) -> bool:
+        """Simulate the recent requests if it is time; returns whether new results count from now on."""
         news = False
         if self._pending is not None and view.now_s >= self._pending[0]:
             if self._evidence is None:
@@ -157,9 +158,9 @@ class Selection:
             self._evidence.add(*self._pending[1:])
             self._pending = None
             news = True
-        due = self._seen >= self._next_replay and self._history.span_s(view.now_s) >= _FIRST_REPLAY_S
+        due = self._seen >= self._next and self._history.span_s(view.now_s) >= _FIRST_S
         if due and self._pending is None and (unfinished := self._history.unfinished_share(view)) < _UNFINISHED:
-            self._next_replay = self._seen + min(_MOST_MORE, int(_MORE * self._seen))
+            self._next = self._seen + min(_MOST_MORE, int(_MORE * self._seen))
             members = list(range(len(self._allowed)))
             if self._evidence is not None:
                 orders = self._regret(), self._evidence.regret, self._predicted
@@ -167,10 +168,10 @@ class Selection:
             seen = len(self._history)
             rates = [self._history.rows(view, faster) for faster in (1.0, 1.0 + _FASTER / sqrt(seen))]
             fresh_members = [int(self._allowed[member]) for member in members]
-            replays = [replay(rows, view, [fresh(member) for member in fresh_members]) for rows in rates]
+            found = [simulated(rows, view, [fresh(member) for member in fresh_members]) for rows in rates]
             requests = sum(map(len, rates)) * len(members)
-            self.replayed += requests
-            self._pending = (view.now_s + SECONDS_PER_REQUEST * requests, members, replays, seen, unfinished)
+            self.simulated += requests
+            self._pending = (view.now_s + SECONDS_PER_REQUEST * requests, members, found, seen, unfinished)
         self._seen += 1
         self._history.add(request)
         return news

@@ -46,7 +46,7 @@ class Trial(Task):
         policy = learned or self.policy.make(self.seed)
         result = simulate(workload, policy, self.config, drain_s=DRAIN_S, time_decisions=True)
         decisions = max(1, getattr(policy, "decisions", 1))
-        own = [getattr(policy, name, nan) / decisions for name in ("handed_over", "replayed")]
+        own = [getattr(policy, name, nan) / decisions for name in ("handed_over", "simulated")]
         measured = MeasuredRun(result, workload, self.config, *own)
         records, met = measured.all_records, measured.attainment.both
         files: dict[str, bytes] = {}

@@ -1,4 +1,4 @@
-"""Evidence: what replays say about regrets, and how far predictions count next to it."""
+"""Evidence: regrets in hindsight, and how far predictions count next to them."""
 
 import numpy as np
 import pytest
@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.evidence import Evidence
-from agents.replays import Replayed
+from agents.hindsight import Hindsight
 
 seeds = st.integers(0, 10_000)
 
 
-def results(seed: int, *factors: float, requests: int = 600) -> Replayed:
+def results(seed: int, *factors: float, requests: int = 600) -> Hindsight:
     """Members whose TTFTs are `factors` times the same draws; nothing is missed."""
     ttft_s = np.random.default_rng(seed).lognormal(size=requests)
-    return Replayed(np.array([factor * ttft_s for factor in factors]), np.zeros((len(factors), requests), dtype=bool))
+    return Hindsight(np.array([factor * ttft_s for factor in factors]), np.zeros((len(factors), requests), dtype=bool))
 
 
 @given(seeds)
@@ -34,10 +34,10 @@ def test_the_unit_of_time_does_not_matter(seed: int, factor: float) -> None:
 
 
 def test_a_missed_slo_counts_like_slower_first_tokens() -> None:
-    replayed = results(0, 1.0, 1.0)
-    replayed.missed[1, ::50] = True
+    found = results(0, 1.0, 1.0)
+    found.missed[1, ::50] = True
     evidence = Evidence(2)
-    evidence.add([0, 1], [replayed], 600, 0.0)
+    evidence.add([0, 1], [found], 600, 0.0)
     assert evidence.regret[0] == 0.0
     assert evidence.regret[1] == pytest.approx(0.6, abs=0.05)  # 2 % missed
 
@@ -60,17 +60,17 @@ def test_a_member_that_a_slightly_higher_rate_overloads_has_a_risk_and_an_error(
 
 
 @given(seeds, st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3))
-def test_a_corrected_regret_is_between_the_prediction_and_the_replay(seed: int, predicted: list[float]) -> None:
+def test_a_corrected_regret_is_between_the_prediction_and_hindsight(seed: int, predicted: list[float]) -> None:
     evidence = Evidence(3)
     evidence.add([0, 2], [results(seed, 1.4, 1.0)], 600, 0.0)
     corrected = evidence.corrected(np.array(predicted))
     low, high = np.minimum(evidence.regret, predicted), np.maximum(evidence.regret, predicted)
     assert (corrected >= low - 1e-9).all()
     assert (corrected <= high + 1e-9).all()
-    assert evidence.regret[1] == 1.0  # not replayed
+    assert evidence.regret[1] == 1.0  # not simulated
 
 
-def test_predictions_that_replays_contradict_count_less() -> None:
+def test_predictions_that_hindsight_contradicts_count_less() -> None:
     evidence = Evidence(4)
     evidence.add(range(4), [results(1, 1.0, 1.2, 1.4, 1.6)], 600, 0.0)
     wrong = evidence.corrected(np.array([0.9, 0.8, 0.8, 0.9]))

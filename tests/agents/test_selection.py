@@ -181,14 +181,14 @@ def portfolio(network: Path, regret: RegretModel) -> Path:
 @pytest.mark.parametrize("member", range(3))
 def test_the_selected_member_places_all_requests(member: int, network: Path) -> None:
     path = portfolio(network, model(tuple(0.5 * (index != member) for index in range(3))))
-    policy = LearnedPolicy(path, replay=False)
+    policy = LearnedPolicy(path, hindsight=False)
     alone = policies.make(str(network)) if member == 0 else policies.make(MEMBERS[member])
     assert simulate(WORKLOAD, policy, CONFIG).records == simulate(WORKLOAD, alone, CONFIG).records
     assert (policy.handed_over, policy.decisions) == (len(WORKLOAD) * (member > 0), len(WORKLOAD))
 
 
 @pytest.mark.parametrize("biases", [(0.9, 0.1, 0.7), (0.9, 0.7, 0.1)])
-def test_replays_find_the_better_rule_whatever_the_model_predicts(biases: tuple[float, ...], network: Path) -> None:
+def test_hindsight_finds_the_better_rule_whatever_the_model_predicts(biases: tuple[float, ...], network: Path) -> None:
     policy = LearnedPolicy(portfolio(network, model(biases)), members="rules")
     found = simulate(LOADED, policy, CONFIG)
     ttft_s = {
@@ -200,16 +200,16 @@ def test_replays_find_the_better_rule_whatever_the_model_predicts(biases: tuple[
     }
     assert ttft_s["lmetric"] < 0.7 * ttft_s["static"]
     assert ttft_s["found"] < 1.1 * ttft_s["lmetric"]
-    assert policy.replayed > 0
+    assert policy.simulated > 0
 
 
 @pytest.mark.parametrize("member", range(3))
-def test_replays_do_not_change_the_run_itself(member: int, network: Path) -> None:
+def test_hindsight_does_not_change_the_run_itself(member: int, network: Path) -> None:
     one = model((0.1,), members=(MEMBERS[member],))
     expected = LearnedPolicy(network) if member == 0 else policies.make(MEMBERS[member])
     policy = LearnedPolicy(portfolio(network, one))
     assert simulate(LOADED, policy, CONFIG).records == simulate(LOADED, expected, CONFIG).records
-    assert policy.replayed > 0
+    assert policy.simulated > 0
 
 
 def test_a_second_run_is_like_the_first(network: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_second_run_is_like_the_first(network: Path) -> None:
 @pytest.mark.parametrize(("members", "alone"), [("network", None), ("rules", "lmetric")])
 def test_members_can_be_left_out(members: str, alone: str | None, network: Path) -> None:
     path = portfolio(network, model((0.1, 0.9, 0.3) if alone else (0.9, 0.1, 0.3)))
-    policy = LearnedPolicy(path, members=members, replay=False)
+    policy = LearnedPolicy(path, members=members, hindsight=False)
     expected = policies.make(alone or str(network))
     assert simulate(WORKLOAD, policy, CONFIG).records == simulate(WORKLOAD, expected, CONFIG).records
 

@@ -1,4 +1,4 @@
-"""Replays: they repeat what happened, know only what a router knows, and change nothing."""
+"""Hindsight: it repeats what happened, knows only what a router knows, and changes nothing."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import policies
-from agents.replays import LEAST_REQUESTS, History, replay
+from agents.hindsight import LEAST_REQUESTS, History, simulated
 from envs.cluster import Cluster, ClusterConfig, Disturbance, Policy, RouterView, request_of, view_of
 from envs.generators import generate
 from envs.workload import Row, Workload
@@ -42,18 +42,18 @@ def rows_of(workload: Workload, view: RouterView, faster: float = 1.0) -> list[R
     return history.rows(view, faster)
 
 
-def test_a_replay_of_finished_requests_repeats_the_run_under_every_rule() -> None:
+def test_finished_requests_repeat_their_run_under_every_rule() -> None:
     cluster, history = placed(WHOLE, policies.make("static"), drain_s=600.0)
     assert not cluster.lifecycle.in_flight
     rows = history.rows(cluster.view())
     first_s = float(WHOLE.arrival_s[0])
     assert [row[1:3] for row in rows] == [row[1:3] for row in WHOLE.rows()]
-    replayed = replay(rows, cluster.view(), [policies.make(rule) for rule in RULES])
+    found = simulated(rows, cluster.view(), [policies.make(rule) for rule in RULES])
     shifted = replace(WHOLE, arrival_s=WHOLE.arrival_s - first_s)
     for index, rule in enumerate(RULES):
         run, _ = placed(shifted, policies.make(rule), drain_s=600.0)
-        assert run.misses() == replayed.missed[index].sum()
-    assert (replayed.ttft_s > 0.0).all()
+        assert run.misses() == found.missed[index].sum()
+    assert (found.ttft_s > 0.0).all()
 
 
 def test_an_unfinished_request_does_not_show_its_output_length() -> None:
@@ -92,20 +92,20 @@ def test_estimates_make_up_for_short_outputs_that_finish_first() -> None:
     assert abs(estimated - workload.output_tokens.mean()) < 0.3 * abs(finished_mean - workload.output_tokens.mean())
 
 
-def test_a_replay_does_not_know_disturbances_and_changes_nothing() -> None:
+def test_hindsight_does_not_know_disturbances_and_changes_nothing() -> None:
     config = replace(CONFIG, disturbances=(Disturbance(at_s=0.0, kind="speed", node=0, factor=0.3),))
     slow, history = placed(SHORT, policies.make("static"), config)
     before = slow.view().counters.queued_prompts.copy(), slow.clock.now, len(slow.lifecycle.in_flight)
     rows = history.rows(slow.view())
-    found = replay(rows, slow.view(), [policies.make("static")])
-    expected = replay(rows, Cluster(CONFIG, lambda _: None).view(), [policies.make("static")])
+    found = simulated(rows, slow.view(), [policies.make("static")])
+    expected = simulated(rows, Cluster(CONFIG, lambda _: None).view(), [policies.make("static")])
     assert (found.ttft_s == expected.ttft_s).all()
     assert (slow.view().counters.queued_prompts, slow.clock.now, len(slow.lifecycle.in_flight)) == before
 
 
-def test_lost_nodes_stay_lost_in_replays() -> None:
+def test_lost_nodes_stay_lost() -> None:
     config = replace(CONFIG, disturbances=(Disturbance(at_s=1.0, kind="loss", node=1),))
     cluster, history = placed(SHORT, policies.make("static"), config)
     rows = history.rows(cluster.view())
-    whole = replay(rows, Cluster(CONFIG, lambda _: None).view(), [policies.make("static")])
-    assert replay(rows, cluster.view(), [policies.make("static")]).ttft_s.mean() > whole.ttft_s.mean()
+    whole = simulated(rows, Cluster(CONFIG, lambda _: None).view(), [policies.make("static")])
+    assert simulated(rows, cluster.view(), [policies.make("static")]).ttft_s.mean() > whole.ttft_s.mean()

@@ -1,4 +1,4 @@
-"""Replays: what other policies would have done with the recent requests, by simulation on a model of the cluster.
+"""Hindsight: what other policies would have done with the recent requests, by simulation on a model of the cluster.
 
 A router knows the requests that it has placed, the output lengths of those that have finished, and the configuration of
 the cluster. It can therefore simulate the recent past under any policy. All policies get the same requests, so their
@@ -18,12 +18,12 @@ from envs.cluster import Cluster, Policy, RequestRecord, RequestView, RouterView
 from envs.cluster.play import play
 from envs.workload import Row
 
-REPLAY_S = 30.0
+SPAN_S = 30.0
 LEAST_REQUESTS, MOST_REQUESTS = 2000, 6000
-"""A replay has the requests of the last REPLAY_S seconds, within these limits; fewer recent ones are repeated. A queue
-must have time to grow. Not from a paper."""
+"""A simulation has the requests of the last SPAN_S seconds, within these limits; if there are fewer, they are repeated,
+because a queue must have time to grow. Not from a paper."""
 SECONDS_PER_REQUEST = 25e-6
-"""Time that a replay takes per request and policy, seconds; measured on one core for 2P2D."""
+"""Time that a simulation takes per request and policy, seconds; measured on one core for 2P2D."""
 _DRAIN_S = 30.0  # simulated after the last arrival; requests that have not finished by then count as they are
 _NEVER_S = 1e6  # the TTFT of a request without a first token
 _OUTPUT_TOKENS = 128  # of a request, while none has finished
@@ -31,7 +31,7 @@ _GOLDEN = (sqrt(5.0) - 1.0) / 2.0
 _OTHER_HASHES = 1 << 48  # added to the block hashes of repeated requests
 
 
-class Replayed(NamedTuple):
+class Hindsight(NamedTuple):
     """The results of M policies for the same N requests.
 
     Attributes:
@@ -76,7 +76,7 @@ class History:
         """
         first_s = self._requests[0].arrival_s
         rate_rps = len(self._requests) / (view.now_s - first_s)
-        size = min(MOST_REQUESTS, max(LEAST_REQUESTS, int(rate_rps * REPLAY_S)))
+        size = min(MOST_REQUESTS, max(LEAST_REQUESTS, int(rate_rps * SPAN_S)))
         requests, outputs = list(self._requests)[-size:], self._output_tokens(view)[-size:]
         first_s = requests[0].arrival_s
         span_s = (view.now_s - first_s) * (len(requests) + 1) / len(requests)
@@ -127,13 +127,13 @@ class History:
         return [max(1, int(one)) for one in found]
 
 
-def replay(rows: Sequence[Row], view: RouterView, policies: Sequence[Policy]) -> Replayed:
+def simulated(rows: Sequence[Row], view: RouterView, policies: Sequence[Policy]) -> Hindsight:
     """Simulate requests under each policy, on an empty cluster like that of a view.
 
     Args:
         rows: the requests.
         view: knows the cluster.
-        policies: in a state from which they can start; the replay changes it.
+        policies: in a state from which they can start; the simulation changes it.
     """
     ttft_s = np.full((len(policies), len(rows)), _NEVER_S)
     missed = np.ones((len(policies), len(rows)), dtype=bool)
@@ -149,4 +149,4 @@ def replay(rows: Sequence[Row], view: RouterView, policies: Sequence[Policy]) ->
                 number = record.request
                 ttft_s[index, number] = waited_s = record.first_token_s - record.arrival_s
                 missed[index, number] = waited_s > rows[number][3] or record.tbt_max_s > rows[number][4]
-    return Replayed(ttft_s, missed)
+    return Hindsight(ttft_s, missed)
