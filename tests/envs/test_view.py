@@ -270,6 +270,7 @@ def test_a_router_forgets_the_oldest_finishes() -> None:
         name = "keeping"
 
         def place(self, request: RequestView, view: RouterView) -> Placement:
+            del request
             kept[:] = [view.counters.finishes]
             return view.default_placement()
 
