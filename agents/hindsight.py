@@ -8,7 +8,6 @@ differences contain no noise from arrivals. The model of the cluster is exact ex
 
 from collections import deque
 from collections.abc import Sequence
-from itertools import count
 from math import isnan, log, sqrt
 from typing import NamedTuple
 
@@ -65,31 +64,28 @@ class History:
         """Remember a request."""
         self._requests.append(request)
 
-    def rows(self, view: RouterView, faster: float = 1.0) -> list[Row]:
+    def rows(self, view: RouterView) -> list[Row]:
         """Requests to simulate: the recent ones, repeated as often as needed, from time 0 on.
 
         The output lengths of requests that have not finished are estimated.
 
         Args:
             view: knows the output lengths of finished requests.
-            faster: factor on the rate of arrivals.
         """
-        first_s = self._requests[0].arrival_s
-        rate_rps = len(self._requests) / (view.now_s - first_s)
+        rate_rps = len(self._requests) / self.span_s(view.now_s)
         size = min(MOST_REQUESTS, max(LEAST_REQUESTS, int(rate_rps * SPAN_S)))
         requests, outputs = list(self._requests)[-size:], self._output_tokens(view)[-size:]
         first_s = requests[0].arrival_s
         span_s = (view.now_s - first_s) * (len(requests) + 1) / len(requests)
         rows: list[Row] = []
-        for around in count():
-            for request, output_tokens in zip(requests, outputs, strict=True):
-                if len(rows) == size:
-                    return rows
-                arrival_s = (request.arrival_s - first_s + around * span_s) / faster
-                hashes = tuple([one + around * _OTHER_HASHES for one in request.block_hashes])
-                slos = request.ttft_slo_s, request.tbt_slo_s
-                rows.append((arrival_s, request.prompt_tokens, output_tokens, *slos, hashes))
-        raise AssertionError
+        for number in range(size):
+            around, index = divmod(number, len(requests))
+            request = requests[index]
+            arrival_s = request.arrival_s - first_s + around * span_s
+            hashes = tuple([one + around * _OTHER_HASHES for one in request.block_hashes])
+            slos = request.ttft_slo_s, request.tbt_slo_s
+            rows.append((arrival_s, request.prompt_tokens, outputs[index], *slos, hashes))
+        return rows
 
     def _output_tokens(self, view: RouterView) -> list[int]:
         """The output length of each request, or a likely one.
@@ -125,6 +121,11 @@ class History:
             at = int(np.searchsorted(-survival, -wanted))
             found[index] = lengths[at] if at < len(lengths) else lengths[-1] - log(wanted / survival[-1]) * mean_left
         return [max(1, int(one)) for one in found]
+
+
+def at_rate(rows: Sequence[Row], factor: float) -> list[Row]:
+    """Requests that arrive at `factor` times their rate."""
+    return [(row[0] / factor, *row[1:]) for row in rows]
 
 
 def simulated(rows: Sequence[Row], view: RouterView, policies: Sequence[Policy]) -> Hindsight:

@@ -13,7 +13,7 @@ import numpy as np
 
 from agents.context import CONTEXT, Context
 from agents.evidence import Evidence
-from agents.hindsight import SECONDS_PER_REQUEST, Hindsight, History, simulated
+from agents.hindsight import SECONDS_PER_REQUEST, Hindsight, History, at_rate, simulated
 from envs.choices import Choices, ChoiceSet
 from envs.cluster import Policy, RequestView, RouterView
 from envs.observation import encode
@@ -166,10 +166,12 @@ class Selection:
                 orders = self._regret(), self._evidence.regret, self._predicted
                 members = sorted({int(one) for order in orders for one in order.argsort(kind="stable")[:_LIKELY]})
             seen = len(self._history)
-            rates = [self._history.rows(view, faster) for faster in (1.0, 1.0 + _FASTER / sqrt(seen))]
-            fresh_members = [int(self._allowed[member]) for member in members]
-            found = [simulated(rows, view, [fresh(member) for member in fresh_members]) for rows in rates]
-            requests = sum(map(len, rates)) * len(members)
+            rows = self._history.rows(view)
+            at_rates = rows, at_rate(rows, 1.0 + _FASTER / sqrt(seen))
+            found = [
+                simulated(one, view, [fresh(int(self._allowed[member])) for member in members]) for one in at_rates
+            ]
+            requests = len(at_rates) * len(rows) * len(members)
             self.simulated += requests
             self._pending = (view.now_s + SECONDS_PER_REQUEST * requests, members, found, seen, unfinished)
         self._seen += 1

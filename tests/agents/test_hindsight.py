@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import policies
-from agents.hindsight import LEAST_REQUESTS, History, simulated
+from agents.hindsight import LEAST_REQUESTS, History, at_rate, simulated
 from envs.cluster import Cluster, ClusterConfig, Disturbance, Policy, RouterView, request_of, view_of
 from envs.generators import generate
 from envs.workload import Row, Workload
@@ -35,11 +35,11 @@ def placed(
     return cluster, history
 
 
-def rows_of(workload: Workload, view: RouterView, faster: float = 1.0) -> list[Row]:
+def rows_of(workload: Workload, view: RouterView) -> list[Row]:
     history = History()
     for number, row in enumerate(workload.rows()):
         history.add(view_of(number, row))
-    return history.rows(view, faster)
+    return history.rows(view)
 
 
 def test_finished_requests_repeat_their_run_under_every_rule() -> None:
@@ -72,7 +72,7 @@ def test_an_unfinished_request_does_not_show_its_output_length() -> None:
 def test_few_requests_are_repeated_at_the_given_rate(faster: float) -> None:
     workload = replace(SHORT, block_hashes=tuple((number,) for number in range(len(SHORT))))
     cluster, _ = placed(workload, policies.make("static"))
-    rows = rows_of(workload, cluster.view(), faster)
+    rows = at_rate(rows_of(workload, cluster.view()), faster)
     assert len(rows) == LEAST_REQUESTS
     arrivals_s = np.array([row[0] for row in rows])
     assert (np.diff(arrivals_s) >= 0.0).all()
