@@ -11,7 +11,7 @@ from pathlib import Path
 import policies
 from experiments.options.execution_options import RunOptions, check_policies
 from experiments.options.parser import check_counts, check_positive, command, option
-from experiments.options.request_options import RequestOptions, plan_at_knees, plan_trace
+from experiments.options.request_options import KNEES, RequestOptions, plan_at_knees, plan_trace
 from experiments.reports.comparison_report import write_comparison
 from experiments.reports.document import claim, made_by
 from experiments.reports.formatting import slos_line
@@ -44,11 +44,7 @@ class CompareOptions(RunOptions):
     cluster: str = option("2P2D", metavar="NPMD", help="prefill and decode nodes")
     seeds: int | None = option(None, metavar="N", help=f"number of seeds (default {SEEDS}; 1 for a trace)")
     first_seed: int = option(0, metavar="K", help="the first of them")
-    knees: Path | None = option(
-        None,
-        metavar="FILE",
-        help="knees.json of another folder: load 1 has its rate per node, instead of that of the knee on this cluster",
-    )
+    knees: Path | None = option(None, metavar="FILE", help=KNEES)
     loads: tuple[float, ...] = option(
         (),
         metavar="L",

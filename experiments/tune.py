@@ -21,13 +21,13 @@ from experiments.analysis.metrics import ATTAINMENT_MARGIN
 from experiments.options.cluster_options import ClusterOptions
 from experiments.options.execution_options import RunOptions
 from experiments.options.parser import check_counts, check_positive, command, option
-from experiments.options.request_options import check_families
+from experiments.options.request_options import KNEES, check_families
 from experiments.options.slo_options import SloOptions
 from experiments.reports.columns import Column, code, table
 from experiments.reports.document import claim, commit, for_console, write_json
 from experiments.runs.data_splits import TUNING_SEEDS
 from experiments.runs.requests import Family
-from experiments.runs.saturation import knees
+from experiments.runs.saturation import knees, read_knees
 from experiments.runs.search_space import default, settings, tunable
 from experiments.runs.tuning import COST_IS, SETTINGS, Cost, best, join, made_for, tune_rules
 from hardware_profiles import InputError
@@ -45,6 +45,7 @@ class TuneOptions(RunOptions):
     seeds: int = option(2, metavar="N", help=f"number of seeds, from {TUNING_SEEDS[0]}")
     requests: int = option(1000, metavar="N", help="requests per run")
     cluster: str = option("2P2D", metavar="NPMD", help="prefill and decode nodes")
+    knees: Path | None = option(None, metavar="FILE", help=KNEES)
     join: tuple[Path, ...] = option(
         (), metavar="DIR", help="tune nothing, join tuned.json of these folders; goes with no other option but --out"
     )
@@ -65,11 +66,14 @@ def run(options: TuneOptions) -> None:
         return
     config = options.machines.config(options.cluster)
     slos = options.slos.slos()
+    known = {} if options.knees is None else read_knees(options.knees, options.workload, config)
     folder = options.execution.folder("tune", options)
     cache = options.execution.cache(folder)
     claim(folder, "tune", options)
-    found = knees(options.workload, slos, config, cache)
-    knees_rps = {family: knee.rate_rps for family, knee in found.items()}
+    if known:
+        knees_rps = {family: knee.value for family, knee in known.items()}
+    else:
+        knees_rps = {family: knee.rate_rps for family, knee in knees(options.workload, slos, config, cache).items()}
     seeds = range(TUNING_SEEDS[0], TUNING_SEEDS[0] + options.seeds)
     places = [
         (Family(family, knees_rps[family], slos).tuning(load, options.requests, seed), config, seed)

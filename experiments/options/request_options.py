@@ -17,6 +17,9 @@ from experiments.runs.saturation import TARGET, knee_text
 from hardware_profiles import InputError, Profile
 from hardware_profiles.errors import unknown_name
 
+KNEES = "knees.json of experiments.compare: load 1 has its rate per node, instead of that of the knee on this cluster"
+"""Help of --knees."""
+
 
 class Plan(NamedTuple):
     """The requests of a command's runs."""

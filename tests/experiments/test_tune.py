@@ -13,10 +13,12 @@ from envs.cluster import ClusterConfig
 from envs.cluster.config import StepBudget
 from envs.slos import DEFAULT_SLOS, SloClass, Slos
 from experiments import capacity, compare, train, tune
+from experiments.analysis.bootstrap import Interval
 from experiments.capacity import CapacityOptions
 from experiments.compare import CompareOptions
 from experiments.options.parser import parse
 from experiments.runs.data_splits import TUNING_SEEDS
+from experiments.runs.saturation import write_knees
 from experiments.runs.search_space import default, settings, tunable
 from experiments.runs.tuning import Cost, TunedSettings, best, made_for
 from experiments.train import TrainOptions
@@ -69,6 +71,16 @@ def test_a_tuning_run_that_was_cut_off_is_the_only_one_repeated(
     run(f"{SMALL} --policies shortest-ttft kairos", folder)
     assert "11 of 12 tuning runs are finished already\n[1/1] tuning" in capsys.readouterr().err
     assert json.loads((folder / "tuned.json").read_text())["policies"] == before
+
+
+def test_given_knees_are_rates_per_node(tmp_path: Path) -> None:
+    knees, config = tmp_path / "knees.json", ClusterConfig(load_profile("a100-qwen3-8b"))
+    write_knees({"burst": Interval(8.0, 7.5, 8.5)}, config, knees)
+    run(f"{SMALL} --policies static-share --settings 1 --cluster 1P2D --knees {knees}", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "tuned.json").read_text())["knees_rps"] == {"burst": 6.0}
+    with pytest.raises(InputError, match=r"knees.json: has no knee of LPLD; it has those of burst"):
+        run(f"--policies kairos --workload LPLD --knees {knees}", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.slow
