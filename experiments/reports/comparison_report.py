@@ -31,6 +31,7 @@ def write_comparison(
     made_by: str,
     cells_name: str = "cells.csv",
     bases: Sequence[str] = (),
+    first: Sequence[Section] = (),
 ) -> str:
     """Write `cells_name`, requests.csv.gz, figures/, summary.md and report.html into `folder`.
 
@@ -44,6 +45,7 @@ def write_comparison(
         made_by: the foot of the summary, see `document.made_by`.
         cells_name: name of the file with one row per run.
         bases: policies that the others are compared with; none: static, or the first.
+        first: sections before all others.
 
     Returns:
         The result and the main tables, to print.
@@ -62,6 +64,7 @@ def write_comparison(
     ]
     sections: list[Section] = [
         ("", [f"{', '.join(size)}."]),
+        *first,
         ("## Result", [result]),
         ("## Overview", _overview(groups, matrices, load_is)),
         ("## How to read it", [bullets([*about, *_reading(groups)])]),

@@ -94,6 +94,12 @@ def _on_processes(
         pool.shutdown(cancel_futures=True)
 
 
+def in_process(function: Callable[[Job], Result], job: Job) -> Result:
+    """Run a function in a process of its own, which ends with this one."""
+    ((_, result),) = _on_processes(function, [job], lambda task: task, 1)
+    return result
+
+
 def _on_ray(
     function: Callable[[Job], Result], tasks: Iterable[Task], job_of: Callable[[Task], Job], jobs: int | None
 ) -> Iterator[tuple[Task, Result]]:

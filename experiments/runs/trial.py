@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import nan
 
-from envs.cluster import ClusterConfig, Policy, simulate
+from envs.cluster import ClusterConfig, Policy, RunResult, simulate
 from envs.workload import Workload
 from experiments.analysis.csv_files import packed_rows
 from experiments.analysis.metrics import MeasuredRun, measure
@@ -41,10 +41,10 @@ class Trial(Task):
         return made(self.requests), self.policy.make(self.seed) if self.policy.learned else None
 
     def run(self, inputs: tuple[Workload, Policy | None]) -> Result:
-        """Simulate and measure."""
+        """Play and measure."""
         workload, learned = inputs
         policy = learned or self.policy.make(self.seed)
-        result = simulate(workload, policy, self.config, drain_s=DRAIN_S, time_decisions=True)
+        result = self.play(workload, policy)
         decisions = max(1, getattr(policy, "decisions", 1))
         own = [getattr(policy, name, nan) / decisions for name in ("handed_over", "simulated")]
         measured = MeasuredRun(result, workload, self.config, *own)
@@ -63,6 +63,10 @@ class Trial(Task):
             "summary": asdict(RequestSummary.of(records, result.end_s)),
         }
         return Result(value, files)
+
+    def play(self, workload: Workload, policy: Policy) -> RunResult:
+        """What happens to the requests under the policy: here in simulation."""
+        return simulate(workload, policy, self.config, drain_s=DRAIN_S, time_decisions=True)
 
 
 def run_trials(trials: Sequence[Trial], cache: Cache) -> list[Outcome]:

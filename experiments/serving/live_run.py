@@ -1,0 +1,76 @@
+"""Plays a workload in real time through a router in front of mock workers."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+
+from envs.cluster import ClusterConfig, Policy, RunResult
+from envs.cluster.request import request_of
+from envs.workload import Workload
+from experiments.analysis.request_table import DRAIN_S
+from experiments.serving.dynamo_client import connect, dynamo_environment, follow_steps
+from experiments.serving.live_router import Clock, LiveRouter
+from experiments.serving.model_folder import VOCABULARY
+from experiments.serving.workers import Workers, mock_workers
+
+_SUBSCRIBED_S = 0.5
+"""Real time that a subscription to step reports takes to stand."""
+
+
+def play_live(
+    workload: Workload, policy: Policy, config: ClusterConfig, folder: Path, speedup: float = 1.0
+) -> RunResult:
+    """Start workers, send them a workload in real time under a policy, and end them.
+
+    Args:
+        workload: the requests.
+        policy: places them.
+        config: the cluster; its profile must have the law of a mock engine (`mock_timing.mocked`).
+        folder: an empty folder for files of the workers.
+        speedup: seconds of the workload in a real one.
+    """
+    with mock_workers(config, folder, speedup) as workers, dynamo_environment(folder):
+        return asyncio.run(_play(workload, policy, config, speedup, workers))
+
+
+async def _play(
+    workload: Workload, policy: Policy, config: ClusterConfig, speedup: float, workers: Workers
+) -> RunResult:
+    rng = np.random.default_rng(0)
+    runtime, clients = await connect(len(workers.processes))
+    clock = Clock(speedup)
+    shared = _prompt(rng, int(workload.prompt_tokens.max()))
+    router = LiveRouter(config, policy, clients, clock, shared)
+    for node in range(len(clients)):
+        follow_steps(runtime, node, router.stepped)
+    await asyncio.sleep(_SUBSCRIBED_S)
+    await router.warm()
+
+    rows = workload.rows()
+    prompts = [_prompt(rng, row[1]) for row in rows]
+    clock.start()
+
+    async def play(number: int) -> None:
+        await clock.sleep_until(rows[number][0])
+        await router.serve(request_of(number, rows[number]), prompts[number], _nobody)
+
+    playing = [asyncio.create_task(play(number)) for number in range(len(rows))]
+    await asyncio.wait(playing, timeout=(rows[-1][0] + DRAIN_S) / speedup)
+    end_s = clock.now_s
+    for task in playing:
+        if task.done():
+            task.result()
+        task.cancel()
+    runtime.shutdown()
+    return router.result(end_s)
+
+
+def _nobody(_: int) -> None:
+    """Take the tokens of a request."""
+
+
+def _prompt(rng: np.random.Generator, tokens: int) -> list[int]:
+    """Random tokens, none of which is special, so that no two prompts share a block."""
+    found: list[int] = rng.integers(3, VOCABULARY, tokens).tolist()
+    return found
