@@ -3,16 +3,17 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from experiments.serving.live_router import WorkerLostError
-from experiments.serving.mock_worker import DISCOVERY, EVENTS, REQUESTS
+from experiments.serving.children import variables
+from experiments.serving.dynamo_process import runtime
+from experiments.serving.live_router import Tokens, WorkerLostError
 from experiments.serving.model_folder import MODEL
-from experiments.serving.workers import endpoint, variables
+from experiments.serving.workers import endpoint
 
 
 @contextmanager
@@ -37,8 +38,8 @@ class DynamoWorker:
         self.node = node
         self._client = client
 
-    async def generate(self, tokens: Sequence[int], max_tokens: int) -> AsyncIterator[int]:
-        """Send a prompt; yields the number of new tokens whenever some arrive. Raises WorkerLostError."""
+    async def generate(self, tokens: Tokens, max_tokens: int) -> AsyncIterator[Tokens]:
+        """Send a prompt; yields new tokens whenever some arrive. Raises WorkerLostError."""
         request = {
             "model": MODEL,
             "token_ids": tokens,
@@ -51,23 +52,21 @@ class DynamoWorker:
         try:
             async for message in await self._client.generate(request, annotated=False):
                 if message["token_ids"]:
-                    yield len(message["token_ids"])
+                    yield message["token_ids"]
         except Exception as error:  # the runtime raises several kinds, its base class among them
             raise WorkerLostError(self.node) from error
 
 
 async def connect(nodes: int) -> tuple[Any, list[DynamoWorker]]:
     """The runtime, and a client of each node's worker."""
-    from dynamo.runtime import DistributedRuntime
-
-    runtime = DistributedRuntime(asyncio.get_running_loop(), DISCOVERY, REQUESTS, event_plane=EVENTS)
-    clients = [await runtime.endpoint(endpoint(node)).client() for node in range(nodes)]
+    own = runtime()
+    clients = [await own.endpoint(endpoint(node)).client() for node in range(nodes)]
     for client in clients:
         await client.wait_for_instances()
-    return runtime, [DynamoWorker(node, client) for node, client in enumerate(clients)]
+    return own, [DynamoWorker(node, client) for node, client in enumerate(clients)]
 
 
-def follow_steps(runtime: Any, node: int, stepped: Callable[[int, Any], object]) -> None:
+def follow_steps(own: Any, node: int, stepped: Callable[[int, Any], object]) -> None:
     """Let the event loop call `stepped` with a node and each step report of its worker.
 
     The reports come from a thread that ends with the process.
@@ -76,7 +75,7 @@ def follow_steps(runtime: Any, node: int, stepped: Callable[[int, Any], object])
     from dynamo.llm import FpmEventSubscriber
 
     loop = asyncio.get_running_loop()
-    reports = FpmEventSubscriber(runtime.endpoint(endpoint(node)))
+    reports = FpmEventSubscriber(own.endpoint(endpoint(node)))
 
     def take_in() -> None:
         while (message := reports.recv()) is not None:

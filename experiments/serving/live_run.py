@@ -10,9 +10,11 @@ from envs.cluster.request import request_of
 from envs.workload import Workload
 from experiments.analysis.request_table import DRAIN_S
 from experiments.serving.dynamo_client import connect, dynamo_environment, follow_steps
-from experiments.serving.live_router import Clock, LiveRouter
+from experiments.serving.live_clock import LiveClock
+from experiments.serving.live_router import LiveRouter, Tokens
 from experiments.serving.model_folder import VOCABULARY
-from experiments.serving.workers import Workers, mock_workers
+from experiments.serving.recorder import Recorder
+from experiments.serving.workers import mock_workers
 
 _SUBSCRIBED_S = 0.5
 """Real time that a subscription to step reports takes to stand."""
@@ -31,24 +33,22 @@ def play_live(
         speedup: seconds of the workload in a real one.
     """
     with mock_workers(config, folder, speedup) as workers, dynamo_environment(folder):
-        return asyncio.run(_play(workload, policy, config, speedup, workers))
+        return asyncio.run(_play(workload, policy, config, speedup, len(workers)))
 
 
-async def _play(
-    workload: Workload, policy: Policy, config: ClusterConfig, speedup: float, workers: Workers
-) -> RunResult:
+async def _play(workload: Workload, policy: Policy, config: ClusterConfig, speedup: float, workers: int) -> RunResult:
     rng = np.random.default_rng(0)
-    runtime, clients = await connect(len(workers.processes))
-    clock = Clock(speedup)
-    shared = _prompt(rng, int(workload.prompt_tokens.max()))
-    router = LiveRouter(config, policy, clients, clock, shared)
+    runtime, clients = await connect(workers)
+    clock, recorder = LiveClock(speedup), Recorder()
+    shared = random_prompt(rng, int(workload.prompt_tokens.max()))
+    router = LiveRouter(config, policy, clients, clock, shared, recorder)
     for node in range(len(clients)):
         follow_steps(runtime, node, router.stepped)
     await asyncio.sleep(_SUBSCRIBED_S)
     await router.warm()
 
     rows = workload.rows()
-    prompts = [_prompt(rng, row[1]) for row in rows]
+    prompts = [random_prompt(rng, row[1]) for row in rows]
     clock.start()
 
     async def play(number: int) -> None:
@@ -57,20 +57,20 @@ async def _play(
 
     playing = [asyncio.create_task(play(number)) for number in range(len(rows))]
     await asyncio.wait(playing, timeout=(rows[-1][0] + DRAIN_S) / speedup)
-    end_s = clock.now_s
+    result = recorder.result(router, clock.now_s)
     for task in playing:
         if task.done():
             task.result()
         task.cancel()
     runtime.shutdown()
-    return router.result(end_s)
+    return result
 
 
-def _nobody(_: int) -> None:
+def _nobody(_: Tokens) -> None:
     """Take the tokens of a request."""
 
 
-def _prompt(rng: np.random.Generator, tokens: int) -> list[int]:
+def random_prompt(rng: np.random.Generator, tokens: int) -> list[int]:
     """Random tokens, none of which is special, so that no two prompts share a block."""
     found: list[int] = rng.integers(3, VOCABULARY, tokens).tolist()
     return found

@@ -26,7 +26,7 @@ class NodeState:
         decode_kv_tokens: their summed context as of the latest step report.
         begun_tokens: tokens computed of prompts that have not been computed whole.
         steps: step reports so far, and `busy_s` the time of these steps, seconds.
-        mixed_steps: steps with prompt tokens and decodes.
+        mixed_steps: how many of them had prompt tokens and decodes.
     """
 
     decoding: dict[Request, int] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class NodeState:
     begun_tokens: int = 0
     steps: int = 0
     busy_s: float = 0.0
-    mixed_steps: list[float] = field(default_factory=list)
+    mixed_steps: int = 0
 
     def stepped(self, report: Any) -> None:
         """Take a step report in: a decoded message of Dynamo's forward-pass metrics, version 1."""
@@ -43,8 +43,7 @@ class NodeState:
         self.busy_s += report["wall_time"]
         self.begun_tokens += of_step["sum_prefill_tokens"]
         self.decode_kv_tokens = of_step["sum_decode_kv_tokens"] + of_step["num_decode_requests"]
-        if of_step["sum_prefill_tokens"] and of_step["num_decode_requests"]:
-            self.mixed_steps.append(report["wall_time"])
+        self.mixed_steps += bool(of_step["sum_prefill_tokens"] and of_step["num_decode_requests"])
 
 
 class LiveView(RouterView):
