@@ -44,14 +44,16 @@ class Signals(NamedTuple):
         return Watched(self.time_s, self.by_alarm[alarm], self.breaks)
 
 
-def queue_wait_s(samples: Samples, topology: Topology) -> Floats:
-    """The time that the prefill nodes together need for the prompts queued at them, shape (n,), seconds.
+def prefill_rate(topology: Topology, nodes: int) -> float:
+    """Prompt tokens per second that the first `nodes` nodes compute in full steps of prompts without context."""
+    budget = topology.token_budget
+    return sum(budget / topology.laws[node].chunk_step_s(budget, 0) for node in range(nodes))
 
-    A node's rate is that of full steps of prompts without context.
-    """
-    nodes, budget = samples.prefill_nodes, topology.token_budget
-    rate = sum(budget / topology.laws[node].chunk_step_s(budget, 0) for node in range(nodes))
-    return np.asarray(samples.queued_prompt_tokens[:, :nodes].sum(axis=1) / rate)
+
+def queue_wait_s(samples: Samples, topology: Topology) -> Floats:
+    """The time that the prefill nodes together need for the prompts queued at them, shape (n,), seconds."""
+    nodes = samples.prefill_nodes
+    return np.asarray(samples.queued_prompt_tokens[:, :nodes].sum(axis=1) / prefill_rate(topology, nodes))
 
 
 def trend(values: Floats, interval_s: float) -> Floats:

@@ -43,7 +43,7 @@ class Observer(Protocol):
     def decided(self, seconds: float) -> None:
         """A policy has decided; it took so many real seconds."""
 
-    def gap(self, start_s: float, gap_s: float) -> None:
+    def gap(self, start_s: float, gap_s: float, /) -> None:
         """A gap between two tokens of a request has ended."""
 
     def moved(self, kv_bytes: int) -> None:
@@ -59,6 +59,10 @@ class WorkerLostError(Exception):
     def __init__(self, node: int) -> None:
         super().__init__(f"the worker of node {node} is lost")
         self.node = node
+
+
+class RejectedError(Exception):
+    """A policy rejected a request."""
 
 
 class LiveRouter:
@@ -152,6 +156,23 @@ class LiveRouter:
             del self.lifecycle.in_flight[request.index]
             raise
 
+    async def answer(self, request: Request, tokens: Tokens) -> AsyncIterator[Tokens]:
+        """`serve` as a stream of new tokens; it ends with the request. Closing it gives the request up.
+
+        Raises:
+            RejectedError: the policy rejected the request.
+        """
+        queue: asyncio.Queue[Tokens | None] = asyncio.Queue()
+        serving = asyncio.create_task(self.serve(request, tokens, queue.put_nowait))
+        serving.add_done_callback(lambda _: queue.put_nowait(None))
+        try:
+            while (new := await queue.get()) is not None:
+                yield new
+            if not serving.result():
+                raise RejectedError(f"{self._policy.name} rejected the request")
+        finally:
+            serving.cancel()
+
     # ---- placing ----------------------------------------------------------------------------------------------------
 
     def _place(self, request: Request) -> Placement | None:
@@ -189,6 +210,7 @@ class LiveRouter:
             async for new in self._hand_over(request, left):
                 self._decoded(request, new, relay)
         self._forget(request)
+        request.output_tokens = request.generated_tokens
         self.lifecycle.finished(request, request.last_token_s)
 
     async def _prefill(self, request: Request, tokens: Tokens, max_tokens: int) -> AsyncIterator[Tokens]:

@@ -16,7 +16,7 @@ from experiments.serving.model_folder import VOCABULARY
 from experiments.serving.recorder import Recorder
 from experiments.serving.workers import mock_workers
 
-_SUBSCRIBED_S = 0.5
+SUBSCRIBED_S = 0.5
 """Real time that a subscription to step reports takes to stand."""
 
 
@@ -44,7 +44,7 @@ async def _play(workload: Workload, policy: Policy, config: ClusterConfig, speed
     router = LiveRouter(config, policy, clients, clock, shared, recorder)
     for node in range(len(clients)):
         follow_steps(runtime, node, router.stepped)
-    await asyncio.sleep(_SUBSCRIBED_S)
+    await asyncio.sleep(SUBSCRIBED_S)
     await router.warm()
 
     rows = workload.rows()
