@@ -7,13 +7,13 @@ differences contain no noise from arrivals. The model of the cluster is exact ex
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isnan, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
 
-from envs.cluster import Cluster, Policy, RequestRecord, RequestView, RouterView
+from envs.cluster import Cluster, ClusterConfig, Policy, RequestRecord, RequestView, RouterView, Topology
 from envs.cluster.play import play
 from envs.workload import Row
 
@@ -128,19 +128,47 @@ def at_rate(rows: Sequence[Row], factor: float) -> list[Row]:
     return [(row[0] / factor, *row[1:]) for row in rows]
 
 
-def simulated(rows: Sequence[Row], view: RouterView, policies: Sequence[Policy]) -> Hindsight:
-    """Simulate requests under each policy, on an empty cluster like that of a view.
+class LookBack(NamedTuple):
+    """Simulations to do, picklable: the same requests under several policies.
+
+    Attributes:
+        at_rates: the requests, once for each rate at which they arrive.
+        members: which policies, by their number among the members of a portfolio.
+        config: the cluster, which is empty at first.
+        lost: nodes that are lost.
+    """
+
+    at_rates: Sequence[Sequence[Row]]
+    members: Sequence[int]
+    config: ClusterConfig
+    lost: frozenset[int] = frozenset()
+
+    @property
+    def requests(self) -> int:
+        """Number of requests, summed over policies and rates."""
+        return sum(map(len, self.at_rates)) * len(self.members)
+
+    def run(self, fresh: Callable[[int], Policy]) -> list[Hindsight]:
+        """Simulate; the result has one item per rate. `fresh` makes a member that has placed nothing yet."""
+        topology = Topology(self.config)
+        for node in self.lost:
+            topology.lose(node)
+        return [simulated(rows, topology, [fresh(one) for one in self.members]) for rows in self.at_rates]
+
+
+def simulated(rows: Sequence[Row], topology: Topology, policies: Sequence[Policy]) -> Hindsight:
+    """Simulate requests under each policy, on an empty cluster.
 
     Args:
         rows: the requests.
-        view: knows the cluster.
+        topology: of the cluster.
         policies: in a state from which they can start; the simulation changes it.
     """
     ttft_s = np.full((len(policies), len(rows)), _NEVER_S)
     missed = np.ones((len(policies), len(rows)), dtype=bool)
     for index, policy in enumerate(policies):
         records: list[RequestRecord] = []
-        cluster = Cluster(view.topology.config, records.append, topology=view.topology.copy())
+        cluster = Cluster(topology.config, records.append, topology=topology.copy())
         play(cluster, list(rows), policy.place, policy.name, cluster.clock.advance_to, None)
         cluster.clock.advance_to(cluster.clock.now + _DRAIN_S)
         cluster.settle()

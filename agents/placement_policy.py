@@ -1,5 +1,7 @@
 """Trained policies as placement policies with the same interface as rules."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -8,6 +10,7 @@ from agents.layout import Layout
 from agents.numpy_policy import NumpyActor
 from agents.seen import SeenRange
 from agents.selection import NETWORK, Selection
+from agents.simulations import SimulationsElsewhere, SimulationsHere
 from envs.choices import CHOICE_SETS, Choices, ChoiceSet
 from envs.cluster import Placement, Policy, RequestView, RouterView
 from envs.features import CHOICE_FEATURES, GLOBAL_FEATURES, REQUEST_FEATURES
@@ -103,6 +106,7 @@ class LearnedPolicy:
                 f"layout {LAYOUT_VERSION} of {', '.join(CHOICE_SETS)}; train it again"
             )
         self.training = file.training
+        self._guard = guard
         self._choice_set = cast(ChoiceSet, choice_set)
         self._actor = NumpyActor(file.weights)
         names = (*file.layout.request, *file.layout.global_)
@@ -119,8 +123,8 @@ class LearnedPolicy:
             self._names = file.regret.members
             self._members = [self._network if name == NETWORK else make(name) for name in self._names]
             allowed = [index for index, name in enumerate(self._names) if members == "all" or name != NETWORK]
-            fresh = self._new_member if hindsight else None
-            self._selection = Selection(file.regret, allowed, self._choice_set, fresh)
+            simulations = SimulationsHere(self.new_member) if hindsight else None
+            self._selection = Selection(file.regret, allowed, self._choice_set, simulations)
 
     @property
     def handed_over(self) -> int:
@@ -143,9 +147,25 @@ class LearnedPolicy:
         self._of_rules += 1
         return member.place(request, view) or view.default_placement()
 
+    def simulate_elsewhere(self) -> SimulationsElsewhere | None:
+        """Simulate in another process from now on: for a router that is in use. The caller closes the result.
+
+        None if the policy does not simulate.
+        """
+        if self._selection is None or self._selection.simulations is None:
+            return None
+        self._selection.simulations = elsewhere = SimulationsElsewhere(partial(_members_of, self.path, self._guard))
+        return elsewhere
+
     def _new_network(self) -> NetworkPolicy:
         return NetworkPolicy(self._actor, self._choice_set, self._seen)
 
-    def _new_member(self, index: int) -> Policy:
+    def new_member(self, index: int) -> Policy:
+        """A member of the portfolio, by its number, that has placed nothing yet."""
         name = self._names[index]
         return self._new_network() if name == NETWORK else make(name)
+
+
+def _members_of(path: Path, guard: bool) -> Callable[[int], Policy]:
+    """The maker of the members of a file's portfolio."""
+    return LearnedPolicy(path, guard, hindsight=False).new_member

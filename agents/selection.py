@@ -5,7 +5,7 @@ context (`agents.context`); simulations of the recent requests correct the predi
 `agents.evidence`). The member with the least regret places the requests. `agents.selection_fit` fits the model.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import inf, sqrt
 from typing import NamedTuple
 
@@ -13,9 +13,10 @@ import numpy as np
 
 from agents.context import CONTEXT, Context
 from agents.evidence import Evidence
-from agents.hindsight import SECONDS_PER_REQUEST, Hindsight, History, at_rate, simulated
+from agents.hindsight import History, LookBack, at_rate
+from agents.simulations import Simulations
 from envs.choices import Choices, ChoiceSet
-from envs.cluster import Policy, RequestView, RouterView
+from envs.cluster import RequestView, RouterView
 from envs.observation import encode
 
 NETWORK = "network"
@@ -81,7 +82,7 @@ class Selection:
 
     Every PERIOD_S the model predicts the regrets of the members. With hindsight, the members are also simulated on the
     recent requests, and the results correct the predictions: all members at first, later the most likely ones. A result
-    counts only after the time that its simulation takes (SECONDS_PER_REQUEST). Near saturation a slightly higher rate
+    counts only after the time that its simulation takes (`agents.simulations`). Near saturation a slightly higher rate
     may mean an overload, so requests are simulated at the rate of their arrivals and at the upper end of its 68 %
     interval.
 
@@ -93,7 +94,7 @@ class Selection:
         model: predicts the regrets.
         allowed: the members that may be selected; all others are ignored.
         choice_set: the choices of the observations.
-        fresh: makes a member that has placed nothing yet, for simulations; None: no hindsight.
+        simulations: runs the simulations; None: no hindsight.
     """
 
     def __init__(
@@ -101,12 +102,12 @@ class Selection:
         model: RegretModel,
         allowed: Sequence[int],
         choice_set: ChoiceSet,
-        fresh: Callable[[int], Policy] | None = None,
+        simulations: Simulations | None = None,
     ) -> None:
         self._model = model
         self._allowed = np.array(allowed)
         self._choice_set: ChoiceSet = choice_set
-        self._fresh = fresh
+        self.simulations = simulations
         self.current = int(allowed[0])
         self.simulated = 0
         self._start()
@@ -120,7 +121,7 @@ class Selection:
         self._evidence: Evidence | None = None
         self._seen = 0
         self._next = _FIRST
-        self._pending: tuple[float, Sequence[int], Sequence[Hindsight], int, float] | None = None
+        self._pending: tuple[Sequence[int], int, float] | None = None
 
     def select(self, request: RequestView, view: RouterView) -> int:
         """Select the member that places a request; the result is its index.
@@ -135,8 +136,8 @@ class Selection:
         if due:
             self._context.add(view, encode(Choices.of(request, view, self._choice_set)))
             self._predicted = self._model.predict(self._context.mean)[self._allowed]
-        if self._fresh is not None:
-            due |= self._look_back(request, view, self._fresh)
+        if self.simulations is not None:
+            due |= self._look_back(request, view, self.simulations)
         if due:
             regret = self._regret()
             best = int(regret.argmin())
@@ -149,13 +150,14 @@ class Selection:
         """The expected regret of each allowed member."""
         return self._predicted if self._evidence is None else self._evidence.corrected(self._predicted)
 
-    def _look_back(self, request: RequestView, view: RouterView, fresh: Callable[[int], Policy]) -> bool:
+    def _look_back(self, request: RequestView, view: RouterView, simulations: Simulations) -> bool:
         """Simulate the recent requests if it is time; returns whether new results count from now on."""
         news = False
-        if self._pending is not None and view.now_s >= self._pending[0]:
+        if self._pending is not None and (found := simulations.take(view.now_s)) is not None:
             if self._evidence is None:
                 self._evidence = Evidence(len(self._allowed))
-            self._evidence.add(*self._pending[1:])
+            members, seen, unfinished = self._pending
+            self._evidence.add(members, found, seen, unfinished)
             self._pending = None
             news = True
         due = self._seen >= self._next and self._history.span_s(view.now_s) >= _FIRST_S
@@ -168,12 +170,11 @@ class Selection:
             seen = len(self._history)
             rows = self._history.rows(view)
             at_rates = rows, at_rate(rows, 1.0 + _FASTER / sqrt(seen))
-            found = [
-                simulated(one, view, [fresh(int(self._allowed[member])) for member in members]) for one in at_rates
-            ]
-            requests = len(at_rates) * len(rows) * len(members)
-            self.simulated += requests
-            self._pending = (view.now_s + SECONDS_PER_REQUEST * requests, members, found, seen, unfinished)
+            numbers = [int(self._allowed[member]) for member in members]
+            wanted = LookBack(at_rates, numbers, view.topology.config, view.topology.lost)
+            simulations.start(wanted, view.now_s)
+            self.simulated += wanted.requests
+            self._pending = members, seen, unfinished
         self._seen += 1
         self._history.add(request)
         return news

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 
 from envs.cluster import ClusterConfig
 from experiments.analysis.live_agreement import agreements
+from experiments.mock_stack.mock_timing import mocked
 from experiments.options.execution_options import ExecutionOptions, check_policies
 from experiments.options.parser import CommandOptions, check_counts, check_positive, command, option
 from experiments.options.request_options import check_families, plan_families
@@ -24,7 +25,6 @@ from experiments.reports.formatting import slos_line
 from experiments.reports.live_report import COLUMNS, agreement_sections, order_text
 from experiments.runs.trial import MEASURED, run_trials
 from experiments.serving.live_trial import LiveTrial, SimulatedTrial
-from experiments.serving.mock_timing import mocked
 from hardware_profiles import InputError, load_profile
 from policies import PolicySpec
 

@@ -2,7 +2,7 @@
 
 Starts mock workers, our router and Dynamo's HTTP server on this machine's loopback interface, and serves until Ctrl-C.
 The model is called "mock" and answers with random words. The metrics are in the format of Prometheus;
-docs/live/dashboard.json shows them in Grafana. Needs `pip install -e '.[live]'`.
+docs/grafana.json shows them in Grafana. Needs `pip install -e '.[live]'`.
 
 If a worker is lost, its requests are placed again; without any worker left, requests get the status 503.
 """
@@ -13,9 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from envs.cluster import ClusterConfig
+from experiments.mock_stack.mock_timing import mocked
 from experiments.options.parser import CommandOptions, check_counts, check_positive, command, option
 from experiments.options.slo_options import SloOptions
-from experiments.serving.mock_timing import mocked
 from hardware_profiles import InputError, load_profile
 from policies import PolicySpec
 

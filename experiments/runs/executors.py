@@ -95,7 +95,7 @@ def _on_processes(
 
 
 def in_process(function: Callable[[Job], Result], job: Job) -> Result:
-    """Run a function in a process of its own, which ends with this one."""
+    """Run a function in a new process, which ends with this one."""
     ((_, result),) = _on_processes(function, [job], lambda task: task, 1)
     return result
 

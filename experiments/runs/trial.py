@@ -65,7 +65,7 @@ class Trial(Task):
         return Result(value, files)
 
     def play(self, workload: Workload, policy: Policy) -> RunResult:
-        """What happens to the requests under the policy: here in simulation."""
+        """Simulate the requests under the policy."""
         return simulate(workload, policy, self.config, drain_s=DRAIN_S, time_decisions=True)
 
 

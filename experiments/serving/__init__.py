@@ -1,1 +1,1 @@
-"""Placement policies in front of NVIDIA Dynamo: mock workers, a live router, and the service around it."""
+"""Placement policies in use: a live router in front of workers, and the service around it."""

@@ -18,23 +18,15 @@ from envs.cluster.lifecycle import Lifecycle
 from envs.cluster.placement import checked_placement
 from envs.cluster.request import Phase, Request
 from envs.cluster.topology import Topology
+from experiments.mock_stack.mock_timing import BLOCK_TOKENS
 from experiments.serving.live_clock import LiveClock
 from experiments.serving.live_view import LiveView
 from experiments.serving.prompt_turns import PromptTurns
-from experiments.serving.workers import BLOCK_TOKENS
+from experiments.serving.worker import Tokens, Worker, WorkerLostError
 from hardware_profiles import InputError
-
-Tokens = Sequence[int]
 
 _REFRESH_TOKENS = 100_000
 """Prompt tokens sent to a node after which its prefix of the hand-overs is used again, so that it is not evicted."""
-
-
-class Worker(Protocol):
-    """A client of one worker."""
-
-    def generate(self, tokens: Tokens, max_tokens: int) -> AsyncIterator[Tokens]:
-        """Send a prompt; yields new tokens whenever some arrive. Raises WorkerLostError."""
 
 
 class Observer(Protocol):
@@ -51,14 +43,6 @@ class Observer(Protocol):
 
     def recorded(self, record: RequestRecord) -> None:
         """A request has finished, or was rejected."""
-
-
-class WorkerLostError(Exception):
-    """The worker of a node does not answer any more."""
-
-    def __init__(self, node: int) -> None:
-        super().__init__(f"the worker of node {node} is lost")
-        self.node = node
 
 
 class RejectedError(Exception):

@@ -1,20 +1,24 @@
 """Plays a workload in real time through a router in front of mock workers."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from agents.placement_policy import LearnedPolicy
 from envs.cluster import ClusterConfig, Policy, RunResult
 from envs.cluster.request import request_of
 from envs.workload import Workload
 from experiments.analysis.request_table import DRAIN_S
-from experiments.serving.dynamo_client import connect, dynamo_environment, follow_steps
+from experiments.mock_stack.dynamo_client import connect, dynamo_environment, follow_steps
+from experiments.mock_stack.mock_workers import mock_workers
+from experiments.mock_stack.model_folder import VOCABULARY
 from experiments.serving.live_clock import LiveClock
-from experiments.serving.live_router import LiveRouter, Tokens
-from experiments.serving.model_folder import VOCABULARY
+from experiments.serving.live_router import LiveRouter
 from experiments.serving.recorder import Recorder
-from experiments.serving.workers import mock_workers
+from experiments.serving.worker import Tokens
 
 SUBSCRIBED_S = 0.5
 """Real time that a subscription to step reports takes to stand."""
@@ -32,8 +36,19 @@ def play_live(
         folder: an empty folder for files of the workers.
         speedup: seconds of the workload in a real one.
     """
-    with mock_workers(config, folder, speedup) as workers, dynamo_environment(folder):
+    with in_use(policy), mock_workers(config, folder, speedup) as workers, dynamo_environment(folder):
         return asyncio.run(_play(workload, policy, config, speedup, len(workers)))
+
+
+@contextmanager
+def in_use(policy: Policy) -> Iterator[None]:
+    """Let a learned policy simulate in another process meanwhile, because a router must answer at once."""
+    elsewhere = policy.simulate_elsewhere() if isinstance(policy, LearnedPolicy) else None
+    try:
+        yield
+    finally:
+        if elsewhere is not None:
+            elsewhere.close()
 
 
 async def _play(workload: Workload, policy: Policy, config: ClusterConfig, speedup: float, workers: int) -> RunResult:
@@ -57,7 +72,7 @@ async def _play(workload: Workload, policy: Policy, config: ClusterConfig, speed
 
     playing = [asyncio.create_task(play(number)) for number in range(len(rows))]
     await asyncio.wait(playing, timeout=(rows[-1][0] + DRAIN_S) / speedup)
-    result = recorder.result(router, clock.now_s)
+    result = recorder.result(router.view.nodes, router.lifecycle, clock.now_s)
     for task in playing:
         if task.done():
             task.result()

@@ -19,7 +19,7 @@ class LiveTrial(Trial):
     speedup: float = 1.0
 
     def run(self, inputs: tuple[Workload, Policy | None]) -> Result:
-        """Play in a process of its own, because threads of Dynamo outlive its runtime."""
+        """Play in a new process, because threads of Dynamo outlive its runtime."""
         with tempfile.TemporaryDirectory(prefix="placement-", ignore_cleanup_errors=True) as folder:
             return in_process(_play, (self, inputs, Path(folder)))
 
@@ -36,7 +36,7 @@ class _OnWorkers(LiveTrial):
     folder: Path = Path()
 
     def play(self, workload: Workload, policy: Policy) -> RunResult:
-        """What happens to the requests on live workers."""
+        """Play the requests on live workers."""
         return play_live(workload, policy, self.config, self.folder, self.speedup)
 
 
@@ -45,7 +45,7 @@ class SimulatedTrial(Trial):
     """The same trial in simulation, with engines that know no chunk plans."""
 
     def play(self, workload: Workload, policy: Policy) -> RunResult:
-        """What happens to the requests in simulation."""
+        """Simulate the requests."""
         return super().play(workload, _WithoutPlans(policy))
 
 

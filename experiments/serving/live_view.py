@@ -19,7 +19,7 @@ from envs.cluster.topology import Topology
 
 @dataclass
 class NodeState:
-    """What the router knows of one node.
+    """The knowledge of a router about one node.
 
     Attributes:
         decoding: the requests that decode there, with the tokens of their decode steps so far.

@@ -1,11 +1,14 @@
-"""What a live run leaves: the same as a simulation."""
+"""Records a live run, in the form of a simulated one."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from envs.cluster import RequestRecord, RunResult
 from envs.cluster.gaps import GapLog, segment
+from envs.cluster.lifecycle import Lifecycle
 from envs.cluster.simulate import RunCounters
-from experiments.serving.live_router import LiveRouter
+from experiments.serving.live_view import NodeState
 
 
 class Recorder:
@@ -33,17 +36,16 @@ class Recorder:
         """Keep a record."""
         self._records.append(record)
 
-    def result(self, router: LiveRouter, end_s: float) -> RunResult:
-        """What `envs.cluster.simulate` returns, of a run that ended at `end_s`.
+    def result(self, nodes: Sequence[NodeState], lifecycle: Lifecycle, end_s: float) -> RunResult:
+        """The result of a run that ended at `end_s`, as `envs.cluster.simulate` returns it.
 
         Requests without a last token have records, too. Counters that no router can see are 0.
         """
-        nodes = router.view.nodes
-        unfinished = [request.record() for request in router.lifecycle.in_flight.values()]
+        unfinished = [request.record() for request in lifecycle.in_flight.values()]
         counters = RunCounters(
             events=sum([state.steps for state in nodes]),
             preemptions=0,
-            displaced=router.lifecycle.displaced,
+            displaced=lifecycle.displaced,
             kv_expired=0,
             chunk_steps=sum([state.mixed_steps for state in nodes]),
             chunk_steps_over_slo=0,
@@ -51,6 +53,6 @@ class Recorder:
             over_slo_minimum=0,
             kv_bytes_moved=self._kv_bytes,
             busy_s=tuple([state.busy_s for state in nodes]),
-            misses=router.lifecycle.misses + len(unfinished),
+            misses=lifecycle.misses + len(unfinished),
         )
         return RunResult([*self._records, *unfinished], self._gaps, counters, np.array(self._decision_s), end_s)

@@ -17,15 +17,16 @@ from prometheus_client import start_http_server
 from envs.cluster import ClusterConfig, Policy, Topology, parse_shape
 from envs.cluster.request import Request
 from envs.slos import SloClass
-from experiments.serving.children import children
-from experiments.serving.dynamo_client import connect, dynamo_environment, follow_steps
-from experiments.serving.dynamo_process import Frontend
+from experiments.mock_stack.child_processes import children
+from experiments.mock_stack.dynamo_client import connect, dynamo_environment, follow_steps
+from experiments.mock_stack.dynamo_process import Frontend
+from experiments.mock_stack.mock_workers import mock_workers
+from experiments.mock_stack.model_folder import MODEL
 from experiments.serving.live_clock import LiveClock
-from experiments.serving.live_router import LiveRouter, RejectedError, WorkerLostError
-from experiments.serving.live_run import SUBSCRIBED_S, random_prompt
-from experiments.serving.model_folder import MODEL
+from experiments.serving.live_router import LiveRouter, RejectedError
+from experiments.serving.live_run import SUBSCRIBED_S, in_use, random_prompt
 from experiments.serving.service_metrics import SAMPLE_S, ServiceMetrics
-from experiments.serving.workers import mock_workers
+from experiments.serving.worker import WorkerLostError
 from hardware_profiles import InputError
 
 NAMESPACE = "front"
@@ -36,7 +37,7 @@ _MOST_TOKENS = 128
 
 @dataclass(frozen=True)
 class Service:
-    """What to serve.
+    """A router service on this machine.
 
     Attributes:
         config: the workers.
@@ -67,7 +68,7 @@ class Service:
         """
         for port in (self.port, self.metrics_port):
             check_free(port)
-        with mock_workers(self.config, folder) as workers, dynamo_environment(folder):
+        with in_use(self.policy), mock_workers(self.config, folder) as workers, dynamo_environment(folder):
             asyncio.run(self._serve(folder, lambda: ready([worker.pid for worker in workers])))
 
     async def _serve(self, folder: Path, ready: Callable[[], None]) -> None:

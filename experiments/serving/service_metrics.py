@@ -17,7 +17,7 @@ _DECISION_SECONDS = (25e-6, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.02, 0.1)
 
 
 class ServiceMetrics:
-    """What a router does, as metrics; see `live_router.Observer`.
+    """Counts the work of a router; see `live_router.Observer`.
 
     Attributes:
         registry: holds the metrics.
@@ -106,7 +106,7 @@ def _role(topology: Topology, node: int) -> str:
 
 
 def _done_with(record: RequestRecord, prefill_nodes: int) -> str:
-    """Where a request was placed: a node of the other role that does both jobs is named for what it did."""
+    """The kind of a request's placement."""
     if record.decode_node < 0:
         return "rejected"
     if not record.deflected:

@@ -48,7 +48,7 @@ def test_finished_requests_repeat_their_run_under_every_rule() -> None:
     rows = history.rows(cluster.view())
     first_s = float(WHOLE.arrival_s[0])
     assert [row[1:3] for row in rows] == [row[1:3] for row in WHOLE.rows()]
-    found = simulated(rows, cluster.view(), [policies.make(rule) for rule in RULES])
+    found = simulated(rows, cluster.topology, [policies.make(rule) for rule in RULES])
     shifted = replace(WHOLE, arrival_s=WHOLE.arrival_s - first_s)
     for index, rule in enumerate(RULES):
         run, _ = placed(shifted, policies.make(rule), drain_s=600.0)
@@ -97,8 +97,8 @@ def test_hindsight_does_not_know_disturbances_and_changes_nothing() -> None:
     slow, history = placed(SHORT, policies.make("static"), config)
     before = slow.view().counters.queued_prompts.copy(), slow.clock.now, len(slow.lifecycle.in_flight)
     rows = history.rows(slow.view())
-    found = simulated(rows, slow.view(), [policies.make("static")])
-    expected = simulated(rows, Cluster(CONFIG, lambda _: None).view(), [policies.make("static")])
+    found = simulated(rows, slow.topology, [policies.make("static")])
+    expected = simulated(rows, Cluster(CONFIG, lambda _: None).topology, [policies.make("static")])
     assert (found.ttft_s == expected.ttft_s).all()
     assert (slow.view().counters.queued_prompts, slow.clock.now, len(slow.lifecycle.in_flight)) == before
 
@@ -107,5 +107,5 @@ def test_lost_nodes_stay_lost() -> None:
     config = replace(CONFIG, disturbances=(Disturbance(at_s=1.0, kind="loss", node=1),))
     cluster, history = placed(SHORT, policies.make("static"), config)
     rows = history.rows(cluster.view())
-    whole = simulated(rows, Cluster(CONFIG, lambda _: None).view(), [policies.make("static")])
-    assert simulated(rows, cluster.view(), [policies.make("static")]).ttft_s.mean() > whole.ttft_s.mean()
+    whole = simulated(rows, Cluster(CONFIG, lambda _: None).topology, [policies.make("static")])
+    assert simulated(rows, cluster.topology, [policies.make("static")]).ttft_s.mean() > whole.ttft_s.mean()

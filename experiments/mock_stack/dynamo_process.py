@@ -1,4 +1,4 @@
-"""A process of Dynamo: `python -m experiments.serving.dynamo_process JOB`, started by `serving.children`.
+"""A process of Dynamo: `python -m experiments.mock_stack.dynamo_process JOB`, started by `mock_stack.child_processes`.
 
 JOB is a JSON file with a `MockWorker` or a `Frontend`. The process says "ready" on stdout, and ends when its stdin is
 closed, which is when its parent ends, however that happens.

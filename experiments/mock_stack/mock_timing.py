@@ -18,7 +18,9 @@ _CHUNKS = np.unique(np.geomspace(64, 2048, 24).astype(int))
 _BATCHES = np.array([1, 2, 4, 8, 16, 32, 48, 64, 96, 128])
 _CONTEXTS = np.array([128, 256, 512, 1024, 2048, 4096])
 """Steps that the law is fitted to: new prompt tokens alone, and decodes alone with these mean contexts."""
-HAND_OVER_TOKENS = 16
+BLOCK_TOKENS = 4
+"""Tokens of a block of the engines' prefix caches; a node that is handed a prompt over computes at most one block."""
+HAND_OVER_TOKENS = 4 * BLOCK_TOKENS
 """So few prompt tokens are those of requests that were handed over (`serving.live_router`), not of a prompt."""
 _GRID = 96
 """Points of each axis of the decode table. Between points the engines interpolate."""
@@ -92,6 +94,6 @@ def _fit(columns: list[NDArray[np.float64]], times_s: list[float]) -> list[float
 
 
 def mocked(profile: Profile) -> Profile:
-    """A profile with the law of a mock engine instead of its own; its name ends in "-mocked"."""
+    """The profile with the law of a mock engine; its name ends in "-mocked"."""
     law = MockLaw.of(profile.law).step_law(profile.law)
     return replace(profile, name=f"{profile.name}-mocked", law=law, kernel_law=law)

@@ -12,7 +12,7 @@ from pathlib import Path
 from select import select
 from time import monotonic
 
-from experiments.serving.dynamo_process import Frontend, MockWorker
+from experiments.mock_stack.dynamo_process import Frontend, MockWorker
 from hardware_profiles import InputError
 
 Child = subprocess.Popen[bytes]
@@ -63,7 +63,7 @@ def _start(folder: Path, name: str, job: MockWorker | Frontend) -> Child:
     path.write_text(json.dumps([type(job).__name__, asdict(job)]), encoding="utf-8")
     with (folder / f"{name}.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "experiments.serving.dynamo_process", str(path)],
+            [sys.executable, "-m", "experiments.mock_stack.dynamo_process", str(path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -9,11 +9,11 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from experiments.serving.children import variables
-from experiments.serving.dynamo_process import runtime
-from experiments.serving.live_router import Tokens, WorkerLostError
-from experiments.serving.model_folder import MODEL
-from experiments.serving.workers import endpoint
+from experiments.mock_stack.child_processes import variables
+from experiments.mock_stack.dynamo_process import runtime
+from experiments.mock_stack.mock_workers import endpoint
+from experiments.mock_stack.model_folder import MODEL
+from experiments.serving.worker import Tokens, WorkerLostError
 
 
 @contextmanager

@@ -7,18 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from envs.cluster import ClusterConfig, parse_shape
-from experiments.serving.children import Child, children
-from experiments.serving.dynamo_process import MockWorker
-from experiments.serving.mock_timing import MockLaw
-from experiments.serving.model_folder import MODEL, write_model_folder
+from experiments.mock_stack.child_processes import Child, children
+from experiments.mock_stack.dynamo_process import MockWorker
+from experiments.mock_stack.mock_timing import BLOCK_TOKENS, MockLaw
+from experiments.mock_stack.model_folder import MODEL, write_model_folder
 
-BLOCK_TOKENS = 4
-"""Tokens of a block of the engines' prefix caches; a node that is handed a prompt over computes at most one block."""
 LONGEST_CONTEXT = 131_072
 
 
 def endpoint(node: int) -> str:
-    """Where the worker of a node is found."""
+    """The Dynamo endpoint of a node's worker."""
     return f"placement.node{node}.generate"
 
 

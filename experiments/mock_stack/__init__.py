@@ -1,0 +1,1 @@
+"""NVIDIA Dynamo with mock engines on this machine, for `experiments.serving`."""
