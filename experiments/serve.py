@@ -4,7 +4,7 @@ Starts mock workers, our router and Dynamo's HTTP server on this machine's loopb
 The model is called "mock" and answers with random words. The metrics are in the format of Prometheus;
 docs/grafana.json shows them in Grafana. Needs `pip install -e '.[live]'`.
 
-If a worker is lost, its requests are placed again; without any worker left, requests get the status 503.
+If a worker is lost, its requests are placed again; without workers of one role, all requests get the status 503.
 """
 
 import tempfile

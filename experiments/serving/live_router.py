@@ -106,8 +106,9 @@ class LiveRouter:
 
         Raises:
             InputError: the prompt is longer than `shared`.
-            WorkerLostError: the last worker is lost.
+            WorkerLostError: the last worker of a role is lost; policies cannot place without both roles.
         """
+        self._check_roles()
         if len(tokens) > len(self._shared):
             raise InputError(f"a prompt of {len(tokens):,} tokens; at most {len(self._shared):,} are allowed")
         known = list(tokens)
@@ -128,8 +129,7 @@ class LiveRouter:
                     return True
                 except WorkerLostError as lost:
                     self._lose(lost.node)
-                    if not self._topology.live_nodes:
-                        raise
+                    self._check_roles()
                     self._forget(request)
                     self.lifecycle.displace(request)
                     self.lifecycle.placed(request, self._place(request) or self.view.default_placement())
@@ -175,6 +175,11 @@ class LiveRouter:
         if not self._topology.is_lost(node):
             self._topology.lose(node)
             self._turns[node].stop(WorkerLostError(node))
+
+    def _check_roles(self) -> None:
+        topology = self._topology
+        if not (topology.prefill_nodes and topology.decode_nodes):
+            raise WorkerLostError(max(topology.lost))
 
     def _forget(self, request: Request) -> None:
         """Stop counting a request as decoding."""

@@ -34,6 +34,8 @@ class PromptTurns:
         """Note that a prompt is computed whole, or given up."""
         self._sent_tokens -= tokens
         self._state.begun_tokens -= tokens
+        if not self._sent_tokens:
+            self._state.begun_tokens = 0  # a step report that was lost is forgotten
         self.release()
 
     def release(self) -> None:
