@@ -54,7 +54,7 @@ lint: $(VENV)/ready
 type: $(VENV)/ready
 	$(BIN)/mypy
 
-unit: venv
+unit: venv $(VENV)/live
 	$(PYTEST) --durations=10
 
 # The tests that are not marked slow; less than a minute on two cores.
@@ -74,6 +74,12 @@ $(VENV)/ready: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
+
+# NVIDIA Dynamo, for the tests of experiments.live and experiments.serve; without it they are skipped.
+$(VENV)/live: $(VENV)/ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[live]' \
+	  || echo "NVIDIA Dynamo cannot be installed here: the tests that need it are skipped"
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info

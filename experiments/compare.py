@@ -7,15 +7,24 @@ kept in runs/: the same command resumes, and with another policy, seed or load i
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import policies
 from experiments.options.execution_options import RunOptions, check_policies
 from experiments.options.parser import check_counts, check_positive, command, option
-from experiments.options.request_options import KNEES, RequestOptions, plan_at_knees, plan_trace
+from experiments.options.request_options import (
+    KNEES,
+    PARTS,
+    RequestOptions,
+    TracePart,
+    plan_at_knees,
+    plan_trace,
+    plan_trace_part,
+)
 from experiments.reports.comparison_report import write_comparison
 from experiments.reports.document import claim, made_by
 from experiments.reports.formatting import slos_line
-from experiments.runs.saturation import intervals, knees, read_knees, write_knees
+from experiments.runs.saturation import intervals, knees, read_knees, trace_knee, write_knees
 from experiments.runs.trial import MEASURED, Trial, run_trials
 from experiments.runs.tuning import TunedSettings
 from hardware_profiles import InputError
@@ -45,16 +54,26 @@ class CompareOptions(RunOptions):
     seeds: int | None = option(None, metavar="N", help=f"number of seeds (default {SEEDS}; 1 for a trace)")
     first_seed: int = option(0, metavar="K", help="the first of them")
     knees: Path | None = option(None, metavar="FILE", help=KNEES)
+    trace_part: TracePart | None = option(
+        None,
+        choices=get_args(TracePart),
+        help=f"only a part of the trace's span (tuning: the {PARTS['tuning']}; test: the {PARTS['test']}); loads are "
+        "then multiples of the knee of static on the tuning part",
+    )
     loads: tuple[float, ...] = option(
         (),
         metavar="L",
-        help=f"multiples of the knee of static (default {' '.join(f'{load:g}' for load in LOADS)}); of a trace's "
+        help=f"multiples of the knee of static (default {' '.join(f'{load:g}' for load in LOADS)}); of a whole trace's "
         "--rate-scale (default 1)",
     )
 
     def __post_init__(self) -> None:
         if not self.requests.workload and self.requests.trace is None:
             raise InputError("give --workload or --trace")
+        if self.trace_part is not None and self.requests.trace is None:
+            raise InputError("--trace-part goes with --trace only")
+        if self.trace_part is not None and (self.seeds or self.first_seed):
+            raise InputError("--seeds and --first-seed: a part of a trace is one set of requests")
         if self.knees is not None and self.requests.trace is not None:
             raise InputError("--knees goes with --workload only; a load of a trace is a multiple of --rate-scale")
         check_counts(self, "seeds")
@@ -76,13 +95,17 @@ def run(options: CompareOptions) -> None:
     known = {} if options.knees is None else read_knees(options.knees, options.requests.workload, config)
     folder = options.execution.folder("compare", options)
     cache = options.execution.cache(folder)
-    loads = options.loads or ((1.0,) if trace else LOADS)
+    loads = options.loads or ((1.0,) if trace and not options.trace_part else LOADS)
     seeds = range(options.first_seed, options.first_seed + (options.seeds or (1 if trace else SEEDS)))
     count = options.requests.requests or REQUESTS
     resolved = {"policies": [str(spec) for spec in specs], "requests": count, "loads": loads, "seeds": list(seeds)}
     claim(folder, "compare", options, **resolved, tuning=tuned.budget if tuned else None)
     if trace is not None:
-        plan = plan_trace(trace, loads, seeds)
+        part = options.trace_part
+        if part is None:
+            plan = plan_trace(trace, loads, seeds)
+        else:
+            plan = plan_trace_part(trace, part, trace_knee(trace, config, cache), loads)
         flat = {trace.name: trace.flat_ttft_s}
     else:
         found = known or intervals(knees(options.requests.workload, slos, config, cache))

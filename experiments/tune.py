@@ -1,8 +1,9 @@
 """Tune the knobs of rules on requests that nothing is evaluated on.
 
 Every rule gets the same budget: as many settings of its knobs (see `runs.search_space`), each run on the same requests
-of all named families at all named loads, from separate seeds. One setting is chosen for all of them: the one with the
-least cost, the cost that learned policies minimise, among those whose SLO attainment is within a point of the best.
+of all named families at all named loads, from separate seeds, or on those of the tuning part of a trace. One setting is
+chosen for all of them: the one with the least cost, the cost that learned policies minimise, among those whose SLO
+attainment is within a point of the best.
 
 Writes tuned.json into --out, which `experiments.compare --tuned` reads. Finished runs are kept in runs/: the same
 command, or one with more policies or settings, resumes.
@@ -21,17 +22,19 @@ from experiments.analysis.metrics import ATTAINMENT_MARGIN
 from experiments.options.cluster_options import ClusterOptions
 from experiments.options.execution_options import RunOptions
 from experiments.options.parser import check_counts, check_positive, command, option
-from experiments.options.request_options import KNEES, check_families
+from experiments.options.request_options import KNEES, RequestOptions
 from experiments.options.slo_options import SloOptions
 from experiments.reports.columns import Column, code, table
 from experiments.reports.document import claim, commit, for_console, write_json
 from experiments.runs.data_splits import TUNING_SEEDS
-from experiments.runs.requests import Family
-from experiments.runs.saturation import knees, read_knees
+from experiments.runs.requests import Family, Source
+from experiments.runs.saturation import knees, read_knees, trace_knee
 from experiments.runs.search_space import default, settings, tunable
 from experiments.runs.tuning import COST_IS, SETTINGS, Cost, best, join, made_for, tune_rules
 from hardware_profiles import InputError
 from policies import PolicySpec
+
+REQUESTS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +42,12 @@ class TuneOptions(RunOptions):
     """Options of `experiments.tune`."""
 
     policies: tuple[str, ...] = option(tuple(tunable()), metavar="P", help="knobs that are named stay as they are")
-    workload: tuple[str, ...] = option(families(), metavar="W", help="families")
-    loads: tuple[float, ...] = option((0.7, 0.95, 1.05), metavar="L", help="multiples of the knee of static")
+    requests: RequestOptions
+    loads: tuple[float, ...] = option(
+        (0.7, 0.95, 1.05), metavar="L", help="multiples of the knee of static; for a trace, of that on its tuning part"
+    )
     settings: int = option(SETTINGS, metavar="N", help="settings per policy, at most")
-    seeds: int = option(2, metavar="N", help=f"number of seeds, from {TUNING_SEEDS[0]}")
-    requests: int = option(1000, metavar="N", help="requests per run")
+    seeds: int = option(2, metavar="N", help=f"number of seeds, from {TUNING_SEEDS[0]}; 1 for a trace")
     cluster: str = option("2P2D", metavar="NPMD", help="prefill and decode nodes")
     knees: Path | None = option(None, metavar="FILE", help=KNEES)
     join: tuple[Path, ...] = option(
@@ -51,9 +55,10 @@ class TuneOptions(RunOptions):
     )
 
     def __post_init__(self) -> None:
-        check_counts(self, "settings", "seeds", "requests")
+        check_counts(self, "settings", "seeds")
         check_positive(self, "loads")
-        check_families(self.workload)
+        if self.knees is not None and self.requests.trace is not None:
+            raise InputError("--knees goes with --workload only")
         parse_shape(self.cluster)
         for name in self.policies:
             settings(PolicySpec.parse(name), self.settings)
@@ -66,18 +71,25 @@ def run(options: TuneOptions) -> None:
         return
     config = options.machines.config(options.cluster)
     slos = options.slos.slos()
-    known = {} if options.knees is None else read_knees(options.knees, options.workload, config)
+    trace = options.requests.read_trace(slos, config.profile)
+    workload = [trace.name] if trace else options.requests.workload or families()
+    known = {} if options.knees is None else read_knees(options.knees, workload, config)
+    count = options.requests.requests or REQUESTS
     folder = options.execution.folder("tune", options)
     cache = options.execution.cache(folder)
     claim(folder, "tune", options)
-    if known:
-        knees_rps = {family: knee.value for family, knee in known.items()}
+    seeds = range(TUNING_SEEDS[0], TUNING_SEEDS[0] + (1 if trace else options.seeds))
+    units: dict[str, float]  # requests per second, or for a trace a multiple of its rate scale
+    if trace is not None:
+        units = {trace.name: trace_knee(trace, config, cache)}
+    elif known:
+        units = {family: knee.value for family, knee in known.items()}
     else:
-        knees_rps = {family: knee.rate_rps for family, knee in knees(options.workload, slos, config, cache).items()}
-    seeds = range(TUNING_SEEDS[0], TUNING_SEEDS[0] + options.seeds)
+        units = {family: knee.rate_rps for family, knee in knees(workload, slos, config, cache).items()}
+    sources: dict[str, Source] = {name: trace or Family(name, 1.0, slos) for name in workload}
     places = [
-        (Family(family, knees_rps[family], slos).tuning(load, options.requests, seed), config, seed)
-        for family, load, seed in product(options.workload, options.loads, seeds)
+        (sources[name].tuning(load * units[name], count, seed), config, seed)
+        for name, load, seed in product(workload, options.loads, seeds)
     ]
     rules = [PolicySpec.parse(name) for name in options.policies]
     tried = tune_rules(rules, places, options.settings, cache)
@@ -92,11 +104,11 @@ def run(options: TuneOptions) -> None:
         "budget": {
             "settings": options.settings,
             "runs_per_setting": len(places),
-            "requests_per_run": options.requests,
+            "requests_per_run": count,
         },
-        "workloads": options.workload,
+        "workloads": workload,
         "loads": options.loads,
-        "knees_rps": knees_rps,
+        **({"knee_rate_scale": units[trace.name]} if trace else {"knees_rps": units}),
         "seeds": list(seeds),
         "criterion": f"least mean cost among settings within {ATTAINMENT_MARGIN:g} of the best mean SLO attainment; "
         f"{COST_IS}",
@@ -127,6 +139,7 @@ def _join(options: TuneOptions) -> None:
     """Write one tuned.json with the chosen settings of several. Raises InputError (folders that do not go together)."""
     alone = TuneOptions(
         machines=ClusterOptions(),
+        requests=RequestOptions(),
         slos=SloOptions(),
         execution=options.execution,
         join=options.join,

@@ -53,6 +53,7 @@ RULES: dict[str, type] = {
     )
 }
 LOADERS = {
+    ".json": "agents.linear_policy:LinearPolicy",
     ".npz": "agents.placement_policy:LearnedPolicy",
     ".zip": "agents.model_zip:StableBaselinesPolicy",
 }

@@ -2,10 +2,10 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from envs.generators import families
 from envs.slos import Slos
@@ -17,6 +17,10 @@ from experiments.runs.saturation import TARGET, knee_text
 from hardware_profiles import InputError, Profile
 from hardware_profiles.errors import unknown_name
 
+TracePart = Literal["tuning", "test"]
+PARTS: dict[TracePart, str] = {"tuning": "15 % after the first 60 %", "test": "last 25 %"}
+"""Parts of a trace's span, see `data_splits`."""
+_FEWEST_REQUESTS = 100
 KNEES = "knees.json of experiments.compare: load 1 has its rate per node, instead of that of the knee on this cluster"
 """Help of --knees."""
 
@@ -63,6 +67,25 @@ def plan_trace(trace: TraceRequests, loads: Sequence[float], seeds: Iterable[int
     runs = product(loads, seeds)
     recipes: list[tuple[str, float, int, Recipe]] = [(trace.name, *run, trace.at(*run)) for run in runs]
     return Plan(recipes, {trace.name: trace.own_slos}, load_is, load_is)
+
+
+def plan_trace_part(trace: TraceRequests, part: TracePart, knee: float, loads: Sequence[float]) -> Plan:
+    """Runs of a part of a trace at multiples of the knee of `static` on its tuning part (a multiple of its scale)."""
+    load_is = "load (multiple of the knee of static on the tuning part)"
+    of_part = trace.evaluation if part == "test" else trace.tuning
+    recipes: list[tuple[str, float, int, Recipe]] = []
+    for load in loads:
+        recipe = replace(of_part(load * knee, 0, 0), count=None)
+        if len(made(recipe)) < _FEWEST_REQUESTS:
+            raise InputError(
+                f"{trace.name}: its {part} part has {len(made(recipe))} requests; {_FEWEST_REQUESTS} at least"
+            )
+        recipes.append((trace.name, load, 0, recipe))
+    loads_are = (
+        f"{load_is}, the highest rate scale at which static meets the SLOs of {TARGET:.0%} of the requests there: "
+        f"{trace.rate_scale * knee:.3g}; the {part} part is the {PARTS[part]} of the span of the trace"
+    )
+    return Plan(recipes, {trace.name: trace.own_slos}, load_is, loads_are)
 
 
 def trace_load_is(trace: TraceRequests) -> str:

@@ -20,7 +20,7 @@ from experiments.analysis.metrics import MeasuredRun
 from experiments.analysis.request_table import DRAIN_S
 from experiments.runs.cache import Cache, Result, Task
 from experiments.runs.data_splits import KNEE_SEEDS
-from experiments.runs.requests import Family
+from experiments.runs.requests import Family, Source, TraceRequests
 from hardware_profiles import InputError
 from hardware_profiles.files import replacing
 from policies import PolicySpec
@@ -104,10 +104,13 @@ def find_knee(attainment_at: Callable[[float], Sequence[float]]) -> Knee:
 
 @dataclass(frozen=True)
 class Search(Task):
-    """A knee to be found in runs of `count` requests of a family; attainment at a rate is the mean over the seeds."""
+    """A knee to be found in runs of `count` requests; attainment at a rate is the mean over the seeds.
+
+    For a family, a rate is in requests per second; for a trace, it is a multiple of the rate scale, on the tuning part.
+    """
 
     policy: PolicySpec
-    family: Family
+    family: Source
     count: int
     config: ClusterConfig
     seeds: tuple[int, ...]
@@ -124,7 +127,7 @@ class Search(Task):
         """Find the knee."""
 
         def attainment(rate_rps: float, seed: int) -> float:
-            workload = self.family.at(rate_rps, self.count, seed).make()
+            workload = self.family.tuning(rate_rps, self.count, seed).make()
             result = simulate(workload, inputs or self.policy.make(seed), self.config, drain_s=DRAIN_S)
             return float(MeasuredRun(result, workload, self.config).requests.met.mean())
 
@@ -166,6 +169,19 @@ def knees(families: Iterable[str], slos: Slos, config: ClusterConfig, cache: Cac
                 + remedy
             )
     return named
+
+
+def trace_knee(trace: TraceRequests, config: ClusterConfig, cache: Cache) -> float:
+    """The knee of `static` on the tuning part of a trace, as a multiple of its rate scale.
+
+    Raises InputError (every rate misses, or meets, the target).
+    """
+    search = Search(PolicySpec.parse("static"), trace, KNEE_REQUESTS, config, KNEE_SEEDS[:1])
+    scale = run_searches([search], cache)[search].rate_rps
+    if not 0 < scale < inf:
+        does = "keeps" if scale else "misses"
+        raise InputError(f"no knee of static on {trace.name}: it {does} {TARGET:.0%} attainment at every rate scale")
+    return scale
 
 
 def intervals(found: Mapping[str, Knee]) -> dict[str, Interval]:

@@ -1,5 +1,7 @@
 """The tune command: equal budgets, runs that are kept, and a file that compare checks before it uses it."""
 
+import csv
+import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from envs.cluster import ClusterConfig
@@ -81,6 +84,49 @@ def test_given_knees_are_rates_per_node(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"knees.json: has no knee of LPLD; it has those of burst"):
         run(f"--policies kairos --workload LPLD --knees {knees}", tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+TRACE = "arrival_s,prompt_tokens,output_tokens\n" + "".join(
+    f"{i * 0.1},{1000 + i % 7 * 900},{5 + i % 11}\n" for i in range(1200)
+)
+
+
+@pytest.mark.slow
+def test_a_trace_is_tuned_on_one_part_and_compared_on_another(tmp_path: Path) -> None:
+    path, out = tmp_path / "mine.csv", tmp_path / "tuned"
+    path.write_text(TRACE)
+    trace = f"--trace {path} --trace-format native"
+    run(f"{trace} --policies kairos --settings 2 --loads 0.8", out)
+    found = json.loads((out / "tuned.json").read_text())
+    assert found["workloads"] == ["mine"]
+    assert found["seeds"] == [TUNING_SEEDS[0]]
+    assert found["budget"]["runs_per_setting"] == 1
+    given = f"{trace} --trace-part test --policies static kairos --loads 0.5 0.8 --tuned {out} --out {tmp_path / 'out'}"
+    compare.run(parse(CompareOptions, "compare", "", given.split()))
+    rows = list(csv.DictReader((tmp_path / "out" / "cells.csv").read_text().splitlines()))
+    assert [(row["policy"], row["load"]) for row in rows] == [
+        (policy, load) for load in ("0.5", "0.8") for policy in ("static", "kairos")
+    ]
+    with gzip.open(tmp_path / "out" / "requests.csv.gz", "rt") as file:
+        requests = [row for row in csv.DictReader(file) if (row["policy"], row["load"]) == ("static", "0.5")]
+    assert len(requests) == 300  # the last quarter
+    scale = found["knee_rate_scale"]
+    gaps_s = np.diff([float(row["arrival_s"]) for row in requests])
+    assert gaps_s == pytest.approx(0.1 / (0.5 * scale), rel=1e-6)
+    assert f"{scale:.3g}" in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_a_part_of_a_trace_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(TRACE)
+    for given, says in (
+        ("--workload burst --trace-part test", "--trace-part goes with --trace only"),
+        (f"--trace {path} --trace-format native --trace-part test --seeds 2", "one set of requests"),
+    ):
+        with refused(says):
+            compare.run(parse(CompareOptions, "compare", "", [*given.split(), "--policies", "static"]))
+    with refused("--knees goes with --workload only"):
+        run(f"--trace {path} --trace-format native --knees x.json", tmp_path / "out")
 
 
 @pytest.mark.slow
