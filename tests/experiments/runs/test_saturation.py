@@ -134,6 +134,8 @@ class Even(Family):
     def at(self, load: float, count: int, seed: int) -> Any:  # noqa: ARG002 - the number is fixed
         return _Even(load, seed, self.own_slos.classes[0].ttft_s)
 
+    tuning = at
+
 
 class _Even:
     def __init__(self, rate_rps: float, seed: int, ttft_slo_s: float) -> None:
