@@ -5,9 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from agents.export import load_policy
 from agents.layout import Layout
 from agents.numpy_policy import NumpyActor
+from agents.policy_file import load_policy
 from agents.seen import SeenRange
 from agents.selection import NETWORK, Selection
 from agents.simulations import SimulationsElsewhere, SimulationsHere

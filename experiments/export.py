@@ -15,9 +15,9 @@ from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
-from agents.export import load_policy
 from agents.linear_policy import agreement, fit_linear, write_linear
 from agents.onnx_export import write_onnx
+from agents.policy_file import load_policy
 from envs.cluster import ClusterConfig
 from envs.generators import families
 from envs.slos import Slos

@@ -20,9 +20,9 @@ import numpy as np
 
 from agents.context import WatchedContext
 from agents.distillation import Played, best_rule, label_episode, play_rule
-from agents.export import load_policy, save_policy
 from agents.numpy_policy import NumpyActor
 from agents.placement_policy import current_layout
+from agents.policy_file import load_policy, save_policy
 from agents.seen import SeenRange
 from envs.choices import ChoiceSet, most_choices
 from envs.cluster import ClusterConfig, Policy, parse_shape

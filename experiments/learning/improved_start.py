@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.distillation import best_rule
-from agents.export import load_policy
 from agents.lookahead_costs import LookaheadArguments, cost_episode
 from agents.numpy_policy import NumpyActor
+from agents.policy_file import load_policy
 from envs.choices import ChoiceSet, most_choices
 from envs.cluster import ClusterConfig, parse_shape
 from experiments.learning.distilled_start import TEACHERS, Distillation, Lesson, draw_episode, drawn_warm_up, padded

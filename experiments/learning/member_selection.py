@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from agents.distillation import Played
-from agents.export import load_policy, write_policy
+from agents.policy_file import load_policy, write_policy
 from agents.selection import NETWORK, RegretModel
 from envs.choices import ChoiceSet
 from envs.cluster import parse_shape

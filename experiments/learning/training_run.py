@@ -89,7 +89,7 @@ def _train_network(
     import torch
 
     from agents import ppo, training
-    from agents.export import save_policy
+    from agents.policy_file import save_policy
 
     folder = network_path.parent
     torch.set_num_threads(1)

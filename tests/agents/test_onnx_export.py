@@ -13,11 +13,11 @@ pytest.importorskip("onnx")
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from agents.export import load_policy
 from agents.layout import MASKED_SCORE
 from agents.numpy_policy import NumpyActor
 from agents.onnx_export import write_onnx
 from agents.placement_network import PlacementNetwork
+from agents.policy_file import load_policy
 from policies.registry import TRAINED
 
 FILE = load_policy(TRAINED["ppo"])

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.export import save_policy
 from agents.placement_network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
+from agents.policy_file import save_policy
 from envs import observation
 from envs.choices import Choices, ChoiceSet
 from envs.cluster import ClusterConfig, Disturbance, Placement, RequestView, RouterView, simulate

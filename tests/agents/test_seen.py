@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from agents.export import load_policy, save_policy
 from agents.placement_network import PlacementNetwork
 from agents.placement_policy import FALLBACK, LearnedPolicy, current_layout
+from agents.policy_file import load_policy, save_policy
 from agents.seen import TOLERANCE, SeenRange, fold_constants
 from envs.cluster import ClusterConfig, simulate
 from envs.generators import generate

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import policies
 from agents.context import CONTEXT, CONTEXT_FEATURES, PERIOD_S, Context, WatchedContext
 from agents.distillation import Played
-from agents.export import PolicyFile, load_policy, save_policy, write_policy
 from agents.placement_network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
+from agents.policy_file import PolicyFile, load_policy, save_policy, write_policy
 from agents.selection import NETWORK, RegretModel, Selection
 from agents.selection_fit import fit, regrets
 from envs.cluster import Cluster, ClusterConfig, RequestView, simulate

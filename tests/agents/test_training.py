@@ -16,9 +16,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from agents import checkpoint, training
 from agents.discounting import TimedRewards
 from agents.episodes import FIRST_TRAINING_SEED, TrainingEpisodes, TrainingSeeds, training_seed
-from agents.export import load_policy, save_policy
 from agents.gym_vec_env import MakeEnv
 from agents.numpy_policy import NumpyActor
+from agents.policy_file import load_policy, save_policy
 from agents.ppo import PPOArguments, build
 from agents.progress import ProgressLine, ProgressRow
 from hardware_profiles.errors import InputError

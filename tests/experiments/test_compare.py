@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.export import save_policy
 from agents.placement_network import PlacementNetwork
 from agents.placement_policy import current_layout
+from agents.policy_file import save_policy
 from experiments.analysis.metrics import METRICS, MeasuredRequests
 from experiments.analysis.request_table import RECORD, measured
 from experiments.compare import CompareOptions, run

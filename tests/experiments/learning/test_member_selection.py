@@ -10,9 +10,9 @@ import torch
 import policies
 from agents.context import CONTEXT
 from agents.distillation import play_rule
-from agents.export import load_policy, save_policy
 from agents.placement_network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
+from agents.policy_file import load_policy, save_policy
 from envs.cluster import ClusterConfig, parse_shape
 from experiments.learning import member_selection
 from experiments.learning.distilled_start import EpisodePlayed, draw_episode

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.export import save_policy
 from agents.placement_network import PlacementNetwork
 from agents.placement_policy import current_layout
+from agents.policy_file import save_policy
 from experiments.runs import fingerprint
 from experiments.runs.cache import Cache, Result, Task
 from experiments.runs.trial import Trial

@@ -180,9 +180,9 @@ def test_a_machine_with_other_code_is_refused() -> None:
 def test_a_job_carries_a_trained_policy_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without the policy's file runs the job too, with the same result."""
     # Imported here: torch takes seconds, and every worker of the other tests imports this module.
-    from agents.export import save_policy
     from agents.placement_network import PlacementNetwork
     from agents.placement_policy import current_layout
+    from agents.policy_file import save_policy
 
     path = tmp_path / "policy.npz"
     layout = current_layout("pairs")

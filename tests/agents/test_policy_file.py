@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.export import load_policy, save_policy, weight_shapes
 from agents.numpy_policy import NumpyActor
+from agents.policy_file import load_policy, save_policy, weight_shapes
 from hardware_profiles.errors import InputError
 from tests.agents.observations import LAYOUT, SIZES, as_tensors, choice_counts, make_network, make_observation, seeds
 
