@@ -10,10 +10,12 @@ runs/: the same command resumes, and with another policy or seed it runs only wh
 
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from typing import get_args
 
 from envs.cluster import ClusterConfig
 from experiments.analysis.live_agreement import agreements
 from experiments.mock_stack.mock_timing import mocked
+from experiments.mock_stack.mock_workers import Timing
 from experiments.options.execution_options import ExecutionOptions, check_policies
 from experiments.options.parser import CommandOptions, check_counts, check_positive, command, option
 from experiments.options.request_options import check_families, plan_families
@@ -28,7 +30,16 @@ from experiments.serving.live_trial import LiveTrial, SimulatedTrial
 from hardware_profiles import InputError, load_profile
 from policies import PolicySpec
 
+NEEDED_FOR_TABLES = (
+    "--timing aisimulate: aisimulate is not installed; pip install --no-deps aisimulate==0.13.0.dev202610130000000070 "
+    "&& pip install ijson pandas psutil pyarrow"
+)
 NEEDED = "ai-dynamo-runtime is not installed; pip install -e '.[live]'"
+
+_TIMINGS: dict[Timing, str] = {
+    "profile": "the step law of a mock engine, fitted to the profile, live and simulated",
+    "aisimulate": "step times of AISimulate's tables live, and of the profile in simulation",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +55,12 @@ class LiveOptions(CommandOptions):
     requests: int = option(300, metavar="N", help="requests per run")
     seeds: int = option(2, metavar="N", help="number of seeds")
     first_seed: int = option(0, metavar="K", help="the first of them")
+    timing: Timing = option(
+        "profile",
+        choices=get_args(Timing),
+        help="source of the step times: a law fitted to the profile, live and simulated; or AISimulate's tables "
+        "live, and the profile itself in simulation",
+    )
     speedup: float = option(1.0, metavar="X", help="seconds of the workload that pass in a real one")
     slos: SloOptions
     execution: ExecutionOptions
@@ -61,7 +78,9 @@ class LiveOptions(CommandOptions):
 
     def config(self) -> ClusterConfig:
         """The cluster that the workers are. Raises InputError (a shape, profile or budget that cannot be)."""
-        profile = mocked(load_profile(self.profile))
+        profile = load_profile(self.profile)
+        if self.timing == "profile":
+            profile = mocked(profile)
         return ClusterConfig(
             profile, shape=self.workers, token_budget=self.token_budget, step_budget="fixed", report_age_s=0.0
         )
@@ -71,6 +90,8 @@ def run(options: LiveOptions) -> None:
     """Play, simulate, write the folder, and print its tables. Raises InputError (Dynamo is not installed)."""
     if find_spec("dynamo") is None:
         raise InputError(NEEDED)
+    if options.timing == "aisimulate" and find_spec("aisimulate_core") is None:
+        raise InputError(NEEDED_FOR_TABLES)
     config = options.config()
     slos = options.slos.slos()
     specs = [PolicySpec.parse(name) for name in options.policies]
@@ -87,15 +108,20 @@ def run(options: LiveOptions) -> None:
         [SimulatedTrial(one, *key, config) for key in plan.recipes for one in simulated_specs], cache
     )
     live = run_trials(
-        [LiveTrial(one, *key, config, speedup=options.speedup) for key in plan.recipes for one in specs], cache
+        [
+            LiveTrial(one, *key, config, timing=options.timing, speedup=options.speedup)
+            for key in plan.recipes
+            for one in specs
+        ],
+        cache,
     )
     found = agreements(live, simulated)
     write_comparison(
         [*live, *simulated],
         "Policies on live workers",
         [
-            f"mock workers of NVIDIA Dynamo, {options.workers}, {config.profile.name}: the step law of a mock engine, "
-            f"fitted to the profile, live and simulated; token budget {options.token_budget:,}, no chunk plans",
+            f"mock workers of NVIDIA Dynamo, {options.workers}, {config.profile.name}: {_TIMINGS[options.timing]}",
+            f"token budget {options.token_budget:,}; no chunk plans",
             *([f"{options.speedup:g} seconds pass in a real one"] if options.speedup != 1 else []),
             slos_line(plan.slos),
             MEASURED,

@@ -13,7 +13,7 @@ from envs.cluster.request import request_of
 from envs.workload import Workload
 from experiments.analysis.request_table import DRAIN_S
 from experiments.mock_stack.dynamo_client import connect, dynamo_environment, follow_steps
-from experiments.mock_stack.mock_workers import mock_workers
+from experiments.mock_stack.mock_workers import Timing, mock_workers
 from experiments.mock_stack.model_folder import VOCABULARY
 from experiments.serving.live_clock import LiveClock
 from experiments.serving.live_router import LiveRouter
@@ -25,18 +25,19 @@ SUBSCRIBED_S = 0.5
 
 
 def play_live(
-    workload: Workload, policy: Policy, config: ClusterConfig, folder: Path, speedup: float = 1.0
+    workload: Workload, policy: Policy, config: ClusterConfig, folder: Path, timing: Timing, speedup: float
 ) -> RunResult:
     """Start workers, send them a workload in real time under a policy, and end them.
 
     Args:
         workload: the requests.
         policy: places them.
-        config: the cluster; its profile must have the law of a mock engine (`mock_timing.mocked`).
+        config: the cluster.
         folder: an empty folder for files of the workers.
+        timing: see `mock_workers`.
         speedup: seconds of the workload in a real one.
     """
-    with in_use(policy), mock_workers(config, folder, speedup) as workers, dynamo_environment(folder):
+    with in_use(policy), mock_workers(config, folder, timing, speedup) as workers, dynamo_environment(folder):
         return asyncio.run(_play(workload, policy, config, speedup, len(workers)))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from envs.cluster import Placement, Policy, RequestView, RouterView, RunResult
 from envs.workload import Workload
+from experiments.mock_stack.mock_workers import Timing
 from experiments.runs.cache import Result
 from experiments.runs.executors import in_process
 from experiments.runs.trial import Trial
@@ -16,6 +17,7 @@ from experiments.serving.live_run import play_live
 class LiveTrial(Trial):
     """A trial in real time on mock workers; `speedup` seconds of the workload pass in a real one."""
 
+    timing: Timing = "profile"
     speedup: float = 1.0
 
     def run(self, inputs: tuple[Workload, Policy | None]) -> Result:
@@ -37,7 +39,7 @@ class _OnWorkers(LiveTrial):
 
     def play(self, workload: Workload, policy: Policy) -> RunResult:
         """Play the requests on live workers."""
-        return play_live(workload, policy, self.config, self.folder, self.speedup)
+        return play_live(workload, policy, self.config, self.folder, self.timing, self.speedup)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,12 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         run(SMALL, tmp_path / "out")
 
 
+def test_missing_tables_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "find_spec", lambda name: name == "dynamo" or None)
+    with refused("--timing aisimulate: aisimulate is not installed", out=tmp_path / "out"):
+        run(f"{SMALL} --timing aisimulate", tmp_path / "out")
+
+
 @needs_dynamo
 @pytest.mark.slow
 def test_live_and_simulated_runs_stand_next_to_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
