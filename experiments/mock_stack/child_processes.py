@@ -20,12 +20,15 @@ Child = subprocess.Popen[bytes]
 _READY_WITHIN_S = 60.0
 _ENVIRONMENT = {
     "DYN_COMPUTE_THREADS": "0",
+    "DYN_EVENT_PLANE_HOST": "127.0.0.1",
     "DYN_HTTP_RPC_HOST": "127.0.0.1",
     "DYN_LOG": "error",
     "DYN_SELF_HOST_METADATA": "0",
+    "DYN_TCP_RESPONSE_STREAM_HOST": "127.0.0.1",
     "DYN_TCP_RPC_HOST": "127.0.0.1",
 }
-"""Variables of all processes: on the loopback interface only, and quiet."""
+"""Variables of all processes: on the loopback interface, and quiet. The event plane binds its random ports on all
+interfaces whatever it is told; it is told the address to advertise."""
 
 
 def variables(folder: Path) -> dict[str, str]:
