@@ -26,19 +26,24 @@ def signals(
 ) -> dict[str, float]:
     """The signals of a pair for a request."""
     mean = {name: sum(node[name] for node in nodes) / len(nodes) for name in nodes[0]}
-    p, d, prompt, slo = nodes[source], nodes[target], log(prompt_tokens / 1000), log(tbt_slo_s / 0.05)
-    return {
+    p, d = nodes[source], nodes[target]
+    plain = {
         "one": 1.0,
-        "log_prompt": prompt,
-        "log_tbt_slo": slo,
-        "log_prompt_x_log_tbt_slo": prompt * slo,
-        "mean_queue": mean["queued_prompt_tokens"] / 1000,
+        "log_prompt": log(prompt_tokens / 1000),
+        "log_mean_prompt": log((mean["decode_prompt_tokens"] + 200) / (mean["decode_requests"] + 1) / 1000),
         "mean_decodes": mean["decode_requests"] / 10,
-        "mean_decodes_x_log_tbt_slo": mean["decode_requests"] / 10 * slo,
+        "mean_context": mean["decode_prompt_tokens"] / 10_000,
         "queue": p["queued_prompt_tokens"] / 1000,
+        "decodes": d["decode_requests"] / 10,
+    }
+    slo = log(tbt_slo_s / 0.05)
+    return {
+        **plain,
+        **{f"{name}_x_log_tbt_slo": value * slo for name, value in plain.items()},
+        "log_tbt_slo_squared": slo * slo,
+        "mean_queue": mean["queued_prompt_tokens"] / 1000,
         "queued_prompts": p["queued_prompts"],
         "decodes_at_prefill": p["decode_requests"] / 10,
-        "decodes": d["decode_requests"] / 10,
         "context": d["decode_prompt_tokens"] / 10_000,
         "queue_at_decode": d["queued_prompt_tokens"] / 1000,
     }
