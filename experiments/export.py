@@ -1,8 +1,8 @@
 """Export a learned policy for routers that are not in Python.
 
 Writes into --out: network.onnx, the policy's network, whose inputs are the environment's observation (needs the package
-onnx); and linear.json, a linear policy that imitates the whole policy with counts that any router keeps
-(`agents/linear_scores.py` evaluates it in plain Python). linear.json is a policy for every command, so `experiments.compare
+onnx); and linear.json, a linear policy that imitates the whole policy with counts that any router keeps.
+`agents/linear_scores.py` evaluates it in plain Python. linear.json is a policy for every command: `experiments.compare
 --policies ppo linear=OUT/linear.json` tells what it loses.
 
 The placements to imitate are those on training requests: families at loads up to 1.05 under several TBT SLOs. Runs are
