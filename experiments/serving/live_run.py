@@ -67,14 +67,13 @@ async def _play(workload: Workload, policy: Policy, config: ClusterConfig, speed
     prompts = [random_prompt(rng, row[1]) for row in rows]
     clock.start()
 
-    async def play(number: int) -> None:
-        await clock.sleep_until(rows[number][0])
-        await router.serve(request_of(number, rows[number]), prompts[number], _nobody)
-
-    playing = [asyncio.create_task(play(number)) for number in range(len(rows))]
-    await asyncio.wait(playing, timeout=(rows[-1][0] + DRAIN_S) / speedup)
+    serving = []
+    for number, row in enumerate(rows):
+        await clock.sleep_until(row[0])
+        serving.append(asyncio.create_task(router.serve(request_of(number, row), prompts[number], _nobody)))
+    await asyncio.wait(serving, timeout=DRAIN_S / speedup)
     result = recorder.result(router.view.nodes, router.lifecycle, clock.now_s)
-    for task in playing:
+    for task in serving:
         if task.done():
             task.result()
         task.cancel()
