@@ -10,6 +10,8 @@ import numpy as np
 
 from agents.layout import MASKED_SCORE
 
+LOW, HIGH = np.float32(-1.0), np.float32(1.0)
+
 
 class NumpyActor:
     """The forward pass of an Actor for one observation with any number of choices.
@@ -19,14 +21,13 @@ class NumpyActor:
     """
 
     def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
-        # Converts the layers of 2 x - 1 to layers of x.
+        # Converts the layers of 2 x - 1 to layers of x. The two layers of the summary are one product.
         self._choice = np.ascontiguousarray(2.0 * weights["choice.weight"].T)
-        self._summary = np.ascontiguousarray(2.0 * weights["summary.weight"].T)
-        self._bias = (
-            weights["summary.bias"] - weights["choice.weight"].sum(axis=1) - weights["summary.weight"].sum(axis=1)
-        )
-        self._context = np.ascontiguousarray(2.0 * weights["context.weight"].T)
-        self._context_bias = weights["context.bias"] - weights["context.weight"].sum(axis=1)
+        both = [weights["summary.weight"], weights["context.weight"]]
+        self._summary = np.ascontiguousarray(2.0 * np.concatenate(both).T)
+        bias = weights["summary.bias"] - weights["choice.weight"].sum(axis=1) - both[0].sum(axis=1)
+        self._bias = np.concatenate((bias, weights["context.bias"] - both[1].sum(axis=1)))
+        self._hidden = len(bias)
         self._gate = np.ascontiguousarray(weights["gate.weight"].T)
         self._second = np.ascontiguousarray(weights["second.weight"].T)
         self._second_bias = weights["second.bias"]
@@ -43,18 +44,25 @@ class NumpyActor:
         present = np.count_nonzero(allowed | choices.any(axis=1))
         mean = choices.sum(axis=0) / np.float32(max(1, int(present)))
         summary = np.concatenate((observation["request"], observation["global"], mean, choices.max(axis=0)))
-        context = summary @ self._context
-        context += self._context_bias
-        np.clip(context, -1.0, 1.0, out=context)
+        of_summary = summary @ self._summary
+        of_summary += self._bias
+        context = of_summary[self._hidden :]
+        _clip(context)
         embedding = choices @ self._choice
-        embedding += summary @ self._summary + context @ self._gate + self._bias
-        np.clip(embedding, -1.0, 1.0, out=embedding)
+        embedding += of_summary[: self._hidden] + context @ self._gate
+        _clip(embedding)
         hidden = embedding @ self._second
         hidden += self._second_bias
-        np.clip(hidden, -1.0, 1.0, out=hidden)
+        _clip(hidden)
         scores: np.ndarray = np.where(allowed, hidden @ self._score + choices @ self._skip, np.float32(MASKED_SCORE))
         return scores
 
     def act(self, observation: Mapping[str, np.ndarray]) -> int:
         """Return the row with the highest score."""
         return int(self.scores(observation).argmax())
+
+
+def _clip(values: np.ndarray) -> None:
+    """Clip to [-1, 1] in place; np.clip checks more than it does here."""
+    np.minimum(values, HIGH, out=values)
+    np.maximum(values, LOW, out=values)

@@ -5,16 +5,17 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from agents.decision import Decision
 from agents.layout import Layout
 from agents.numpy_policy import NumpyActor
 from agents.policy_file import load_policy
 from agents.seen import SeenRange
 from agents.selection import NETWORK, Selection
 from agents.simulations import SimulationsElsewhere, SimulationsHere
-from envs.choices import CHOICE_SETS, Choices, ChoiceSet
+from envs.choices import CHOICE_SETS, ChoiceSet
 from envs.cluster import Placement, Policy, RequestView, RouterView
 from envs.features import CHOICE_FEATURES, GLOBAL_FEATURES, REQUEST_FEATURES
-from envs.observation import LAYOUT_VERSION, encode
+from envs.observation import LAYOUT_VERSION
 from hardware_profiles.errors import InputError
 from policies import make
 from policies.shortest_ttft import ShortestTTFT
@@ -68,12 +69,15 @@ class NetworkPolicy:
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
-        choices = Choices.of(request, view, self._choice_set)
-        observation = encode(choices)
+        return self.decide(Decision(request, view, self._choice_set))
+
+    def decide(self, decision: Decision) -> Placement:
+        """Place the request of a decision."""
+        observation = decision.observation
         if self._seen is not None and not self._seen.has(observation):
             self.handed_over += 1
-            return FALLBACK.place(request, view)
-        return choices.placement(self._actor.act(observation))
+            return FALLBACK.place(decision.request, decision.view)
+        return decision.choices.placement(self._actor.act(observation))
 
 
 class LearnedPolicy:
@@ -114,6 +118,9 @@ class LearnedPolicy:
         self._seen = file.seen.without(unguarded) if guard and file.seen is not None else None
         self._network = self._new_network()
         self._of_rules = self.decisions = 0
+        self._puts_off = False
+        self._put_off: list[Decision] = []
+        self._elsewhere: SimulationsElsewhere | None = None
         self._selection: Selection | None = None
         if members not in get_args(Members):
             raise InputError(f"{path}: members must be {', '.join(get_args(Members))}, not {members!r}")
@@ -124,7 +131,7 @@ class LearnedPolicy:
             self._members = [self._network if name == NETWORK else make(name) for name in self._names]
             allowed = [index for index, name in enumerate(self._names) if members == "all" or name != NETWORK]
             simulations = SimulationsHere(self.new_member) if hindsight else None
-            self._selection = Selection(file.regret, allowed, self._choice_set, simulations)
+            self._selection = Selection(file.regret, allowed, simulations)
 
     @property
     def handed_over(self) -> int:
@@ -141,21 +148,38 @@ class LearnedPolicy:
         self.decisions += 1
         if self._selection is None:
             return self._network.place(request, view)
-        member = self._members[self._selection.select(request, view)]
+        decision = Decision(request, view, self._choice_set)
+        if self._puts_off and self._selection.began:
+            self._put_off.append(decision)
+        else:
+            self._selection.select(decision)
+        member = self._members[self._selection.current]
         if member is self._network:
-            return self._network.place(request, view)
+            return self._network.decide(decision)
         self._of_rules += 1
         return member.place(request, view) or view.default_placement()
 
-    def simulate_elsewhere(self) -> SimulationsElsewhere | None:
-        """Simulate in another process from now on: for a router that is in use. The caller closes the result.
+    def put_in_use(self) -> None:
+        """Answer as fast as possible from now on: for a router that is in use, which calls `catch_up` and `close`.
 
-        None if the policy does not simulate.
+        Simulations run in another process, and a change of the member takes effect with the next request.
         """
-        if self._selection is None or self._selection.simulations is None:
-            return None
-        self._selection.simulations = elsewhere = SimulationsElsewhere(partial(_members_of, self.path, self._guard))
-        return elsewhere
+        self._puts_off = True
+        if self._selection is not None and self._selection.simulations is not None:
+            make = partial(_members_of, self.path, self._guard)
+            self._selection.simulations = self._elsewhere = SimulationsElsewhere(make)
+
+    def catch_up(self) -> None:
+        """Do what decisions have put off; called when their requests have been sent."""
+        put_off, self._put_off = self._put_off, []
+        for decision in put_off:
+            assert self._selection is not None
+            self._selection.select(decision)
+
+    def close(self) -> None:
+        """End the process of the simulations, if there is one."""
+        if self._elsewhere is not None:
+            self._elsewhere.close()
 
     def _new_network(self) -> NetworkPolicy:
         return NetworkPolicy(self._actor, self._choice_set, self._seen)

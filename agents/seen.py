@@ -37,9 +37,15 @@ class SeenRange(NamedTuple):
 
     def has(self, observation: Mapping[str, np.ndarray]) -> bool:
         """Whether request and global features of one observation are inside, up to TOLERANCE."""
-        values = np.concatenate((observation["request"], observation["global"]))
-        low, high = self.low[: len(values)], self.high[: len(values)]
-        return bool(((values >= low - TOLERANCE) & (values <= high + TOLERANCE)).all())
+        begin = 0
+        for name in ("request", "global"):
+            values = observation[name]
+            end = begin + len(values)
+            beyond = np.maximum(values - self.high[begin:end], self.low[begin:end] - values)
+            if beyond.max() > TOLERANCE:
+                return False
+            begin = end
+        return True
 
 
 def fold_constants(network: "PlacementNetwork", seen: SeenRange) -> None:

@@ -12,12 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from agents.context import CONTEXT, Context
+from agents.decision import Decision
 from agents.evidence import Evidence
 from agents.hindsight import History, LookBack, at_rate
 from agents.simulations import Simulations
-from envs.choices import Choices, ChoiceSet
 from envs.cluster import RequestView, RouterView
-from envs.observation import encode
 
 NETWORK = "network"
 """The name of the trained network among the members; the others are rules."""
@@ -93,7 +92,6 @@ class Selection:
     Args:
         model: predicts the regrets.
         allowed: the members that may be selected; all others are ignored.
-        choice_set: the choices of the observations.
         simulations: runs the simulations; None: no hindsight.
     """
 
@@ -101,12 +99,10 @@ class Selection:
         self,
         model: RegretModel,
         allowed: Sequence[int],
-        choice_set: ChoiceSet,
         simulations: Simulations | None = None,
     ) -> None:
         self._model = model
         self._allowed = np.array(allowed)
-        self._choice_set: ChoiceSet = choice_set
         self.simulations = simulations
         self.current = int(allowed[0])
         self.simulated = 0
@@ -123,18 +119,24 @@ class Selection:
         self._next = _FIRST
         self._pending: tuple[Sequence[int], int, float] | None = None
 
-    def select(self, request: RequestView, view: RouterView) -> int:
+    @property
+    def began(self) -> bool:
+        """Whether a member has been selected."""
+        return self._context.seen > 0
+
+    def select(self, decision: Decision) -> int:
         """Select the member that places a request; the result is its index.
 
         A clock that runs backwards is that of a new run.
         """
+        request, view = decision.request, decision.view
         now_s = view.now_s
         if now_s < self._last_s:
             self._start()
         self._last_s = now_s
         due = self._context.is_due(now_s)
         if due:
-            self._context.add(view, encode(Choices.of(request, view, self._choice_set)))
+            self._context.add(view, decision.observation)
             self._predicted = self._model.predict(self._context.mean)[self._allowed]
         if self.simulations is not None:
             due |= self._look_back(request, view, self.simulations)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from time import perf_counter
 from typing import Any, Protocol
 
+from agents.placement_policy import LearnedPolicy
 from envs.cluster import ClusterConfig, Placement, Policy, RequestRecord, RequestView
 from envs.cluster.lifecycle import Lifecycle
 from envs.cluster.placement import checked_placement
@@ -122,6 +123,8 @@ class LiveRouter:
             self.lifecycle.rejected(request)
             return False
         self.lifecycle.submitted(request, placement)
+        if isinstance(self._policy, LearnedPolicy):
+            asyncio.get_running_loop().call_soon(self._policy.catch_up)
         try:
             while True:
                 try:

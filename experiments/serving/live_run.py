@@ -10,6 +10,7 @@ import numpy as np
 from agents.placement_policy import LearnedPolicy
 from envs.cluster import ClusterConfig, Policy, RunResult
 from envs.cluster.request import request_of
+from envs.garbage_collection import rare_garbage_collection
 from envs.workload import Workload
 from experiments.analysis.request_table import DRAIN_S
 from experiments.mock_stack.dynamo_client import connect, dynamo_environment, follow_steps
@@ -43,13 +44,19 @@ def play_live(
 
 @contextmanager
 def in_use(policy: Policy) -> Iterator[None]:
-    """Let a learned policy simulate in another process meanwhile, because a router must answer at once."""
-    elsewhere = policy.simulate_elsewhere() if isinstance(policy, LearnedPolicy) else None
+    """Prepare a policy for a router that must answer at once.
+
+    A learned policy puts off what can wait, and the garbage collector runs rarely.
+    """
+    learned = policy if isinstance(policy, LearnedPolicy) else None
+    if learned is not None:
+        learned.put_in_use()
     try:
-        yield
+        with rare_garbage_collection():
+            yield
     finally:
-        if elsewhere is not None:
-            elsewhere.close()
+        if learned is not None:
+            learned.close()
 
 
 async def _play(workload: Workload, policy: Policy, config: ClusterConfig, speedup: float, workers: int) -> RunResult:

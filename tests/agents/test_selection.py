@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import policies
 from agents.context import CONTEXT, CONTEXT_FEATURES, PERIOD_S, Context, WatchedContext
+from agents.decision import Decision
 from agents.distillation import Played
 from agents.placement_network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
@@ -137,25 +138,25 @@ def selected(selection: Selection, count: int = 20) -> list[int]:
     for number in range(count):
         cluster.clock.advance_to(2.0 * PERIOD_S * number)
         request = RequestView(number, cluster.clock.now, 100 + number, 2.0, 0.1)
-        found.append(selection.select(request, cluster.view()))
+        found.append(selection.select(Decision(request, cluster.view(), "pairs")))
     return found
 
 
 @settings(max_examples=20)
 @given(st.integers(1, 1000), st.sets(st.integers(0, 2), min_size=1))
 def test_only_allowed_members_are_selected(seed: int, allowed: set[int]) -> None:
-    assert set(selected(Selection(model(seed=seed), sorted(allowed), "pairs"))) <= allowed
+    assert set(selected(Selection(model(seed=seed), sorted(allowed)))) <= allowed
 
 
 @pytest.mark.parametrize(("gain", "expected"), [(0.01, 1), (0.1, 2)])
 def test_a_small_gain_changes_nothing(gain: float, expected: int) -> None:
-    selection = Selection(model((1.0, 0.3, 0.4)), [0, 1, 2], "pairs")
+    selection = Selection(model((1.0, 0.3, 0.4)), [0, 1, 2])
     assert selected(selection, 2) == [1, 1]
     selection._model = model((1.0, 0.3, 0.3 - gain))
     request = RequestView(2, 2.0, 100, 2.0, 0.1)
     cluster = Cluster(CONFIG, lambda _: None)
     cluster.clock.advance_to(2.0)
-    assert selection.select(request, cluster.view()) == expected
+    assert selection.select(Decision(request, cluster.view(), "pairs")) == expected
 
 
 # ---- policies --------------------------------------------------------------------------------------------------------

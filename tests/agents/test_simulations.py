@@ -9,7 +9,7 @@ import policies
 from agents.hindsight import Hindsight, LookBack
 from agents.placement_policy import LearnedPolicy
 from agents.simulations import Fresh, SimulationsElsewhere, SimulationsHere
-from envs.cluster import ClusterConfig, Policy, simulate
+from envs.cluster import ClusterConfig, Placement, Policy, RequestView, RouterView, simulate
 from envs.generators import generate
 from hardware_profiles import load_profile
 from policies.registry import TRAINED
@@ -28,6 +28,19 @@ def maker() -> Fresh:
 
 def wanted(*members: int) -> LookBack:
     return LookBack([ROWS, ROWS[:100]], members, ClusterConfig(load_profile("a100-qwen3-8b")), frozenset({3}))
+
+
+class CaughtUp:
+    """A learned policy that does what it put off after each decision, as a live router lets it."""
+
+    def __init__(self, policy: LearnedPolicy) -> None:
+        self.name = policy.name
+        self.policy = policy
+
+    def place(self, request: RequestView, view: RouterView) -> Placement:
+        placement = self.policy.place(request, view)
+        self.policy.catch_up()
+        return placement
 
 
 def equal(found: list[Hindsight], other: list[Hindsight]) -> bool:
@@ -68,12 +81,22 @@ def test_another_process_finds_the_same() -> None:
 def test_a_learned_policy_works_with_simulations_elsewhere() -> None:
     workload = generate("burst", rate_rps=8.0, requests=400, seed=3)
     policy = LearnedPolicy(TRAINED["ppo"])
-    elsewhere = policy.simulate_elsewhere()
-    assert elsewhere is not None
+    policy.put_in_use()
     try:
-        records = simulate(workload, policy, ClusterConfig(load_profile("a100-qwen3-8b"))).records
+        records = simulate(workload, CaughtUp(policy), ClusterConfig(load_profile("a100-qwen3-8b"))).records
     finally:
-        elsewhere.close()
+        policy.close()
     assert len(records) == 400
     assert policy.simulated > 0
-    assert LearnedPolicy(TRAINED["ppo"], hindsight=False).simulate_elsewhere() is None
+
+
+def test_without_hindsight_only_the_selection_is_put_off() -> None:
+    """A change of the member takes effect one request later."""
+    workload = generate("burst", rate_rps=8.0, requests=400, seed=3)
+    usual, in_use = (CaughtUp(LearnedPolicy(TRAINED["ppo"], hindsight=False)) for _ in range(2))
+    in_use.policy.put_in_use()
+    config = ClusterConfig(load_profile("a100-qwen3-8b"))
+    one, other = (simulate(workload, policy, config).records for policy in (usual, in_use))
+    same = [(a.prefill_node, a.decode_node) == (b.prefill_node, b.decode_node) for a, b in zip(one, other, strict=True)]
+    assert same[0]
+    in_use.policy.close()

@@ -17,7 +17,7 @@ def ttft_scatter(of_policies: Mapping[str, Sequence[tuple[Any, ...]]], title: st
         title: of the figure.
     """
     columns = len(of_policies)
-    figure = Figure(figsize=(2.4 * columns, 2.9), layout="constrained")
+    figure = Figure(figsize=(2.4 * columns, 3.3), layout="constrained")
     panels = figure.subplots(1, columns, sharex=True, sharey=True, squeeze=False)
     drawn = np.concatenate([np.concatenate(run) for runs in of_policies.values() for run in runs])
     limits = np.nanmin(drawn) / 1.2, np.nanmax(drawn) * 1.2
@@ -25,9 +25,10 @@ def ttft_scatter(of_policies: Mapping[str, Sequence[tuple[Any, ...]]], title: st
         panel.plot(limits, limits, color="0.6", linewidth=0.8)
         for live_s, simulated_s in runs:
             panel.plot(simulated_s, live_s, ".", color=COLOURS[0], markersize=2.5, alpha=0.5)
-        panel.set(xscale="log", yscale="log", xlim=limits, ylim=limits, title=policy, xlabel="simulated TTFT, s")
+        panel.set(xscale="log", yscale="log", xlim=limits, ylim=limits)
+        panel.set_title(policy, fontsize=8)
         panel.set_aspect("equal")
-        panel.title.set_fontsize(8)
-    panels[0, 0].set_ylabel("live TTFT, s")
-    figure.suptitle(title, fontsize=9)
+    figure.supxlabel("simulated TTFT, s", fontsize=9)
+    figure.supylabel("live TTFT, s", fontsize=9)
+    figure.suptitle(title, fontsize=10)
     return figure
