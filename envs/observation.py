@@ -150,9 +150,9 @@ def encode(choices: Choices, rows: int = 0) -> Observation:
 def _encoded(packed: bytes, plan: Plan, mask: bytes) -> Observation:
     scaled = squash(np.frombuffer(packed, dtype="<f8"), plan.scale).astype(np.float32)
     return {
-        "request": scaled[plan.request],
-        "global": scaled[plan.global_],
-        "choices": scaled[plan.choices],
+        "request": scaled.take(plan.request),
+        "global": scaled.take(plan.global_),
+        "choices": scaled.take(plan.choices),
         "action_mask": np.frombuffer(bytearray(mask), dtype=np.int8),  # a writable copy
     }
 
