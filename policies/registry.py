@@ -53,9 +53,9 @@ RULES: dict[str, type] = {
     )
 }
 LOADERS = {
-    ".json": "agents.linear_policy:LinearPolicy",
     ".npz": "agents.placement_policy:LearnedPolicy",
     ".zip": "agents.model_zip:StableBaselinesPolicy",
+    ".json": "agents.linear_policy:LinearPolicy",
 }
 """The class that reads a trained policy, by the suffix of its file: `module:Class`, imported when it is needed."""
 
