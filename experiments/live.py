@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import get_args
 
-from envs.cluster import ClusterConfig
 from experiments.analysis.live_agreement import agreements
-from experiments.mock_stack.mock_timing import mocked
 from experiments.mock_stack.mock_workers import Timing
 from experiments.options.execution_options import ExecutionOptions, check_policies
 from experiments.options.parser import CommandOptions, check_counts, check_positive, command, option
 from experiments.options.request_options import check_families, plan_families
 from experiments.options.slo_options import SloOptions
+from experiments.options.worker_options import WorkerOptions
 from experiments.reports.columns import table
 from experiments.reports.comparison_report import write_comparison
 from experiments.reports.document import claim, for_console, made_by
@@ -27,7 +26,7 @@ from experiments.reports.formatting import slos_line
 from experiments.reports.live_report import COLUMNS, agreement_sections, order_text
 from experiments.runs.trial import MEASURED, run_trials
 from experiments.serving.live_trial import LiveTrial, SimulatedTrial
-from hardware_profiles import InputError, load_profile
+from hardware_profiles import InputError
 from policies import PolicySpec
 
 NEEDED_FOR_TABLES = (
@@ -49,9 +48,7 @@ class LiveOptions(CommandOptions):
     policies: tuple[str, ...] = option(metavar="P", help="rules, module:Class, or trained policies' files")
     workload: tuple[str, ...] = option(metavar="W", help="families")
     rate: tuple[float, ...] = option(metavar="R", help="requests per second: one for all families, or one for each")
-    workers: str = option("2P2D", metavar="NPMD", help="prefill and decode workers")
-    profile: str = option("a100-qwen3-8b", metavar="P", help="hardware profile, name or path")
-    token_budget: int = option(1024, metavar="N", help="tokens per step of an engine; nothing else bounds a step")
+    machines: WorkerOptions
     requests: int = option(300, metavar="N", help="requests per run")
     seeds: int = option(2, metavar="N", help="number of seeds")
     first_seed: int = option(0, metavar="K", help="the first of them")
@@ -76,15 +73,6 @@ class LiveOptions(CommandOptions):
         if self.execution.jobs not in (None, 1) or self.execution.executor != "local":
             raise InputError("--jobs and --executor: runs in real time go one after the other on this machine")
 
-    def config(self) -> ClusterConfig:
-        """The cluster that the workers are. Raises InputError (a shape, profile or budget that cannot be)."""
-        profile = load_profile(self.profile)
-        if self.timing == "profile":
-            profile = mocked(profile)
-        return ClusterConfig(
-            profile, shape=self.workers, token_budget=self.token_budget, step_budget="fixed", report_age_s=0.0
-        )
-
 
 def run(options: LiveOptions) -> None:
     """Play, simulate, write the folder, and print its tables. Raises InputError (Dynamo is not installed)."""
@@ -92,7 +80,7 @@ def run(options: LiveOptions) -> None:
         raise InputError(NEEDED)
     if options.timing == "aisimulate" and find_spec("aisimulate_core") is None:
         raise InputError(NEEDED_FOR_TABLES)
-    config = options.config()
+    config = options.machines.config(fitted=options.timing == "profile")
     slos = options.slos.slos()
     specs = [PolicySpec.parse(name) for name in options.policies]
     simulated_specs = [replace(spec, alias=f"simulated-{spec.label}") for spec in specs]
@@ -120,8 +108,8 @@ def run(options: LiveOptions) -> None:
         [*live, *simulated],
         "Policies on live workers",
         [
-            f"mock workers of NVIDIA Dynamo, {options.workers}, {config.profile.name}: {_TIMINGS[options.timing]}",
-            f"token budget {options.token_budget:,}; no chunk plans",
+            f"mock workers of NVIDIA Dynamo, {config.shape}, {config.profile.name}: {_TIMINGS[options.timing]}",
+            f"token budget {config.token_budget:,}; no chunk plans",
             *([f"{options.speedup:g} seconds pass in a real one"] if options.speedup != 1 else []),
             slos_line(plan.slos),
             MEASURED,

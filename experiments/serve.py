@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from envs.cluster import ClusterConfig
-from experiments.mock_stack.mock_timing import mocked
 from experiments.options.parser import CommandOptions, check_counts, check_positive, command, option
 from experiments.options.slo_options import SloOptions
-from hardware_profiles import InputError, load_profile
+from experiments.options.worker_options import WorkerOptions
+from hardware_profiles import InputError
 from policies import PolicySpec
 
 NEEDED = "needs the package {}; pip install -e '.[live]'"
@@ -27,9 +26,7 @@ class ServeOptions(CommandOptions):
     """Options of `experiments.serve`."""
 
     policy: str = option("kairos", metavar="P", help="a rule, module:Class, or a trained policy's file")
-    workers: str = option("2P2D", metavar="NPMD", help="prefill and decode workers")
-    profile: str = option("a100-qwen3-8b", metavar="P", help="hardware profile, name or path")
-    token_budget: int = option(1024, metavar="N", help="tokens per step of an engine")
+    machines: WorkerOptions
     longest_prompt: int = option(32_768, metavar="N", help="tokens; longer prompts get the status 400")
     port: int = option(8000, metavar="N", help="of the endpoint")
     metrics_port: int = option(9400, metavar="N", help="of the metrics")
@@ -60,13 +57,7 @@ def run(options: ServeOptions) -> None:
             raise InputError(NEEDED.format(package))
     from experiments.serving.service import Service
 
-    config = ClusterConfig(
-        mocked(load_profile(options.profile)),
-        shape=options.workers,
-        token_budget=options.token_budget,
-        step_budget="fixed",
-        report_age_s=0.0,
-    )
+    config = options.machines.config()
     (slos,) = options.slos.slos().classes
     service = Service(
         config,
