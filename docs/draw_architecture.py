@@ -31,6 +31,8 @@ PACKAGES = {
     "experiments.reports.figures": "figures",
     "experiments.speed": "measurements of the bench",
     "experiments.crosscheck": "recordings, the other simulator",
+    "experiments.serving": "the live router, its service",
+    "experiments.mock_stack": "NVIDIA Dynamo with mock engines",
 }
 _COLOURS = {"hardware_profiles": "#e9ecef", "envs": "#d0ebff", "policies": "#d3f9d8", "agents": "#ffe8cc"}
 _OTHER = "#f3d9fa"

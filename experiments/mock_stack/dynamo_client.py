@@ -13,7 +13,7 @@ from experiments.mock_stack.child_processes import variables
 from experiments.mock_stack.dynamo_process import runtime
 from experiments.mock_stack.mock_workers import endpoint
 from experiments.mock_stack.model_folder import MODEL
-from experiments.serving.worker import Tokens, WorkerLostError
+from experiments.mock_stack.worker import Tokens, WorkerLostError
 
 
 @contextmanager

@@ -20,10 +20,10 @@ from envs.cluster.placement import checked_placement
 from envs.cluster.request import Phase, Request
 from envs.cluster.topology import Topology
 from experiments.mock_stack.mock_timing import BLOCK_TOKENS
+from experiments.mock_stack.worker import Tokens, Worker, WorkerLostError
 from experiments.serving.live_clock import LiveClock
 from experiments.serving.live_view import LiveView
 from experiments.serving.prompt_turns import PromptTurns
-from experiments.serving.worker import Tokens, Worker, WorkerLostError
 from hardware_profiles import InputError
 
 _REFRESH_TOKENS = 100_000

@@ -16,10 +16,10 @@ from experiments.analysis.request_table import DRAIN_S
 from experiments.mock_stack.dynamo_client import connect, dynamo_environment, follow_steps
 from experiments.mock_stack.mock_workers import Timing, mock_workers
 from experiments.mock_stack.model_folder import VOCABULARY
+from experiments.mock_stack.worker import Tokens
 from experiments.serving.live_clock import LiveClock
 from experiments.serving.live_router import LiveRouter
 from experiments.serving.recorder import Recorder
-from experiments.serving.worker import Tokens
 
 SUBSCRIBED_S = 0.5
 """Real time that a subscription to step reports takes to stand."""

@@ -22,11 +22,11 @@ from experiments.mock_stack.dynamo_client import connect, dynamo_environment, fo
 from experiments.mock_stack.dynamo_process import Frontend
 from experiments.mock_stack.mock_workers import mock_workers
 from experiments.mock_stack.model_folder import MODEL
+from experiments.mock_stack.worker import WorkerLostError
 from experiments.serving.live_clock import LiveClock
 from experiments.serving.live_router import LiveRouter, RejectedError
 from experiments.serving.live_run import SUBSCRIBED_S, in_use, random_prompt
 from experiments.serving.service_metrics import SAMPLE_S, ServiceMetrics
-from experiments.serving.worker import WorkerLostError
 from hardware_profiles import InputError
 
 NAMESPACE = "front"

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 from envs.cluster import ClusterConfig, Policy
 from envs.cluster.request import Request
+from experiments.mock_stack.worker import Tokens, WorkerLostError
 from experiments.serving.live_clock import LiveClock
 from experiments.serving.live_router import LiveRouter
 from experiments.serving.recorder import Recorder
-from experiments.serving.worker import Tokens, WorkerLostError
 from tests.toy import toy_profile
 
 CONFIG = ClusterConfig(toy_profile(), step_budget="fixed", token_budget=1024)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 import policies
 from envs.cluster import Placement, RequestView, RouterView
 from envs.cluster.router_counters import RouterCounters
+from experiments.mock_stack.worker import Tokens, WorkerLostError
 from experiments.serving.live_router import LiveRouter, RejectedError
 from experiments.serving.recorder import Recorder
-from experiments.serving.worker import Tokens, WorkerLostError
 from hardware_profiles import InputError
 from tests.experiments.serving.made_up_workers import SHARED, MadeUpWorker, request, router_of
 
