@@ -25,7 +25,7 @@ _RIDGE = 1e-4
 
 
 def nodes_of(view: RouterView) -> list[Node]:
-    """The counts of the nodes, as `linear_scores` takes them; lost nodes are left out by the caller."""
+    """The counts of the nodes that are not lost, as `linear_scores` takes them."""
     counters, first = view.counters, view.topology.first_decode_node
     return [
         {

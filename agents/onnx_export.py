@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from agents.layout import MASKED_SCORE, Layout
+from hardware_profiles.files import replacing
 
 OPSET = 17
 INPUTS = ("request", "global", "choices", "action_mask")
@@ -106,7 +107,8 @@ def write_onnx(path: Path, weights: Mapping[str, np.ndarray], layout: Layout) ->
     known = {name: " ".join(of) for name, of in features.items()}
     helper.set_model_props(model, known | {"choice_set": layout.choice_set, "layout": str(layout.version)})
     onnx.checker.check_model(model, full_check=True)
-    path.write_bytes(model.SerializeToString())
+    with replacing(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
 
 
 _LAYERS = ("choice", "summary", "context", "gate", "second", "score", "skip")

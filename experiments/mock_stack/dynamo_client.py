@@ -32,7 +32,7 @@ def dynamo_environment(folder: Path) -> Iterator[None]:
 
 
 class DynamoWorker:
-    """A client of the worker of one node; see `live_router.Worker`."""
+    """A client of the worker of one node; see `mock_stack.worker`."""
 
     def __init__(self, node: int, client: Any) -> None:
         self.node = node

@@ -46,6 +46,11 @@ class Observer(Protocol):
         """A request has finished, or was rejected."""
 
 
+def without_plan(placement: Placement) -> Placement:
+    """A placement without chunk plan and split, which no mock engine has."""
+    return placement._replace(chunk_plan=(), split_tokens=0)
+
+
 class RejectedError(Exception):
     """A policy rejected a request."""
 
@@ -172,7 +177,7 @@ class LiveRouter:
         if placement is None:
             return None
         placement = checked_placement(placement, self._policy.name, request.index, self._topology.nodes)
-        return placement._replace(chunk_plan=(), split_tokens=0)  # no engine has them
+        return without_plan(placement)
 
     def _lose(self, node: int) -> None:
         if not self._topology.is_lost(node):

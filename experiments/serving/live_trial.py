@@ -10,6 +10,7 @@ from experiments.mock_stack.mock_workers import Timing
 from experiments.runs.cache import Result
 from experiments.runs.executors import in_process
 from experiments.runs.trial import Trial
+from experiments.serving.live_router import without_plan
 from experiments.serving.live_run import play_live
 
 
@@ -61,4 +62,4 @@ class _WithoutPlans:
     def place(self, request: RequestView, view: RouterView) -> Placement | None:
         """Place one request."""
         placement = self._policy.place(request, view)
-        return placement and placement._replace(chunk_plan=(), split_tokens=0)
+        return placement and without_plan(placement)
