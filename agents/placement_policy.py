@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import cast
 
+from agents.cost_policy import CostPolicy
 from agents.decision import Decision
 from agents.layout import Layout
 from agents.numpy_policy import NumpyActor
@@ -20,7 +21,7 @@ from hardware_profiles.errors import InputError
 from policies import make
 from policies.shortest_ttft import ShortestTTFT
 
-Members = Literal["all", "network", "rules"]
+MEMBERS = ("all", "network", "rules", "costs")
 """The members of a portfolio that may place requests."""
 
 FALLBACK = ShortestTTFT(alpha=0.8)
@@ -83,8 +84,8 @@ class NetworkPolicy:
 class LearnedPolicy:
     """A trained policy: the network of a file, or its portfolio. It is deterministic.
 
-    If the file has a portfolio, the member with the least expected regret places the requests: the network, or one of
-    the rules (`agents.selection`).
+    If the file has a portfolio, the member with the least expected regret places the requests: the network, one of the
+    costs, or one of the rules (`agents.selection`).
 
     Attributes:
         decisions: all decisions.
@@ -92,7 +93,8 @@ class LearnedPolicy:
     Args:
         path: a policy file.
         guard: whether FALLBACK may decide instead of the network.
-        members: "network" and "rules" leave out the other members of the portfolio.
+        members: "network", "rules" and "costs" leave out the other members of the portfolio, the name of a cost all
+            others.
         hindsight: whether simulations of the recent requests correct the predicted regrets.
 
     Raises:
@@ -116,26 +118,30 @@ class LearnedPolicy:
         names = (*file.layout.request, *file.layout.global_)
         unguarded = [names.index(name) for name in UNGUARDED]
         self._seen = file.seen.without(unguarded) if guard and file.seen is not None else None
+        self._costs = file.costs
         self._network = self._new_network()
         self._of_rules = self.decisions = 0
         self._puts_off = False
         self._put_off: list[Decision] = []
         self._elsewhere: SimulationsElsewhere | None = None
         self._selection: Selection | None = None
-        if members not in get_args(Members):
-            raise InputError(f"{path}: members must be {', '.join(get_args(Members))}, not {members!r}")
-        if file.regret is None and members == "rules":
-            raise InputError(f"{path}: the file has no rules; members can be all or network")
-        if file.regret is not None and members != "network":
-            self._names = file.regret.members
-            self._members = [self._network if name == NETWORK else make(name) for name in self._names]
-            allowed = [index for index, name in enumerate(self._names) if members == "all" or name != NETWORK]
+        if members not in (*MEMBERS, *file.costs):
+            raise InputError(f"{path}: members must be {', '.join((*MEMBERS, *file.costs))}, not {members!r}")
+        self._alone = self._member(members) if members in file.costs else self._network
+        if members in file.costs or members == NETWORK:
+            return
+        self._names = file.regret.members if file.regret is not None else (NETWORK,)
+        allowed = [index for index, name in enumerate(self._names) if members in ("all", self._kind(name))]
+        if not allowed:
+            raise InputError(f"{path}: the file has no {members}; members can be all or network")
+        if file.regret is not None:
+            self._members = [self._network if name == NETWORK else self._member(name) for name in self._names]
             simulations = SimulationsHere(self.new_member) if hindsight else None
             self._selection = Selection(file.regret, allowed, simulations)
 
     @property
     def handed_over(self) -> int:
-        """Decisions that a rule made."""
+        """Decisions that a published rule made."""
         return self._of_rules + self._network.handed_over
 
     @property
@@ -147,7 +153,7 @@ class LearnedPolicy:
         """Place one request."""
         self.decisions += 1
         if self._selection is None:
-            return self._network.place(request, view)
+            return self._alone.place(request, view) or view.default_placement()
         decision = Decision(request, view, self._choice_set)
         if self._puts_off and self._selection.began:
             self._put_off.append(decision)
@@ -156,7 +162,8 @@ class LearnedPolicy:
         member = self._members[self._selection.current]
         if member is self._network:
             return self._network.decide(decision)
-        self._of_rules += 1
+        if not isinstance(member, CostPolicy):
+            self._of_rules += 1
         return member.place(request, view) or view.default_placement()
 
     def put_in_use(self) -> None:
@@ -186,8 +193,18 @@ class LearnedPolicy:
 
     def new_member(self, index: int) -> Policy:
         """A member of the portfolio, by its number, that has placed nothing yet."""
-        name = self._names[index]
-        return self._new_network() if name == NETWORK else make(name)
+        return self._member(self._names[index])
+
+    def _member(self, name: str) -> Policy:
+        if name == NETWORK:
+            return self._new_network()
+        return CostPolicy(name, self._costs[name]) if name in self._costs else make(name)
+
+    def _kind(self, name: str) -> str:
+        """Which of MEMBERS a member belongs to."""
+        if name == NETWORK:
+            return NETWORK
+        return "costs" if name in self._costs else "rules"
 
 
 def _members_of(path: Path, guard: bool) -> Callable[[int], Policy]:

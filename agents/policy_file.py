@@ -7,6 +7,7 @@ was trained with and the arguments of the training. Loading it runs no code.
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,15 +16,16 @@ from agents.context import CONTEXT
 from agents.layout import FeatureSizes, Layout
 from agents.seen import SeenRange
 from agents.selection import RegretModel
+from envs.choice_cost import TERMS
 from hardware_profiles.errors import InputError
 from hardware_profiles.files import replacing
 
 if TYPE_CHECKING:  # only training needs torch
     from agents.placement_network import PlacementNetwork
 
-FORMAT = "prefill-placement-policy/5"
+FORMAT = "prefill-placement-policy/6"
 """Changes whenever older readers cannot use new files."""
-_SEEN, _REGRET = "seen.", "regret."
+_SEEN, _REGRET, _COSTS = "seen.", "regret.", "cost.weights"
 
 
 class PolicyFile(NamedTuple):
@@ -34,7 +36,8 @@ class PolicyFile(NamedTuple):
         layout: layout of the observations.
         training: arguments and results of the training, as plain values.
         seen: range of the inputs in training; None if the file has none.
-        regret: predicts the regrets of the network and of rules; None if the network places all requests.
+        regret: predicts the regrets of the members; None if the network places all requests.
+        costs: weights of `envs.choice_cost` by name: members that use the choice with the least cost.
     """
 
     weights: Mapping[str, np.ndarray]
@@ -42,6 +45,7 @@ class PolicyFile(NamedTuple):
     training: Mapping[str, Any]
     seen: SeenRange | None = None
     regret: RegretModel | None = None
+    costs: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 def save_policy(
@@ -75,6 +79,9 @@ def write_policy(path: Path, file: PolicyFile) -> None:
     if file.regret is not None:
         metadata["portfolio"] = {"members": file.regret.members, "context": CONTEXT}
         arrays |= {f"{_REGRET}{name}": array for name, array in file.regret.weights.items()}
+    if file.costs:
+        metadata["costs"] = {"names": list(file.costs), "terms": TERMS}
+        arrays[_COSTS] = np.stack(list(file.costs.values())).astype(np.float32)
     with replacing(path) as temporary, temporary.open("wb") as opened:
         np.savez(opened, allow_pickle=False, metadata=np.array(json.dumps(metadata)), **arrays)
 
@@ -100,13 +107,17 @@ def load_policy(path: Path) -> PolicyFile:
         members = tuple(str(name) for name in portfolio["members"])
         if portfolio["context"] != list(CONTEXT):
             raise InputError(f"{path}: its portfolio is selected by other features than this version has; fit it again")
+        costs = metadata.get("costs", {"names": [], "terms": list(TERMS)})
+        if costs["terms"] != list(TERMS):
+            raise InputError(f"{path}: its costs have other terms than this version has; search for them again")
+        of_costs = tuple(str(name) for name in costs["names"])
     except InputError:
         raise
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such policy file") from error
     except Exception as error:  # the readers of zip, NumPy and JSON raise exceptions of many types
         raise InputError(f"{path}: not a policy file, or a damaged one ({_one_line(error)})") from error
-    weights = {name: array for name, array in arrays.items() if not name.startswith((_SEEN, _REGRET))}
+    weights = {name: array for name, array in arrays.items() if not name.startswith((_SEEN, _REGRET, _COSTS))}
     _check_weights(path, weights, weight_shapes(layout.sizes, _width(weights, "summary.bias")))
     size = sum(layout.sizes)
     seen = _part(path, arrays, _SEEN, dict.fromkeys(SeenRange._fields, (size,)))
@@ -115,12 +126,16 @@ def load_policy(path: Path) -> PolicyFile:
     regret = _part(path, arrays, _REGRET, RegretModel.shapes(networks, hidden, len(members)))
     if members and not regret:
         raise InputError(f"{path}: it names a portfolio, but has no weights to select a member")
+    cost = _part(path, arrays, _COSTS, {"": (len(of_costs), len(TERMS))})
+    if of_costs and not cost:
+        raise InputError(f"{path}: it names costs, but has no weights of them")
     return PolicyFile(
         weights,
         layout,
         training,
         SeenRange(**seen) if seen else None,
         RegretModel(members, regret) if regret else None,
+        dict(zip(of_costs, cost[""], strict=True)) if cost else {},
     )
 
 

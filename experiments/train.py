@@ -11,7 +11,8 @@ The run goes through stages. Finished work of each stage stays in --out, so the 
 4. PPO, from scratch or from there, on a mixture: each group of environments plays one workload on one shape under one
    range of TBT SLOs;
 5. with --portfolio-episodes, a model that selects which member of a portfolio places requests, the network or a rule,
-   by the regret that it predicts; the network alone is evaluated too;
+   by the regret that it predicts; the network alone is evaluated too. With --cost-generations, the portfolio also has a
+   cost for each workload, shape and TBT SLO, whose weights an evolution strategy searches for;
 6. the evaluation on unseen seeds, or on the unseen end of a trace: comparison.csv, requests.csv.gz, summary.md,
    figures/, report.html.
 """
@@ -89,6 +90,9 @@ class TrainOptions(RunOptions):
         help="episodes that the network and rules play, to learn which of them is to place requests under which "
         "traffic; 0: the network places all",
     )
+    cost_generations: int = option(
+        0, metavar="N", help="generations of the search for each cost of the portfolio; 0: it has no costs"
+    )
     wandb: WandbMode = option("offline", metavar="MODE", help="offline, online or disabled")
     loads: tuple[float, ...] = option(
         (), metavar="L", help=f"of the evaluation (default {' '.join(f'{load:g}' for load in LOADS)}; 1 for a trace)"
@@ -111,6 +115,10 @@ class TrainOptions(RunOptions):
         check_positive(self, "loads")
         if self.portfolio_episodes < 0:
             raise InputError(f"--portfolio-episodes {self.portfolio_episodes}: must be 0 or more")
+        if self.cost_generations < 0:
+            raise InputError(f"--cost-generations {self.cost_generations}: must be 0 or more")
+        if self.cost_generations and not self.portfolio_episodes:
+            raise InputError("--cost-generations goes with --portfolio-episodes, which selects among the costs")
         if min(self.seed) < 0:
             raise InputError(f"--seed {min(self.seed)}: must be 0 or more")
 
@@ -150,6 +158,7 @@ def run(options: TrainOptions) -> None:
             options.warm_episodes,
             options.seed[0],
             options.portfolio_episodes,
+            options.cost_generations,
         )
         several = len(options.seed) > 1
         files = learn(learning, folder / f"seed-{seed}" if several else folder, cache, options.wandb)

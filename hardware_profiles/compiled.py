@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 
 MODULES = (
+    "envs.choice_cost",
     "envs.choices",
     "envs.chunk_plan",
     "envs.cluster.cluster",

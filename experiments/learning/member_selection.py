@@ -1,4 +1,4 @@
-"""A portfolio: the trained network and rules, and a model that selects which of them places requests.
+"""A portfolio: the trained network, costs and rules, and a model that selects which of them places requests.
 
 All members play the same new training episodes, a third of them on other cluster shapes at the same rates per node.
 From the results, smoothed over similar episodes, the model learns to predict each member's regret
@@ -52,6 +52,9 @@ _OTHER_SHAPES = ("1P1D", "1P2D", "2P1D", "3P3D")
 _FIRST_EPISODE = 500_000  # no distillation has as many
 _CONTEXTS = 24  # of an episode
 _TREE_DEPTH, _FEWEST = 4, 15
+_MEMBERS = 20
+"""The largest number of members that are kept. Simulating a member in hindsight takes time, and the more there are, the
+more likely one looks better than it is."""
 
 
 def reshaped(setting: Setting, shape: str) -> Setting:
@@ -86,29 +89,39 @@ def select_members(
     """Fit the model and write the file of the portfolio, and selection.txt next to it: mean regrets, and a small tree.
 
     Args:
-        network: file of the trained network, a member.
-        policy: file to write: the network, the names of the rules, and the model.
+        network: file of the trained network and of costs, which are members.
+        policy: file to write: the network, the costs, the names of the members, and the model.
         settings: what the network was trained on.
         episodes: episodes that all members play.
         choices: set of choices of the network.
         seeds: of the episodes, and of the fit.
         cache: runs the episodes.
     """
-    lessons, contexts = play_members(network, settings, episodes, choices, seeds[0], cache)
-    model, about = fit_selection(lessons, contexts, seeds[1])
-    write_policy(policy, load_policy(network)._replace(regret=model))
+    file = load_policy(network)
+    lessons, contexts = play_members(network, tuple(file.costs), settings, episodes, choices, seeds[0], cache)
+    names = (NETWORK, *file.costs, *(rule.text for rule in RULES))
+    model, about = fit_selection(names, lessons, contexts, seeds[1])
+    kept = {name: weights for name, weights in file.costs.items() if name in model.members}
+    write_policy(policy, file._replace(regret=model, costs=kept))
     with replacing(policy.with_name("selection.txt")) as path:
         path.write_text(about, encoding="utf-8")
     print(about.partition("\n\n")[0], file=sys.stderr)
 
 
 def play_members(
-    network: Path, settings: Sequence[Setting], episodes: int, choices: ChoiceSet, seed: int, cache: Cache
+    network: Path,
+    costs: Sequence[str],
+    settings: Sequence[Setting],
+    episodes: int,
+    choices: ChoiceSet,
+    seed: int,
+    cache: Cache,
 ) -> tuple[list[Lesson], list[np.ndarray]]:
     """All members play the episodes: their results on each, and contexts (N, K) from the network's run of each."""
     drawn = drawn_settings(settings, episodes, seed)
-    own = PolicySpec(NETWORK, "", "guard=false", network)
-    of_network, of_rules = (
+    own = PolicySpec(NETWORK, "", f"guard=false,members={NETWORK}", network)
+    of_costs = tuple(PolicySpec(name, "", f"members={name}", network) for name in costs)
+    played = [
         [
             entry.value
             for entry in cache.run(
@@ -119,37 +132,63 @@ def play_members(
                 f"episodes of {what}",
             )
         ]
-        for members, count, what in (((own,), _CONTEXTS, "the network"), (RULES, 0, "the rules"))
-    )
+        for members, count, what in (
+            ((own,), _CONTEXTS, "the network"),
+            *([(of_costs, 0, "the costs")] if costs else []),
+            (RULES, 0, "the rules"),
+        )
+    ]
     lessons = [
         Lesson(
             seed,
             _FIRST_EPISODE + number,
             setting,
-            tuple(one["where"]),
-            tuple(Played(*result) for result in (*one["results"], *others["results"])),
+            tuple(of_each[0]["where"]),
+            tuple(Played(*result) for one in of_each for result in one["results"]),
         )
-        for number, (setting, one, others) in enumerate(zip(drawn, of_network, of_rules, strict=True))
+        for number, (setting, *of_each) in enumerate(zip(drawn, *played, strict=True))
     ]
-    return lessons, [np.array(one["contexts"]) for one in of_network]
+    return lessons, [np.array(one["contexts"]) for one in played[0]]
 
 
-def fit_selection(lessons: Sequence[Lesson], contexts: Sequence[np.ndarray], seed: int) -> tuple[RegretModel, str]:
-    """Fit the model to the members' regrets; returns it and the text of selection.txt."""
+def most_useful(regret: np.ndarray, count: int) -> list[int]:
+    """Members for a smaller portfolio: the first, then always the one with which the least regret falls most.
+
+    Args:
+        regret: (E, M); the regret of each member on each episode.
+        count: how many to keep.
+    """
+    kept = [0]
+    least = regret[:, 0]
+    while len(kept) < min(count, regret.shape[1]):
+        falls = np.minimum(least[:, None], regret).mean(axis=0)
+        falls[kept] = np.inf
+        kept.append(int(falls.argmin()))
+        least = np.minimum(least, regret[:, kept[-1]])
+    return sorted(kept)
+
+
+def fit_selection(
+    names: tuple[str, ...], lessons: Sequence[Lesson], contexts: Sequence[np.ndarray], seed: int
+) -> tuple[RegretModel, str]:
+    """Fit the model to the regrets of the most useful of these members; returns it and the text of selection.txt."""
     from agents.selection_fit import fit, regrets
 
-    names = (NETWORK, *(rule.text for rule in RULES))
     regret = np.array([regrets(lesson.smoothed(lessons)) for lesson in lessons])
+    kept = most_useful(regret, _MEMBERS)
     episode = np.repeat(np.arange(len(lessons)), [len(one) for one in contexts])
-    model, held_out = fit(names, np.concatenate(contexts), episode, regret, seed)
+    model, held_out = fit([names[member] for member in kept], np.concatenate(contexts), episode, regret[:, kept], seed)
     typical = np.array([one.mean(axis=0) for one in contexts])
-    tree = held_out_regret(typical, regret[:, 1:], _TREE_DEPTH, _FEWEST)
+    of_rules, rules = regret[:, -len(RULES) :], names[-len(RULES) :]
+    tree = held_out_regret(typical, of_rules, _TREE_DEPTH, _FEWEST)
+    means = sorted(zip(regret.mean(axis=0).tolist(), names, strict=True))
     lines = [
         f"Mean regret over {len(lessons)} training episodes; of the model and the tree, over held-out ones.",
         f"{held_out:.4f}  the member that the model selects",
         f"{tree:.4f}  the rule that the tree below selects",
-        *(f"{mean:.4f}  {name}" for mean, name in sorted(zip(regret.mean(axis=0).tolist(), names, strict=True))),
+        f"{regret[:, kept].min(axis=1).mean():.4f}  the best of the {len(kept)} members that are kept",
+        *(f"{mean:.4f}  {name}{'' if name in model.members else ' (left out)'}" for mean, name in means),
         "",
-        text(grow(typical, regret[:, 1:], _TREE_DEPTH, _FEWEST), names[1:]),
+        text(grow(typical, of_rules, _TREE_DEPTH, _FEWEST), rules),
     ]
     return model, "\n".join(lines)

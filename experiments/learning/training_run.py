@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from agents.episodes import TrainingSeeds
 from agents.placement_policy import current_layout
+from agents.policy_file import load_policy, write_policy
 from agents.progress import ProgressLine, WandbMode
 from agents.seen import SeenRange, fold_constants
 from envs.choices import ChoiceSet, most_choices
 from envs.cluster import parse_shape
+from experiments.learning.cost_search import search_costs
 from experiments.learning.distilled_start import Distillation, best_p95_s, play_rules, shared_out
 from experiments.learning.improved_start import improve
 from experiments.learning.member_selection import select_members
@@ -47,6 +49,7 @@ class Learning:
     warm_episodes: int = 120
     lessons_seed: int = 0  # of the episodes that the rules play
     portfolio_episodes: int = 0  # that all members of the portfolio play; 0: the network places all requests
+    cost_generations: int = 0  # of the search for each cost of the portfolio; 0: it has none
 
 
 def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode) -> dict[str, Path]:
@@ -70,8 +73,13 @@ def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode)
     if not network_path.exists():
         _train_network(learning, network_path, warm_path, cache, wandb_mode)
     if learning.portfolio_episodes:
+        members_path = network_path
+        if learning.cost_generations:
+            members_path = folder / "members.npz"
+            costs = search_costs(learning.settings, learning.cost_generations, learning.lessons_seed, cache)
+            write_policy(members_path, load_policy(network_path)._replace(costs=costs))
         select_members(
-            network_path,
+            members_path,
             policy_path,
             learning.settings,
             learning.portfolio_episodes,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import policies
 from agents.context import CONTEXT, CONTEXT_FEATURES, PERIOD_S, Context, WatchedContext
+from agents.cost_policy import STARTS, CostPolicy
 from agents.decision import Decision
 from agents.distillation import Played
 from agents.placement_network import PlacementNetwork
@@ -228,6 +229,54 @@ def test_members_can_be_left_out(members: str, alone: str | None, network: Path)
     assert simulate(WORKLOAD, policy, CONFIG).records == simulate(WORKLOAD, expected, CONFIG).records
 
 
+def with_costs(network: Path) -> Path:
+    """A portfolio of the network, two costs and a rule, in which the second cost has the least regret."""
+    path = network.with_name("policy.npz")
+    costs = {"cost-a": STARTS["lmetric"], "cost-b": STARTS["disaggregated"]}
+    regret = model((0.9, 0.5, 0.1, 0.3), (NETWORK, *costs, "static"))
+    write_policy(path, load_policy(network)._replace(regret=regret, costs=costs))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("members", "start"), [("costs", "disaggregated"), ("all", "disaggregated"), ("cost-a", "lmetric")]
+)
+def test_costs_are_members(members: str, start: str, network: Path) -> None:
+    policy = LearnedPolicy(with_costs(network), members=members, hindsight=False)
+    expected = CostPolicy("cost", STARTS[start])
+    assert simulate(WORKLOAD, policy, CONFIG).records == simulate(WORKLOAD, expected, CONFIG).records
+    assert (policy.handed_over, policy.decisions) == (0, len(WORKLOAD))  # costs are learned
+
+
+def test_a_file_keeps_its_costs(network: Path) -> None:
+    found = load_policy(with_costs(network)).costs
+    assert list(found) == ["cost-a", "cost-b"]
+    np.testing.assert_allclose(found["cost-a"], STARTS["lmetric"], rtol=1e-6)
+    assert not load_policy(network).costs
+    with pytest.raises(InputError, match="members must be all, network, rules, costs, cost-a, cost-b, not 'cost-c'"):
+        LearnedPolicy(with_costs(network), members="cost-c")
+    with pytest.raises(InputError, match="the file has no costs"):
+        LearnedPolicy(portfolio(network, model()), members="costs")
+
+
+def test_damaged_costs_are_refused(network: Path) -> None:
+    path = with_costs(network)
+    with np.load(path) as archive:
+        whole = {name: archive[name] for name in archive.files}
+    metadata = str(whole["metadata"])
+    for changes, says in (
+        ({"metadata": np.array(metadata.replace("queued_prompts", "queued"))}, "other terms than this version has"),
+        ({"cost.weights": np.zeros((2, 3), np.float32)}, "weight 'cost.weights' has shape"),
+    ):
+        np.savez(path, allow_pickle=False, **(whole | changes))
+        with pytest.raises(InputError, match=says):
+            load_policy(path)
+    del whole["cost.weights"]
+    np.savez(path, allow_pickle=False, **whole)
+    with pytest.raises(InputError, match="it names costs, but has no weights of them"):
+        load_policy(path)
+
+
 def test_a_file_keeps_its_portfolio(network: Path) -> None:
     path = portfolio(network, model(seed=5))
     first, second = model(seed=5), load_policy(path).regret
@@ -240,7 +289,7 @@ def test_a_file_keeps_its_portfolio(network: Path) -> None:
 def test_what_a_file_lacks_is_said(network: Path) -> None:
     with pytest.raises(InputError, match="the file has no rules"):
         LearnedPolicy(network, members="rules")
-    with pytest.raises(InputError, match="members must be all, network, rules, not 'some'"):
+    with pytest.raises(InputError, match="members must be all, network, rules, costs, not 'some'"):
         LearnedPolicy(network, members="some")
     with pytest.raises(InputError, match="unknown policy 'stattic'"):
         LearnedPolicy(portfolio(network, model(members=(NETWORK, "stattic", "lmetric"))))

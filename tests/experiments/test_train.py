@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 import policies
+from agents.policy_file import load_policy
 from envs.cluster import ClusterConfig, simulate
 from envs.generators import generate
 from experiments import train
-from experiments.learning import member_selection
+from experiments.learning import cost_search, member_selection
 from experiments.options.parser import parse
 from experiments.train import TrainOptions
 from hardware_profiles import InputError, load_profile
@@ -37,8 +38,9 @@ def test_a_run_writes_its_folder_and_the_same_command_resumes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(member_selection, "RULES", member_selection.RULES[:2])
+    monkeypatch.setattr(cost_search, "_REQUESTS", (100, 100))
     out = tmp_path / "run"
-    given = f"{SMALL} --warm-start lookahead --warm-episodes 1 --portfolio-episodes 2"
+    given = f"{SMALL} --warm-start lookahead --warm-episodes 1 --portfolio-episodes 2 --cost-generations 1"
     run(given, out)
     printed = capsys.readouterr()
     for name in ("config.json", "command.txt", "meta.json", "progress.csv", "model.zip", "policy.npz", "summary.md"):
@@ -48,6 +50,7 @@ def test_a_run_writes_its_folder_and_the_same_command_resumes(
         rows = list(csv.DictReader(file))
     assert {row["policy"] for row in rows} >= {"static", "kairos", "shortest-ttft", "warm-start", "network", "ppo"}
     assert len({row["seed"] for row in rows}) == 2
+    assert list(load_policy(out / "policy.npz").costs) == ["cost-burst", "cost-burst-light", "cost-burst-heavy"]
     assert "tuning" not in printed.err  # the shipped setting of kairos is used
     assert "against static" in printed.out
 
@@ -85,6 +88,8 @@ def test_rules_are_tuned_only_if_asked_for(tmp_path: Path, capsys: pytest.Captur
         ("--trace absent.csv --trace-format azure", "absent.csv: No such file"),
         ("--timesteps 0", "--timesteps 0: must be at least 1"),
         ("--portfolio-episodes -1", "--portfolio-episodes -1: must be 0 or more"),
+        ("--cost-generations -1", "--cost-generations -1: must be 0 or more"),
+        ("--cost-generations 5", "--cost-generations goes with --portfolio-episodes"),
         ("--profile h900", "no profile named 'h900'"),
         ("--cluster 2P", "NPMD"),
         ("--tbt-slos 30", "--tbt-slo 30: is in seconds"),

@@ -1,11 +1,15 @@
 """The episodes that the members of a portfolio play, and the file that comes of them."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 import policies
 from agents.context import CONTEXT
@@ -16,7 +20,7 @@ from agents.policy_file import load_policy, save_policy
 from envs.cluster import ClusterConfig, parse_shape
 from experiments.learning import member_selection
 from experiments.learning.distilled_start import EpisodePlayed, draw_episode
-from experiments.learning.member_selection import drawn_settings, select_members
+from experiments.learning.member_selection import drawn_settings, most_useful, select_members
 from experiments.learning.mixture import Setting
 from experiments.runs.cache import Cache
 from experiments.runs.executors import Execution
@@ -56,6 +60,19 @@ def test_members_are_measured_as_they_play() -> None:
         assert result == [played.ttft_p95_s, played.attainment]
     unwatched = EpisodePlayed(SETTING.source, SETTING.config, members, 1, 2).run(None).value
     assert unwatched == found | {"contexts": []}
+
+
+@given(arrays(float, st.tuples(st.integers(1, 20), st.integers(1, 8)), elements=st.floats(0.0, 1.0)))
+def test_the_most_useful_members_lose_less_the_more_there_are(regret: np.ndarray) -> None:
+    lost = []
+    for count in range(1, regret.shape[1] + 1):
+        kept = most_useful(regret, count)
+        assert kept[0] == 0
+        assert len(set(kept)) == count
+        lost.append(regret[:, kept].min(axis=1).mean())
+    assert all(more <= fewer for fewer, more in pairwise(lost))
+    assert lost[-1] == regret.min(axis=1).mean()
+    assert most_useful(regret, regret.shape[1] + 3) == list(range(regret.shape[1]))
 
 
 @pytest.mark.slow

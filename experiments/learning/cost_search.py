@@ -1,0 +1,80 @@
+"""Costs for a portfolio: for each setting of a mixture, the weights of `envs.choice_cost` that a search finds there."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from agents.cost_policy import search
+from agents.episodes import FIRST_TRAINING_SEED
+from envs.cluster import ClusterConfig
+from envs.workload import Workload
+from experiments.learning.mixture import Setting
+from experiments.runs.cache import Cache, Result, Task
+from experiments.runs.requests import Family, Source
+
+LOADS = {
+    "": (0.5, 0.7, 0.85, 0.95, 1.05),
+    "-light": (0.5, 0.6, 0.7, 0.8, 0.9),
+    "-heavy": (0.85, 0.95, 1.0, 1.05, 1.1),
+}
+"""Loads of a search, by what is added to the name of the cost. What is best near overload is worse elsewhere."""
+
+_NEAR = 1.06
+"""TBT SLOs of a search are those of the setting times or divided by at most this; likewise the loads."""
+_SPAN_S, _REQUESTS = 30.0, (2000, 6000)
+
+
+@dataclass(frozen=True)
+class CostSearch(Task):
+    """A search on one setting; the value has its weights, its start and its gain."""
+
+    source: Source
+    config: ClusterConfig
+    loads: tuple[float, ...]
+    generations: int
+    seed: int
+
+    def __str__(self) -> str:
+        tbt_slo_ms = 1e3 * self.source.own_slos.classes[0].tbt_s
+        return f"search for a cost on {self.source.name}, {tbt_slo_ms:g} ms, loads {self.loads[0]} to {self.loads[-1]}"
+
+    def run(self, inputs: None) -> Result:  # noqa: ARG002 - there are none
+        """Search."""
+
+        @lru_cache(1)
+        def workloads(number: int) -> list[Workload]:
+            rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(0xC057, number)))
+            requests = self.source.long_episode_requests
+            if isinstance(self.source, Family):
+                requests = int(np.clip(_SPAN_S * self.source.unit_rps, *_REQUESTS))
+            near = np.exp(rng.uniform(-np.log(_NEAR), np.log(_NEAR), size=len(self.loads)))
+            seeds = FIRST_TRAINING_SEED + rng.integers(2**31, size=len(self.loads))
+            loads = np.array(self.loads) * near
+            return [self.source.draw(requests, float(load), int(seed)) for load, seed in zip(loads, seeds, strict=True)]
+
+        found = search(workloads, self.config, self.generations, self.seed)
+        return Result({"weights": found.weights.tolist(), "start": found.start, "gain": found.gain}, {})
+
+
+def search_costs(settings: Sequence[Setting], generations: int, seed: int, cache: Cache) -> dict[str, np.ndarray]:
+    """The weights that are found on each setting, by the name of the member that has them."""
+    wanted = [(setting, added) for setting in settings for added in LOADS]
+    tasks = [CostSearch(_near(one.source), one.config, LOADS[added], generations, seed) for one, added in wanted]
+    costs = {}
+    for (setting, added), entry in zip(wanted, cache.run(tasks, "searches for a cost"), strict=True):
+        name, found = f"cost-{setting.name.replace(' ', '-')}{added}", entry.value
+        gain = f"tail cost {found['gain']:.3f} lower than that of {found['start']}"
+        print(f"{name}: {gain}, on workloads that were not searched", file=sys.stderr)
+        costs[name] = np.array(found["weights"])
+    return costs
+
+
+def _near(source: Source) -> Source:
+    """The same requests with TBT SLOs near that of the setting, if training draws them from a range."""
+    if not isinstance(source, Family) or source.tbt_range_s is None:
+        return source
+    tbt_slo_s = source.own_slos.classes[0].tbt_s
+    return replace(source, tbt_range_s=(tbt_slo_s / _NEAR, tbt_slo_s * _NEAR))
