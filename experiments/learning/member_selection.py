@@ -1,13 +1,14 @@
 """A portfolio: the trained network, costs and rules, and a model that selects which of them places requests.
 
-All members play the same new training episodes, a third of them on other cluster shapes at the same rates per node.
+The members play the same new training episodes, a third of them on other cluster shapes at the same rates per node.
 From the results, smoothed over similar episodes, the model learns to predict each member's regret
-(`agents.selection_fit`).
+(`agents.selection_fit`). Costs that are not among the most useful members of the first episodes do not play the others.
 """
 
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,7 @@ _OTHER_SHAPES = ("1P1D", "1P2D", "2P1D", "3P3D")
 _FIRST_EPISODE = 500_000  # no distillation has as many
 _CONTEXTS = 24  # of an episode
 _TREE_DEPTH, _FEWEST = 4, 15
+_EARLY = 0.25  # share of the episodes that all costs play
 _MEMBERS = 20
 """The largest number of members that are kept. Simulating a member in hindsight takes time, and the more there are, the
 more likely one looks better than it is."""
@@ -98,57 +100,77 @@ def select_members(
         cache: runs the episodes.
     """
     file = load_policy(network)
-    lessons, contexts = play_members(network, tuple(file.costs), settings, episodes, choices, seeds[0], cache)
-    names = (NETWORK, *file.costs, *(rule.text for rule in RULES))
+    drawn = list(enumerate(drawn_settings(settings, episodes, seeds[0]), start=_FIRST_EPISODE))
+    play = partial(play_members, network=network, choices=choices, seed=seeds[0], cache=cache)
+    early = int(_EARLY * episodes) if file.costs else 0
+    costs = tuple(file.costs)
+    lessons, contexts = play(drawn[:early], costs)
+    if early:
+        first_cost = 1 + len(RULES)  # members are the network, the rules, and the costs
+        useful = [member for member in most_useful(regrets_of(lessons), _MEMBERS) if member >= first_cost]
+        lessons = [
+            replace(one, results=one.results[:first_cost] + tuple(one.results[member] for member in useful))
+            for one in lessons
+        ]
+        costs = tuple(costs[member - first_cost] for member in useful)
+    more, more_contexts = play(drawn[early:], costs)
+    lessons, contexts = lessons + more, contexts + more_contexts
+    names = (NETWORK, *(rule.text for rule in RULES), *costs)
     model, about = fit_selection(names, lessons, contexts, seeds[1])
-    kept = {name: weights for name, weights in file.costs.items() if name in model.members}
-    write_policy(policy, file._replace(regret=model, costs=kept))
+    used = {name: weights for name, weights in file.costs.items() if name in model.members}
+    write_policy(policy, file._replace(regret=model, costs=used))
     with replacing(policy.with_name("selection.txt")) as path:
         path.write_text(about, encoding="utf-8")
     print(about.partition("\n\n")[0], file=sys.stderr)
 
 
 def play_members(
-    network: Path,
+    drawn: Sequence[tuple[int, Setting]],
     costs: Sequence[str],
-    settings: Sequence[Setting],
-    episodes: int,
+    network: Path,
     choices: ChoiceSet,
     seed: int,
     cache: Cache,
 ) -> tuple[list[Lesson], list[np.ndarray]]:
-    """All members play the episodes: their results on each, and contexts (N, K) from the network's run of each."""
-    drawn = drawn_settings(settings, episodes, seed)
+    """The network, the rules and these costs play the episodes.
+
+    Returns:
+        Their results on each episode, and contexts (N, K) from the network's run of each.
+    """
     own = PolicySpec(NETWORK, "", f"guard=false,members={NETWORK}", network)
     of_costs = tuple(PolicySpec(name, "", f"members={name}", network) for name in costs)
     played = [
         [
             entry.value
             for entry in cache.run(
-                [
-                    EpisodePlayed(one.source, one.config, members, seed, _FIRST_EPISODE + number, count, choices)
-                    for number, one in enumerate(drawn)
-                ],
+                [EpisodePlayed(one.source, one.config, members, seed, number, count, choices) for number, one in drawn],
                 f"episodes of {what}",
             )
         ]
         for members, count, what in (
             ((own,), _CONTEXTS, "the network"),
-            *([(of_costs, 0, "the costs")] if costs else []),
             (RULES, 0, "the rules"),
+            *([(of_costs, 0, "the costs")] if costs else []),
         )
     ]
     lessons = [
         Lesson(
             seed,
-            _FIRST_EPISODE + number,
+            number,
             setting,
             tuple(of_each[0]["where"]),
             tuple(Played(*result) for one in of_each for result in one["results"]),
         )
-        for number, (setting, *of_each) in enumerate(zip(drawn, *played, strict=True))
+        for (number, setting), *of_each in zip(drawn, *played, strict=True)
     ]
     return lessons, [np.array(one["contexts"]) for one in played[0]]
+
+
+def regrets_of(lessons: Sequence[Lesson]) -> np.ndarray:
+    """(E, M) the regret of each member on each episode, from results smoothed over similar episodes."""
+    from agents.selection_fit import regrets
+
+    return np.array([regrets(lesson.smoothed(lessons)) for lesson in lessons])
 
 
 def most_useful(regret: np.ndarray, count: int) -> list[int]:
@@ -172,14 +194,14 @@ def fit_selection(
     names: tuple[str, ...], lessons: Sequence[Lesson], contexts: Sequence[np.ndarray], seed: int
 ) -> tuple[RegretModel, str]:
     """Fit the model to the regrets of the most useful of these members; returns it and the text of selection.txt."""
-    from agents.selection_fit import fit, regrets
+    from agents.selection_fit import fit
 
-    regret = np.array([regrets(lesson.smoothed(lessons)) for lesson in lessons])
+    regret = regrets_of(lessons)
     kept = most_useful(regret, _MEMBERS)
     episode = np.repeat(np.arange(len(lessons)), [len(one) for one in contexts])
     model, held_out = fit([names[member] for member in kept], np.concatenate(contexts), episode, regret[:, kept], seed)
     typical = np.array([one.mean(axis=0) for one in contexts])
-    of_rules, rules = regret[:, -len(RULES) :], names[-len(RULES) :]
+    of_rules, rules = regret[:, 1 : 1 + len(RULES)], names[1 : 1 + len(RULES)]
     tree = held_out_regret(typical, of_rules, _TREE_DEPTH, _FEWEST)
     means = sorted(zip(regret.mean(axis=0).tolist(), names, strict=True))
     lines = [

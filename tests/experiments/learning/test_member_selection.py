@@ -1,5 +1,6 @@
 """The episodes that the members of a portfolio play, and the file that comes of them."""
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,10 +14,11 @@ from hypothesis.extra.numpy import arrays
 
 import policies
 from agents.context import CONTEXT
+from agents.cost_policy import STARTS, weights_of
 from agents.distillation import play_rule
 from agents.placement_network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
-from agents.policy_file import load_policy, save_policy
+from agents.policy_file import load_policy, save_policy, write_policy
 from envs.cluster import ClusterConfig, parse_shape
 from experiments.learning import member_selection
 from experiments.learning.distilled_start import EpisodePlayed, draw_episode
@@ -73,6 +75,33 @@ def test_the_most_useful_members_lose_less_the_more_there_are(regret: np.ndarray
     assert all(more <= fewer for fewer, more in pairwise(lost))
     assert lost[-1] == regret.min(axis=1).mean()
     assert most_useful(regret, regret.shape[1] + 3) == list(range(regret.shape[1]))
+
+
+@pytest.mark.slow
+def test_only_the_useful_costs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(member_selection, "RULES", (PolicySpec.parse("static"),))
+    monkeypatch.setattr(member_selection, "_MEMBERS", 2)
+    layout = current_layout("pairs")
+    torch.manual_seed(0)
+    network, policy = tmp_path / "network.npz", tmp_path / "policy.npz"
+    save_policy(network, PlacementNetwork(layout.sizes, hidden=4), layout, {"timesteps": 1})
+    costs = {"cost-bad": weights_of(queue=-1.0), "cost-good": STARTS["lmetric"]}
+    write_policy(network, load_policy(network)._replace(costs=costs))
+    cache = Cache(tmp_path / "runs", Execution())
+    select_members(network, policy, [SETTING], 8, "pairs", (0, 0), cache)
+    found = load_policy(policy)
+    assert found.regret is not None
+    assert found.regret.members == ("network", "cost-good")
+    assert list(found.costs) == ["cost-good"]
+    played = [
+        entry["task"] for entry in map(json.loads, (tmp_path / "runs" / "results.jsonl").read_text().splitlines())
+    ]
+    assert sum(task.startswith("rules on") for task in played) == 2  # of the costs, in the first quarter
+    assert sum(task.startswith("cost-good on") for task in played) == 6
+    selected = LearnedPolicy(policy)
+    workload, _ = draw_episode(SETTING.source, 0, 1)
+    play_rule(workload, selected, SETTING.config)
+    assert selected.handed_over == 0
 
 
 @pytest.mark.slow
