@@ -23,7 +23,7 @@ class PolicySpec:
     Attributes:
         alias: LABEL of `LABEL=...`; "" without one.
         rule: a registered name, or `module:Class`, or a name that means nothing; "" if the name is that of a file.
-        params: `knob=value,knob=value` of a rule, or of a trained policy that ships.
+        params: `knob=value,knob=value` of a rule, or of a trained policy.
         path: the file of a trained policy; None for rules.
     """
 
@@ -56,6 +56,8 @@ class PolicySpec:
             return cls(alias or name, "", params, TRAINED[rule])
         if Path(name).suffix in LOADERS:
             return cls(alias, "", "", Path(name))
+        if Path(rule).suffix in LOADERS:
+            return cls(alias, "", params, Path(rule))
         own = _CLASS.fullmatch(name)
         return cls(alias, own[1], own[2] or "", None) if own else cls(alias, name, "", None)
 
@@ -75,7 +77,7 @@ class PolicySpec:
     def label(self) -> str:
         """The policy's name in tables and figures; that of a clairvoyant policy says so."""
         if self.path is not None:
-            return self.alias or self.path.name
+            return self.alias or ":".join(filter(None, [self.path.name, self.params]))
         return (self.alias or self.text) + (" (clairvoyant)" if self.clairvoyant else "")
 
     @property
@@ -134,8 +136,8 @@ def make(name: str, seed: int = 0) -> Policy:
     """Make a policy from its name; see `PolicySpec`.
 
     Args:
-        name: a registered name or `module:Class`, with knobs as `name:knob=value,knob=value`; or the path of a trained
-            policy. `LABEL=` in front says what tables call it.
+        name: a registered name, `module:Class` or the path of a trained policy, with knobs as
+            `name:knob=value,knob=value`. `LABEL=` in front says what tables call it.
         seed: for rules that draw random numbers.
 
     Raises:

@@ -230,7 +230,14 @@ def test_other_names_are_their_own_labels(loaded: list[Path], name: str) -> None
 @given(
     label=st.from_regex(r"([A-Za-z][\w .()-]*)?", fullmatch=True),
     text=st.sampled_from(
-        ["static", "kairos:beta=0.9,cap=2", f"{HERE}:ToNode:node=1", "runs/a/policy.npz", "lookahead:base=kairos:cap=2"]
+        [
+            "static",
+            "kairos:beta=0.9,cap=2",
+            f"{HERE}:ToNode:node=1",
+            "runs/a/policy.npz",
+            "runs/a/policy.npz:hindsight=false",
+            "lookahead:base=kairos:cap=2",
+        ]
     ),
 )
 def test_the_text_of_a_spec_parses_to_the_same_spec(label: str, text: str) -> None:
