@@ -124,18 +124,16 @@ class LearnedPolicy:
         self._puts_off = False
         self._put_off: list[Decision] = []
         self._elsewhere: SimulationsElsewhere | None = None
-        self._selection: Selection | None = None
+        self._names = file.regret.members if file.regret is not None else (NETWORK, *file.costs)
         if members not in (*MEMBERS, *file.costs):
             raise InputError(f"{path}: members must be {', '.join((*MEMBERS, *file.costs))}, not {members!r}")
-        self._alone = self._member(members) if members in file.costs else self._network
-        if members in file.costs or members == NETWORK:
-            return
-        self._names = file.regret.members if file.regret is not None else (NETWORK,)
-        allowed = [index for index, name in enumerate(self._names) if members in ("all", self._kind(name))]
-        if not allowed:
-            raise InputError(f"{path}: the file has no {members}; members can be all or network")
-        if file.regret is not None:
-            self._members = [self._network if name == NETWORK else self._member(name) for name in self._names]
+        allowed = [index for index, name in enumerate(self._names) if members in ("all", self._kind(name), name)]
+        if not allowed or (file.regret is None and members == "costs"):
+            raise InputError(f"{path}: the file selects among no {members}; members can be all or network")
+        self._members = [self._network if name == NETWORK else self._member(name) for name in self._names]
+        self._first = self._members[allowed[0]]
+        self._selection: Selection | None = None
+        if file.regret is not None and members not in self._names:
             simulations = SimulationsHere(self.new_member) if hindsight else None
             self._selection = Selection(file.regret, allowed, simulations)
 
@@ -152,14 +150,14 @@ class LearnedPolicy:
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         self.decisions += 1
-        if self._selection is None:
-            return self._alone.place(request, view) or view.default_placement()
         decision = Decision(request, view, self._choice_set)
-        if self._puts_off and self._selection.began:
-            self._put_off.append(decision)
-        else:
-            self._selection.select(decision)
-        member = self._members[self._selection.current]
+        member = self._first
+        if self._selection is not None:
+            if self._puts_off and self._selection.began:
+                self._put_off.append(decision)
+            else:
+                self._selection.select(decision)
+            member = self._members[self._selection.current]
         if member is self._network:
             return self._network.decide(decision)
         if not isinstance(member, CostPolicy):

@@ -255,7 +255,7 @@ def test_a_file_keeps_its_costs(network: Path) -> None:
     assert not load_policy(network).costs
     with pytest.raises(InputError, match="members must be all, network, rules, costs, cost-a, cost-b, not 'cost-c'"):
         LearnedPolicy(with_costs(network), members="cost-c")
-    with pytest.raises(InputError, match="the file has no costs"):
+    with pytest.raises(InputError, match="the file selects among no costs"):
         LearnedPolicy(portfolio(network, model()), members="costs")
 
 
@@ -287,7 +287,7 @@ def test_a_file_keeps_its_portfolio(network: Path) -> None:
 
 
 def test_what_a_file_lacks_is_said(network: Path) -> None:
-    with pytest.raises(InputError, match="the file has no rules"):
+    with pytest.raises(InputError, match="the file selects among no rules"):
         LearnedPolicy(network, members="rules")
     with pytest.raises(InputError, match="members must be all, network, rules, costs, not 'some'"):
         LearnedPolicy(network, members="some")
