@@ -1,0 +1,83 @@
+"""The searches for costs: their workloads, and the names of what they find."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from agents.cost_policy import Found, weights_of
+from agents.episodes import FIRST_TRAINING_SEED
+from envs.cluster import ClusterConfig
+from envs.slos import Slos
+from envs.workload import Workload
+from experiments.learning import cost_search
+from experiments.learning.cost_search import LOADS, search_costs
+from experiments.learning.mixture import Setting
+from experiments.runs.cache import Cache
+from experiments.runs.executors import Execution
+from experiments.runs.requests import Family
+from hardware_profiles import load_profile
+
+CONFIG = ClusterConfig(load_profile("a100-qwen3-8b"))
+SETTINGS = [
+    Setting(f"{name} 30 ms", Family(name, rate, Slos.of(2.0, 0.03), tbt_range_s=(0.027, 0.04)), CONFIG)
+    for name, rate in (("burst", 8.0), ("LPHD", 30.0))
+]
+
+
+@pytest.fixture
+def searched(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Workload]]:
+    """Replaces the search by one that only draws two generations' workloads; all that were drawn."""
+    drawn: list[Sequence[Workload]] = []
+
+    def search(
+        workloads: Callable[[int], Sequence[Workload]], config: ClusterConfig, generations: int, seed: int
+    ) -> Found:
+        assert (config, generations, seed) == (CONFIG, 7, 3)
+        drawn.extend([workloads(0), workloads(1)])
+        return Found(weights_of(ttft=float(len(drawn))), "lmetric", 0.1)
+
+    monkeypatch.setattr(cost_search, "search", search)
+    return drawn
+
+
+def test_each_setting_has_a_cost_for_every_range_of_loads(
+    tmp_path: Path, searched: list[Sequence[Workload]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = search_costs(SETTINGS, 7, 3, Cache(tmp_path, Execution()))
+    assert list(found) == [f"cost-{name}-30-ms{added}" for name in ("burst", "LPHD") for added in LOADS]
+    assert [weights[0] for weights in found.values()] == [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]
+    assert "cost-LPHD-30-ms-heavy: tail cost 0.100 lower than that of lmetric" in capsys.readouterr().err
+    again = search_costs(SETTINGS, 7, 3, Cache(tmp_path, Execution()))
+    assert all((again[name] == weights).all() for name, weights in found.items())
+    assert len(searched) == 2 * len(found)  # a finished search is not run again
+
+
+def test_workloads_are_near_the_loads_and_the_slo_and_all_different(
+    tmp_path: Path, searched: list[Sequence[Workload]]
+) -> None:
+    search_costs(SETTINGS[:1], 7, 3, Cache(tmp_path, Execution()))
+    for number, workloads in enumerate(searched):
+        loads = list(LOADS.values())[number // 2]
+        assert len(workloads) == len(loads)
+        for load, workload in zip(loads, workloads, strict=True):
+            assert 0.03 / 1.06 <= workload.tbt_slo_s[0] <= 0.03 * 1.06
+            # Arrivals are bursty, so the rate of one draw is only near the nominal one.
+            assert workload.rate_rps == pytest.approx(8.0 * load, rel=0.5)
+    for first, second in zip(searched[::2], searched[1::2], strict=True):  # the generations of a search
+        assert len({tuple(one.arrival_s[:5]) for one in (*first, *second)}) == len(first) + len(second)
+
+
+def test_workloads_are_those_of_training(searched: list[Sequence[Workload]], monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    draw = Family.draw
+
+    def watched(self: Family, requests: int, load: float, seed: int) -> Workload:
+        seeds.append(seed)
+        return draw(self, requests, load, seed)
+
+    monkeypatch.setattr(Family, "draw", watched)
+    cost_search.CostSearch(SETTINGS[0].source, CONFIG, LOADS[""], 7, 3).run(None)
+    assert len(seeds) == 2 * len(LOADS[""])
+    assert min(seeds) >= FIRST_TRAINING_SEED
+    assert searched
