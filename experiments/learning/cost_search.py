@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from agents.cost_policy import search
 from agents.episodes import FIRST_TRAINING_SEED
+from agents.evolution import search
 from envs.cluster import ClusterConfig
 from envs.workload import Workload
 from experiments.learning.mixture import Setting

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from agents.cost_policy import STARTS, CostPolicy, search, tail_cost, weights_of
+from agents.cost_policy import CostPolicy
+from agents.evolution import STARTS, search, tail_cost, weights_of
 from envs.choice_cost import TERMS
 from envs.cluster import ClusterConfig, simulate
 from envs.generators import generate

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 import policies
 from agents.context import CONTEXT, CONTEXT_FEATURES, PERIOD_S, Context, WatchedContext
-from agents.cost_policy import STARTS, CostPolicy
+from agents.cost_policy import CostPolicy
 from agents.decision import Decision
 from agents.distillation import Played
+from agents.evolution import STARTS
 from agents.placement_network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
 from agents.policy_file import PolicyFile, load_policy, save_policy, write_policy

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.cost_policy import Found, weights_of
 from agents.episodes import FIRST_TRAINING_SEED
+from agents.evolution import Found, weights_of
 from envs.cluster import ClusterConfig
 from envs.slos import Slos
 from envs.workload import Workload

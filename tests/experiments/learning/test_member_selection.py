@@ -14,8 +14,8 @@ from hypothesis.extra.numpy import arrays
 
 import policies
 from agents.context import CONTEXT
-from agents.cost_policy import STARTS, weights_of
 from agents.distillation import play_rule
+from agents.evolution import STARTS, weights_of
 from agents.placement_network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
 from agents.policy_file import load_policy, save_policy, write_policy
