@@ -12,14 +12,14 @@ from typing import NamedTuple
 import numpy as np
 
 from agents.cost_policy import CostPolicy
+from agents.distillation import MISS_WEIGHT, play_workload
 from envs.choice_cost import TERMS
-from envs.cluster import ClusterConfig, Policy, simulate
+from envs.cluster import ClusterConfig, Policy
 from envs.workload import Workload
 
 POPULATION = 14
 _STEP = 0.15  # first standard deviation of every weight
 _QUANTILES = (0.92, 0.935, 0.95, 0.965, 0.98)  # a mean of several has less noise than P95
-_PER_MISS = 20.0
 _CLIPPED = 0.5  # so that one overloaded workload does not decide alone
 _KEPT_EVERY = 10  # generations
 _NEVER_S = 60.0
@@ -53,11 +53,10 @@ STARTS = {
 
 def tail_cost(workload: Workload, policy: Policy, config: ClusterConfig) -> float:
     """The mean logarithm of the TTFT's quantiles around P95, seconds, plus 0.2 for each point of missed SLOs."""
-    result = simulate(workload, policy, config)
-    ttft_s = np.array([record.first_token_s for record in result.records]) - workload.arrival_s
-    counted = np.where(np.isnan(ttft_s), _NEVER_S, ttft_s)[int(_WARM_UP * len(workload)) :]
+    ttft_s, missed = play_workload(workload, policy, config)
+    counted = np.where(np.isinf(ttft_s), _NEVER_S, ttft_s)[int(_WARM_UP * len(workload)) :]
     tail = float(np.log(np.quantile(counted, _QUANTILES)).mean())
-    return tail + _PER_MISS * result.counters.misses / len(workload)
+    return tail + MISS_WEIGHT * missed
 
 
 class Found(NamedTuple):

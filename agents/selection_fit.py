@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.distillation import Played, best_rule
+from agents.distillation import MISS_WEIGHT, Played, best_rule
 from agents.selection import RegretModel
 
 _USABLE = 0.01
-_PER_MISS = 20.0
 _MOST = 1.0
 _NETWORKS, _HIDDEN, _EPOCHS, _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 3, 48, 60, 256, 5e-3, 1e-3
 _HELD_OUT = 0.15  # share of the episodes, used only for choosing the epoch
@@ -29,7 +28,7 @@ def regrets(played: Sequence[Played]) -> list[float]:
     found = []
     for one in played:
         slower = log(one.ttft_p95_s / best.ttft_p95_s) if one.ttft_p95_s < inf else _MOST
-        missed = _PER_MISS * (best.attainment - one.attainment)
+        missed = MISS_WEIGHT * (best.attainment - one.attainment)
         found.append(min(_MOST, max(0.0, slower) + max(0.0, missed)))
     return found
 

@@ -64,6 +64,14 @@ def test_members_are_measured_as_they_play() -> None:
     assert unwatched == found | {"contexts": []}
 
 
+def untrained(folder: Path) -> Path:
+    """The file of an untrained network."""
+    layout = current_layout("pairs")
+    torch.manual_seed(0)
+    save_policy(folder / "network.npz", PlacementNetwork(layout.sizes, hidden=4), layout, {"timesteps": 1})
+    return folder / "network.npz"
+
+
 @given(arrays(float, st.tuples(st.integers(1, 20), st.integers(1, 8)), elements=st.floats(0.0, 1.0)))
 def test_the_most_useful_members_lose_less_the_more_there_are(regret: np.ndarray) -> None:
     lost = []
@@ -81,10 +89,7 @@ def test_the_most_useful_members_lose_less_the_more_there_are(regret: np.ndarray
 def test_only_the_useful_costs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(member_selection, "RULES", (PolicySpec.parse("static"),))
     monkeypatch.setattr(member_selection, "_MEMBERS", 2)
-    layout = current_layout("pairs")
-    torch.manual_seed(0)
-    network, policy = tmp_path / "network.npz", tmp_path / "policy.npz"
-    save_policy(network, PlacementNetwork(layout.sizes, hidden=4), layout, {"timesteps": 1})
+    network, policy = untrained(tmp_path), tmp_path / "policy.npz"
     costs = {"cost-bad": weights_of(queue=-1.0), "cost-good": STARTS["lmetric"]}
     write_policy(network, load_policy(network)._replace(costs=costs))
     cache = Cache(tmp_path / "runs", Execution())
@@ -107,10 +112,7 @@ def test_only_the_useful_costs_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.slow
 def test_the_file_holds_the_network_and_the_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(member_selection, "RULES", (PolicySpec.parse("lmetric"),))
-    layout = current_layout("pairs")
-    torch.manual_seed(0)
-    network, policy = tmp_path / "network.npz", tmp_path / "policy.npz"
-    save_policy(network, PlacementNetwork(layout.sizes, hidden=4), layout, {"timesteps": 1})
+    network, policy = untrained(tmp_path), tmp_path / "policy.npz"
     cache = Cache(tmp_path / "runs", Execution())
     for _ in range(2):
         select_members(network, policy, [SETTING], 4, "pairs", (0, 0), cache)
