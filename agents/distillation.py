@@ -23,7 +23,7 @@ ATTAINMENT_MARGIN = 0.005
 """A teacher's SLO attainment is within this of the best of an episode. Not from a paper."""
 
 MISS_WEIGHT = 20.0
-"""What missing all SLOs counts on the scale of the logarithm of P95 TTFT: 0.2 for each point. Not from a paper."""
+"""The weight of missed SLOs next to the logarithm of P95 TTFT: 0.2 for each point. Not from a paper."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Played:
 
 
 def play_workload(workload: Workload, policy: Policy, config: ClusterConfig) -> tuple[np.ndarray, float]:
-    """Play a whole workload: the TTFT of each request, seconds, inf without a first token; and the share of SLO misses."""
+    """The TTFT of each request, seconds, inf without a first token; and the share of requests that missed an SLO."""
     result = simulate(workload, policy, config)
     ttft_s = np.array([record.first_token_s for record in result.records]) - workload.arrival_s
     return np.where(np.isnan(ttft_s), np.inf, ttft_s), result.counters.misses / len(workload)
