@@ -94,7 +94,7 @@ def select_members(
         network: file of the trained network and of costs, which are members.
         policy: file to write: the network, the costs, the names of the members, and the model.
         settings: what the network was trained on.
-        episodes: episodes that all members play.
+        episodes: episodes that the members play; costs that are not useful play the first of them only.
         choices: set of choices of the network.
         seeds: of the episodes, and of the fit.
         cache: runs the episodes.
