@@ -5,7 +5,7 @@ was trained with and the arguments of the training. Loading it runs no code.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -108,8 +108,9 @@ def load_policy(path: Path) -> PolicyFile:
         if portfolio["context"] != list(CONTEXT):
             raise InputError(f"{path}: its portfolio is selected by other features than this version has; fit it again")
         costs = metadata.get("costs", {"names": [], "terms": list(TERMS)})
-        if costs["terms"] != list(TERMS):
-            raise InputError(f"{path}: its costs have other terms than this version has; search for them again")
+        terms = [str(name) for name in costs["terms"]]
+        if unknown := set(terms) - set(TERMS):
+            raise InputError(f"{path}: its costs have a term {min(unknown)!r} that this version does not have")
         of_costs = tuple(str(name) for name in costs["names"])
     except InputError:
         raise
@@ -126,7 +127,7 @@ def load_policy(path: Path) -> PolicyFile:
     regret = _part(path, arrays, _REGRET, RegretModel.shapes(networks, hidden, len(members)))
     if members and not regret:
         raise InputError(f"{path}: it names a portfolio, but has no weights to select a member")
-    cost = _part(path, arrays, _COSTS, {"": (len(of_costs), len(TERMS))})
+    cost = _part(path, arrays, _COSTS, {"": (len(of_costs), len(terms))})
     if of_costs and not cost:
         raise InputError(f"{path}: it names costs, but has no weights of them")
     return PolicyFile(
@@ -135,8 +136,15 @@ def load_policy(path: Path) -> PolicyFile:
         training,
         SeenRange(**seen) if seen else None,
         RegretModel(members, regret) if regret else None,
-        dict(zip(of_costs, cost[""], strict=True)) if cost else {},
+        dict(zip(of_costs, _of_all_terms(cost[""], terms), strict=True)) if cost else {},
     )
+
+
+def _of_all_terms(weights: np.ndarray, terms: Sequence[str]) -> np.ndarray:
+    """Weights (N, T) of all TERMS; 0 for those that were added after the file was written."""
+    found = np.zeros((len(weights), len(TERMS)), np.float32)
+    found[:, [TERMS.index(name) for name in terms]] = weights
+    return found
 
 
 def _part(

@@ -33,11 +33,19 @@ TERMS = (
     "long_x_decode_on_decode_node",
     "backlog_x_same_node",
     "backlog_x_prefill_on_decode_node",
+    "decode_step_beyond_tbt_slo",
+    "pressure_x_same_node",
+    "pressure_x_prefill_on_decode_node",
+    "pressure_x_decode_on_decode_node",
 )
-"""The terms. Those of times, tokens and requests are logarithms; `long` is that of the prompt over the recent mean."""
+"""The terms. Those of times, tokens and requests are logarithms; `long` is that of the prompt over the recent mean.
+`pressure` is how far the mean decode step of the decode nodes is beyond the TBT SLO, in fifths of it: with these terms
+one cost can disaggregate while the decode nodes keep up and share all nodes when they do not."""
 
 _PRIOR_TOKENS = 512.0  # the mean prompt before the first request
 _NEAR_SLO = 0.8
+_FULL = 0.9  # of the TBT SLO, for a decode step without prompts
+_PER_PRESSURE, _PER_BEYOND = 5.0, 10.0  # scales with which a weight of 1 matters
 
 
 def least_cost_row(choices: Choices, weights: list[float]) -> int:
@@ -54,12 +62,19 @@ def least_cost_row(choices: Choices, weights: list[float]) -> int:
     mean_prompt = (counters.tokens_slow + _PRIOR_TOKENS) / (counters.requests_slow + 1.0)
     long = log(prompt / mean_prompt)
     backlog = log(1.0 + sum(counters.queued_prompt_tokens) / (topology.nodes * mean_prompt))
+    steps_s = 0.0
+    decode_nodes = 0
+    for target in choices.decode:
+        if target.is_decode_node:
+            steps_s += target.step_s
+            decode_nodes += 1
+    pressure = _PER_PRESSURE * (steps_s / (decode_nodes * tbt_slo_s) - 1.0) if decode_nodes else 0.0
     w_ttft = weights[0] + weights[14] * long
     w_queue = weights[1] + weights[15] * long
     w_decodes = weights[2] + weights[16] * long
-    w_same = weights[4] + weights[17] * long + weights[20] * backlog
-    w_prefill_role = weights[5] + weights[18] * long + weights[21] * backlog
-    w_decode_role = weights[6] + weights[19] * long
+    w_same = weights[4] + weights[17] * long + weights[20] * backlog + weights[23] * pressure
+    w_prefill_role = weights[5] + weights[18] * long + weights[21] * backlog + weights[24] * pressure
+    w_decode_role = weights[6] + weights[19] * long + weights[25] * pressure
     w_transfer = weights[7]
     of_prefill: list[float] = []
     for source in choices.prefill:
@@ -72,15 +87,18 @@ def least_cost_row(choices: Choices, weights: list[float]) -> int:
         of_prefill.append(cost + w_prefill_role if source.is_decode_node else cost)
     of_decode: list[float] = []
     for target in choices.decode:
+        step = target.step_s / tbt_slo_s
         shared = target.shared_step_s / tbt_slo_s
         cost = (
             w_decodes * log(1.0 + target.decode_requests)
             + weights[9] * log(target.queued_tokens + prompt)
-            + weights[11] * target.step_s / tbt_slo_s
+            + weights[11] * step
             + weights[12] * shared
         )
         if shared > _NEAR_SLO:
             cost += weights[13] * (shared - _NEAR_SLO)
+        if step > _FULL:
+            cost += weights[22] * _PER_BEYOND * (step - _FULL)
         of_decode.append(cost + w_decode_role if target.is_decode_node else cost)
     pairing = choices.pairing
     prefill_index = pairing.prefill_index

@@ -20,6 +20,7 @@ from agents.placement_policy import LearnedPolicy, current_layout
 from agents.policy_file import PolicyFile, load_policy, save_policy, write_policy
 from agents.selection import NETWORK, RegretModel, Selection
 from agents.selection_fit import fit, regrets
+from envs.choice_cost import TERMS
 from envs.cluster import Cluster, ClusterConfig, RequestView, simulate
 from envs.features import GLOBAL_FEATURES, REQUEST_FEATURES
 from envs.generators import generate
@@ -260,13 +261,27 @@ def test_a_file_keeps_its_costs(network: Path) -> None:
         LearnedPolicy(portfolio(network, model()), members="costs")
 
 
+def test_a_file_from_before_a_term_was_added_has_a_weight_of_0_for_it(network: Path) -> None:
+    path = with_costs(network)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    arrays["metadata"] = np.array(str(arrays["metadata"]).replace(f', "{TERMS[-1]}"', ""))
+    arrays["cost.weights"] = arrays["cost.weights"][:, :-1] + 1.0
+    np.savez(path, **arrays)
+    expected = np.append(STARTS["lmetric"][:-1] + 1.0, 0.0)
+    np.testing.assert_allclose(load_policy(path).costs["cost-a"], expected, rtol=1e-6)
+
+
 def test_damaged_costs_are_refused(network: Path) -> None:
     path = with_costs(network)
     with np.load(path) as archive:
         whole = {name: archive[name] for name in archive.files}
     metadata = str(whole["metadata"])
     for changes, says in (
-        ({"metadata": np.array(metadata.replace("queued_prompts", "queued"))}, "other terms than this version has"),
+        (
+            {"metadata": np.array(metadata.replace("queued_prompts", "queued"))},
+            "a term 'queued' that",
+        ),
         ({"cost.weights": np.zeros((2, 3), np.float32)}, "weight 'cost.weights' has shape"),
     ):
         np.savez(path, allow_pickle=False, **(whole | changes))

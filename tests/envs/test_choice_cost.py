@@ -31,7 +31,9 @@ def terms_of(choices: Choices, row: int) -> dict[str, float]:
     mean_prompt = (counters.tokens_slow + 512.0) / (counters.requests_slow + 1.0)
     long = log(request.prompt_tokens / mean_prompt)
     backlog = log(1.0 + sum(counters.queued_prompt_tokens) / (nodes * mean_prompt))
-    shared = target.shared_step_s / request.tbt_slo_s
+    step, shared = target.step_s / request.tbt_slo_s, target.shared_step_s / request.tbt_slo_s
+    steps = [one.step_s / request.tbt_slo_s for one in choices.decode if one.is_decode_node]
+    pressure = 5.0 * (sum(steps) / len(steps) - 1.0) if steps else 0.0
     plain = {
         "ttft": log(choices.ttft_s[row]),
         "queue": log(max(1, source.queued_tokens + request.prompt_tokens - source.cached_tokens)),
@@ -47,12 +49,17 @@ def terms_of(choices: Choices, row: int) -> dict[str, float]:
         "queued_prompts": log(1 + source.queued_prompts),
         "queue_at_decode": log(target.queued_tokens + request.prompt_tokens),
         "execution": log(source.execution_s),
-        "decode_step_over_tbt_slo": target.step_s / request.tbt_slo_s,
+        "decode_step_over_tbt_slo": step,
         "shared_step_over_tbt_slo": shared,
         "step_beyond_tbt_slo": max(0.0, shared - 0.8),
         **{f"long_x_{name}": long * value for name, value in plain.items()},
         "backlog_x_same_node": backlog * same,
         "backlog_x_prefill_on_decode_node": backlog * plain["prefill_on_decode_node"],
+        "decode_step_beyond_tbt_slo": 10.0 * max(0.0, step - 0.9),
+        **{
+            f"pressure_x_{name}": pressure * plain[name]
+            for name in ("same_node", "prefill_on_decode_node", "decode_on_decode_node")
+        },
     }
 
 
