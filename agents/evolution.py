@@ -5,7 +5,7 @@ for missed SLOs. A gradient of that metric does not exist, and PPO's sum of cost
 Every generation plays new workloads; all candidates of a generation play the same ones.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import log
 from typing import NamedTuple
 
@@ -73,7 +73,13 @@ class Found(NamedTuple):
     gain: float
 
 
-def search(workloads: Callable[[int], Sequence[Workload]], config: ClusterConfig, generations: int, seed: int) -> Found:
+def search(
+    workloads: Callable[[int], Sequence[Workload]],
+    config: ClusterConfig,
+    generations: int,
+    seed: int,
+    starts: Mapping[str, np.ndarray] = STARTS,
+) -> Found:
     """Search for weights with a low tail cost.
 
     Args:
@@ -81,6 +87,7 @@ def search(workloads: Callable[[int], Sequence[Workload]], config: ClusterConfig
         config: the cluster.
         generations: how many.
         seed: of the candidates.
+        starts: weights by name; the search begins with the best of them.
     """
     from cmaes import CMA  # only training needs it
 
@@ -90,10 +97,9 @@ def search(workloads: Callable[[int], Sequence[Workload]], config: ClusterConfig
         policies = [CostPolicy("candidate", one) for one in weights]
         return np.array([[tail_cost(one, policy, config) for one in played] for policy in policies])
 
-    starts = list(STARTS)
-    start = starts[int(costs(list(STARTS.values()), range(2)).mean(axis=1).argmin())]
-    kept = [STARTS[start]]
-    strategy = CMA(mean=STARTS[start].copy(), sigma=_STEP, population_size=POPULATION, seed=seed)
+    start = list(starts)[int(costs(list(starts.values()), range(2)).mean(axis=1).argmin())]
+    kept = [starts[start]]
+    strategy = CMA(mean=starts[start].copy(), sigma=_STEP, population_size=POPULATION, seed=seed)
     for generation in range(generations):
         candidates = [strategy.ask() for _ in range(POPULATION)]
         found = costs(candidates, [2 + generation])

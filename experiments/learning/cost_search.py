@@ -1,14 +1,18 @@
-"""Costs for a portfolio: for each setting of a mixture, the weights of `envs.choice_cost` that a search finds there."""
+"""Costs for a portfolio: for each setting of a mixture, the weights of `envs.choice_cost` that searches find there.
+
+A first round of searches starts from rules. What it finds on one setting may be better on another one than what it
+found there, so a second round starts from the best of all of these.
+"""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from agents.episodes import FIRST_TRAINING_SEED
-from agents.evolution import search
+from agents.evolution import STARTS, search
 from envs.cluster import ClusterConfig
 from envs.workload import Workload
 from experiments.learning.mixture import Setting
@@ -21,6 +25,8 @@ LOADS = {
     "-heavy": (0.85, 0.95, 1.0, 1.05, 1.1),
 }
 """Loads of a search, by what is added to the name of the cost. What is best near overload is worse elsewhere."""
+_REFINED = "-refined"
+"""Added to the names of the costs of the second round, whose loads are those of ""."""
 
 _NEAR = 1.06
 """TBT SLOs of a search are those of the setting times or divided by at most this; likewise the loads."""
@@ -29,24 +35,31 @@ _SPAN_S, _REQUESTS = 30.0, (2000, 6000)
 
 @dataclass(frozen=True)
 class CostSearch(Task):
-    """A search on one setting; the value has its weights, its start and its gain."""
+    """A search on one setting; the value has its weights, its start and its gain.
+
+    `starts` are names and weights of costs that the search may begin with, besides rules.
+    """
 
     source: Source
     config: ClusterConfig
     loads: tuple[float, ...]
     generations: int
     seed: int
+    starts: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
     def __str__(self) -> str:
+        what = "refinement of costs" if self.starts else "search for a cost"
         tbt_slo_ms = 1e3 * self.source.own_slos.classes[0].tbt_s
-        return f"search for a cost on {self.source.name}, {tbt_slo_ms:g} ms, loads {self.loads[0]} to {self.loads[-1]}"
+        return f"{what} on {self.source.name}, {tbt_slo_ms:g} ms, loads {self.loads[0]} to {self.loads[-1]}"
 
     def run(self, inputs: None) -> Result:  # noqa: ARG002 - there are none
         """Search."""
 
         @lru_cache(1)
         def workloads(number: int) -> list[Workload]:
-            rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(0xC057, number)))
+            rng = np.random.default_rng(
+                np.random.SeedSequence(self.seed, spawn_key=(0xC057, bool(self.starts), number))
+            )
             requests = self.source.long_episode_requests
             if isinstance(self.source, Family):
                 requests = int(np.clip(_SPAN_S * self.source.unit_rps, *_REQUESTS))
@@ -55,21 +68,39 @@ class CostSearch(Task):
             loads = np.array(self.loads) * near
             return [self.source.draw(requests, float(load), int(seed)) for load, seed in zip(loads, seeds, strict=True)]
 
-        found = search(workloads, self.config, self.generations, self.seed)
+        starts = STARTS | {name: np.array(weights) for name, weights in self.starts}
+        found = search(workloads, self.config, self.generations, self.seed, starts)
         return Result({"weights": found.weights.tolist(), "start": found.start, "gain": found.gain}, {})
 
 
 def search_costs(settings: Sequence[Setting], generations: int, seed: int, cache: Cache) -> dict[str, np.ndarray]:
     """The weights that are found on each setting, by the name of the member that has them."""
-    wanted = [(setting, added) for setting in settings for added in LOADS]
-    tasks = [CostSearch(_near(one.source), one.config, LOADS[added], generations, seed) for one, added in wanted]
+    wanted = {
+        _name(setting, added): CostSearch(_near(setting.source), setting.config, LOADS[added], generations, seed)
+        for setting in settings
+        for added in LOADS
+    }
+    costs = _found(wanted, cache)
+    starts = tuple((name, tuple(weights)) for name, weights in costs.items())
+    refined = {_name(setting, _REFINED): replace(wanted[_name(setting, "")], starts=starts) for setting in settings}
+    costs |= _found(refined, cache)
+    return {name: np.array(weights) for name, weights in costs.items()}
+
+
+def _found(wanted: Mapping[str, CostSearch], cache: Cache) -> dict[str, list[float]]:
+    """The weights that these searches find, by name."""
     costs = {}
-    for (setting, added), entry in zip(wanted, cache.run(tasks, "searches for a cost"), strict=True):
-        name, found = f"cost-{setting.name.replace(' ', '-')}{added}", entry.value
+    for name, entry in zip(wanted, cache.run(list(wanted.values()), "searches for a cost"), strict=True):
+        found = entry.value
         gain = f"tail cost {found['gain']:.3f} lower than that of {found['start']}"
         print(f"{name}: {gain}, on workloads that were not searched", file=sys.stderr)
-        costs[name] = np.array(found["weights"])
+        costs[name] = found["weights"]
     return costs
+
+
+def _name(setting: Setting, added: str) -> str:
+    """The name of a cost."""
+    return f"cost-{setting.name.replace(' ', '-')}{added}"
 
 
 def _near(source: Source) -> Source:
