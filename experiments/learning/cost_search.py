@@ -26,7 +26,7 @@ LOADS = {
 }
 """Loads of a search, by what is added to the name of the cost. What is best near overload is worse elsewhere."""
 _REFINED = "-refined"
-"""Added to the names of the costs of the second round, whose loads are those of ""."""
+"""Added to the names of the costs of the second round."""
 
 _NEAR = 1.06
 """TBT SLOs of a search are those of the setting times or divided by at most this; likewise the loads."""
@@ -57,9 +57,8 @@ class CostSearch(Task):
 
         @lru_cache(1)
         def workloads(number: int) -> list[Workload]:
-            rng = np.random.default_rng(
-                np.random.SeedSequence(self.seed, spawn_key=(0xC057, bool(self.starts), number))
-            )
+            key = (0xC057, 1, number) if self.starts else (0xC057, number)
+            rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
             requests = self.source.long_episode_requests
             if isinstance(self.source, Family):
                 requests = int(np.clip(_SPAN_S * self.source.unit_rps, *_REQUESTS))
@@ -76,14 +75,15 @@ class CostSearch(Task):
 def search_costs(settings: Sequence[Setting], generations: int, seed: int, cache: Cache) -> dict[str, np.ndarray]:
     """The weights that are found on each setting, by the name of the member that has them."""
     wanted = {
-        _name(setting, added): CostSearch(_near(setting.source), setting.config, LOADS[added], generations, seed)
+        f"cost-{setting.name.replace(' ', '-')}{added}": CostSearch(
+            _near(setting.source), setting.config, LOADS[added], generations, seed
+        )
         for setting in settings
         for added in LOADS
     }
     costs = _found(wanted, cache)
     starts = tuple((name, tuple(weights)) for name, weights in costs.items())
-    refined = {_name(setting, _REFINED): replace(wanted[_name(setting, "")], starts=starts) for setting in settings}
-    costs |= _found(refined, cache)
+    costs |= _found({f"{name}{_REFINED}": replace(task, starts=starts) for name, task in wanted.items()}, cache)
     return {name: np.array(weights) for name, weights in costs.items()}
 
 
@@ -96,11 +96,6 @@ def _found(wanted: Mapping[str, CostSearch], cache: Cache) -> dict[str, list[flo
         print(f"{name}: {gain}, on workloads that were not searched", file=sys.stderr)
         costs[name] = found["weights"]
     return costs
-
-
-def _name(setting: Setting, added: str) -> str:
-    """The name of a cost."""
-    return f"cost-{setting.name.replace(' ', '-')}{added}"
 
 
 def _near(source: Source) -> Source:
