@@ -3,6 +3,8 @@
 The members play the same new training episodes, a third of them on other cluster shapes at the same rates per node.
 From the results, smoothed over similar episodes, the model learns to predict each member's regret
 (`agents.selection_fit`). Costs that are not among the most useful members of the first episodes do not play the others.
+The last episodes are a curriculum, as in Genet (Xia et al., SIGCOMM 2022): they draw the settings by the regret of the
+member that a first model selects.
 """
 
 import sys
@@ -18,7 +20,7 @@ from agents.policy_file import load_policy, write_policy
 from agents.selection import NETWORK, RegretModel
 from envs.choices import ChoiceSet
 from envs.cluster import parse_shape
-from experiments.learning.distilled_start import EpisodePlayed, Lesson
+from experiments.learning.distilled_start import EpisodePlayed, Lesson, shared_out
 from experiments.learning.mixture import Setting
 from experiments.learning.regret_tree import grow, held_out_regret, text
 from experiments.runs.cache import Cache
@@ -53,7 +55,8 @@ _OTHER_SHAPES = ("1P1D", "1P2D", "2P1D", "3P3D")
 _FIRST_EPISODE = 500_000  # no distillation has as many
 _CONTEXTS = 24  # of an episode
 _TREE_DEPTH, _FEWEST = 4, 15
-_EARLY = 0.25  # share of the episodes that all costs play
+_BY_REGRET = 0.2  # share of the episodes that are the curriculum
+_EARLY = 0.25  # share of the others that all costs play
 _MEMBERS = 20
 """The largest number of members that are kept. Simulating a member in hindsight takes time, and the more there are, the
 more likely one looks better than it is."""
@@ -94,15 +97,17 @@ def select_members(
         network: file of the trained network and of costs, which are members.
         policy: file to write: the network, the costs, the names of the members, and the model.
         settings: what the network was trained on.
-        episodes: episodes that the members play; costs that are not useful play the first of them only.
+        episodes: episodes that the members play; costs that are not useful play the first of them only. The last fifth
+            is drawn by regret.
         choices: set of choices of the network.
         seeds: of the episodes, and of the fit.
         cache: runs the episodes.
     """
     file = load_policy(network)
-    drawn = list(enumerate(drawn_settings(settings, episodes, seeds[0]), start=_FIRST_EPISODE))
+    by_regret = int(_BY_REGRET * episodes)
+    drawn = list(enumerate(drawn_settings(settings, episodes - by_regret, seeds[0]), start=_FIRST_EPISODE))
     play = partial(play_members, network=network, choices=choices, seed=seeds[0], cache=cache)
-    early = int(_EARLY * episodes) if file.costs else 0
+    early = int(_EARLY * len(drawn)) if file.costs else 0
     costs = tuple(file.costs)
     lessons, contexts = play(drawn[:early], costs)
     if early:
@@ -116,6 +121,11 @@ def select_members(
     more, more_contexts = play(drawn[early:], costs)
     lessons, contexts = lessons + more, contexts + more_contexts
     names = (NETWORK, *(rule.text for rule in RULES), *costs)
+    if by_regret:
+        model, _ = fit_selection(names, lessons, contexts, seeds[1])
+        last = shared_out(by_regret, regret_by_setting(settings, model, names, lessons, contexts))
+        more, more_contexts = play(list(enumerate(last, start=_FIRST_EPISODE + len(drawn))), costs)
+        lessons, contexts = lessons + more, contexts + more_contexts
     model, about = fit_selection(names, lessons, contexts, seeds[1])
     used = {name: weights for name, weights in file.costs.items() if name in model.members}
     write_policy(policy, file._replace(regret=model, costs=used))
@@ -171,6 +181,22 @@ def regrets_of(lessons: Sequence[Lesson]) -> np.ndarray:
     from agents.selection_fit import regrets
 
     return np.array([regrets(lesson.smoothed(lessons)) for lesson in lessons])
+
+
+def regret_by_setting(
+    settings: Sequence[Setting],
+    model: RegretModel,
+    names: Sequence[str],
+    lessons: Sequence[Lesson],
+    contexts: Sequence[np.ndarray],
+) -> dict[Setting, float]:
+    """The mean regret of the member that the model selects on the episodes of each of these settings."""
+    kept = [names.index(member) for member in model.members]
+    found: dict[Setting, list[float]] = {setting: [] for setting in settings}
+    for lesson, regret, context in zip(lessons, regrets_of(lessons)[:, kept], contexts, strict=True):
+        if lesson.setting in found:
+            found[lesson.setting].append(float(regret[model.predict(context.mean(axis=0)).argmin()]))
+    return {setting: float(np.mean(values or [0.0])) for setting, values in found.items()}
 
 
 def most_useful(regret: np.ndarray, count: int) -> list[int]:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from itertools import pairwise
+from math import e
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,16 @@ from hypothesis.extra.numpy import arrays
 
 import policies
 from agents.context import CONTEXT
-from agents.distillation import play_rule
+from agents.distillation import Played, play_rule
 from agents.evolution import STARTS, weights_of
 from agents.placement_network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
 from agents.policy_file import load_policy, save_policy, write_policy
+from agents.selection import RegretModel
 from envs.cluster import ClusterConfig, parse_shape
 from experiments.learning import member_selection
-from experiments.learning.distilled_start import EpisodePlayed, draw_episode
-from experiments.learning.member_selection import drawn_settings, most_useful, select_members
+from experiments.learning.distilled_start import EpisodePlayed, Lesson, draw_episode
+from experiments.learning.member_selection import drawn_settings, most_useful, regret_by_setting, select_members
 from experiments.learning.mixture import Setting
 from experiments.runs.cache import Cache
 from experiments.runs.executors import Execution
@@ -85,6 +87,25 @@ def test_the_most_useful_members_lose_less_the_more_there_are(regret: np.ndarray
     assert most_useful(regret, regret.shape[1] + 3) == list(range(regret.shape[1]))
 
 
+def test_the_regret_of_a_setting_is_that_of_the_selected_member_there() -> None:
+    other, third = replace(SETTING, name="other"), replace(SETTING, name="third")
+    fast, slow = Played(1.0, 1.0), Played(e**0.4, 1.0)
+    lessons = [
+        Lesson(0, number, setting, (0.0, 0.0), results)
+        for number, (setting, results) in enumerate(
+            ((SETTING, (slow, fast)), (other, (fast, slow)), (SLOW_NODE, (slow, fast)))
+        )
+    ]
+    contexts = [np.zeros((3, len(CONTEXT)))] * 3
+    for selected, expected in ((0, (0.4, 0.0, 0.0)), (1, (0.0, 0.4, 0.0))):
+        shapes = RegretModel.shapes(1, 2, 1)
+        weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        model = RegretModel((("network", "cost")[selected],), weights)
+        found = regret_by_setting([SETTING, other, third], model, ("network", "cost"), lessons, contexts)
+        assert tuple(found) == (SETTING, other, third)
+        assert tuple(found.values()) == pytest.approx(expected)
+
+
 @pytest.mark.slow
 def test_only_the_useful_costs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(member_selection, "RULES", (PolicySpec.parse("static"),))
@@ -93,7 +114,7 @@ def test_only_the_useful_costs_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
     costs = {"cost-bad": weights_of(queue=-1.0), "cost-good": STARTS["lmetric"]}
     write_policy(network, load_policy(network)._replace(costs=costs))
     cache = Cache(tmp_path / "runs", Execution())
-    select_members(network, policy, [SETTING], 8, "pairs", (0, 0), cache)
+    select_members(network, policy, [SETTING], 10, "pairs", (0, 0), cache)
     found = load_policy(policy)
     assert found.regret is not None
     assert found.regret.members == ("network", "cost-good")
@@ -102,7 +123,8 @@ def test_only_the_useful_costs_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
         entry["task"] for entry in map(json.loads, (tmp_path / "runs" / "results.jsonl").read_text().splitlines())
     ]
     assert sum(task.startswith("rules on") for task in played) == 2  # of the costs, in the first quarter
-    assert sum(task.startswith("cost-good on") for task in played) == 6
+    assert sum(task.startswith("cost-good on") for task in played) == 8  # two of them drawn by regret
+    assert len({task.split()[-1] for task in played}) == 10
     selected = LearnedPolicy(policy)
     workload, _ = draw_episode(SETTING.source, 0, 1)
     play_rule(workload, selected, SETTING.config)
