@@ -33,7 +33,9 @@ output length can be relied on. Short outputs finish first, so that mean is too 
 
 PERIOD_S = 0.5
 """Time between two selections, seconds of the cluster's clock."""
-_AVERAGED = 20  # observations in the running mean of the context: ten seconds
+_AVERAGED = 120
+"""Observations in the running mean of the context: a minute of them. The rates of a minute of requests are off by
+several percent, which near saturation makes another member look better, and a change of members costs TTFT."""
 _FINISHED = 100.0  # finished requests whose mean output length counts as known
 
 _NAMES = tuple(feature.name for feature in (*REQUEST_FEATURES, *GLOBAL_FEATURES))

@@ -83,7 +83,7 @@ def write_policy(path: Path, file: PolicyFile) -> None:
         metadata["costs"] = {"names": list(file.costs), "terms": TERMS}
         arrays[_COSTS] = np.stack(list(file.costs.values())).astype(np.float32)
     with replacing(path) as temporary, temporary.open("wb") as opened:
-        np.savez(opened, allow_pickle=False, metadata=np.array(json.dumps(metadata)), **arrays)
+        np.savez_compressed(opened, allow_pickle=False, metadata=np.array(json.dumps(metadata)), **arrays)
 
 
 def load_policy(path: Path) -> PolicyFile:

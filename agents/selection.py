@@ -21,7 +21,7 @@ from envs.cluster import RequestView, RouterView
 NETWORK = "network"
 """The name of the trained network among the members; the others are rules."""
 
-_HYSTERESIS = 0.01
+_HYSTERESIS = 0.05  # regret; a change of members costs TTFT, because the requests of the last one are still there
 _FIRST, _FIRST_S, _MORE, _MOST_MORE = 100, 5.0, 0.7, 1500
 """Requests and seconds before the first simulation; requests until the next: a share of those so far, and the most."""
 _UNFINISHED = 0.35

@@ -13,7 +13,8 @@ from agents.selection import RegretModel
 
 _USABLE = 0.01
 _MOST = 1.0
-_NETWORKS, _HIDDEN, _EPOCHS, _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 3, 48, 60, 256, 5e-3, 1e-3
+_NETWORKS, _HIDDEN, _EPOCHS, _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 2, 80, 80, 1024, 1e-2, 1e-3
+_SELECTION_WEIGHT, _TEMPERATURE = 3.0, 0.05  # of the loss: the regret of a member drawn by predictions
 _HELD_OUT = 0.15  # share of the episodes, used only for choosing the epoch
 
 
@@ -55,7 +56,10 @@ def fit(
     seed: int,
     epochs: int = _EPOCHS,
 ) -> tuple[RegretModel, float]:
-    """Fit the roots of the regrets by least squares; roots, because small regrets decide which member is selected.
+    """Fit the roots of the regrets; roots, because small regrets decide which member is selected.
+
+    The loss is the squared error, plus the regret of a member that is drawn with a softmax of the negative predictions,
+    which is close to that of the selected member and has a gradient.
 
     Args:
         members: names of the members.
@@ -73,7 +77,7 @@ def fit(
     inside, outside = np.flatnonzero(~out[episode]), np.flatnonzero(out[episode])
     limits = {"low": contexts.min(axis=0).astype(np.float32), "high": contexts.max(axis=0).astype(np.float32)}
     scaled = torch.as_tensor(RegretModel(tuple(members), limits).scaled(contexts), dtype=torch.float32)
-    targets = torch.as_tensor(np.sqrt(regret[episode]), dtype=torch.float32)
+    targets = torch.as_tensor(regret[episode], dtype=torch.float32)
     torch.set_num_threads(1)  # a second one is slower at this size
     torch.manual_seed(seed)
     fitted = [_fitted(scaled, targets, inside, outside, epochs, rng) for _ in range(_NETWORKS)]
@@ -81,6 +85,12 @@ def fit(
     model = RegretModel(tuple(members), limits | weights)
     selected = [int(model.predict(context).argmin()) for context in contexts[outside]]
     return model, float(regret[episode[outside], selected].mean())
+
+
+def _loss(roots: Tensor, regret: Tensor) -> Tensor:
+    """The loss of predicted roots (B, M) where the members have these regrets (B, M)."""
+    drawn = torch.softmax(-roots * roots.abs() / _TEMPERATURE, dim=1)
+    return torch.square(roots - regret.sqrt()).mean() + _SELECTION_WEIGHT * (drawn * regret).sum(dim=1).mean()
 
 
 def _fitted(
@@ -95,12 +105,12 @@ def _fitted(
     for _ in range(epochs):
         for rows in torch.split(torch.as_tensor(rng.permutation(inside)), _BATCH):
             optimizer.zero_grad()
-            loss = torch.square(model(scaled[rows]) - targets[rows]).mean()
+            loss = _loss(model(scaled[rows]), targets[rows])
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
         with torch.no_grad():
-            held_out = float(torch.square(model(scaled[outside]) - targets[outside]).mean())
+            held_out = float(_loss(model(scaled[outside]), targets[outside]))
         if held_out < best_loss:
             best, best_loss = copy.deepcopy(model.state_dict()), held_out
     return best
