@@ -19,7 +19,7 @@ _BLOCKS, _SAMPLES = 12, 24
 _LEAST_ERROR = 0.01
 _FEW, _UNFINISHED = 10.0, 0.3  # errors: per number of requests, and per share of them that have not finished
 _AGEING = 0.1  # error that a regret gains whenever others are simulated
-_PREDICTED_ERROR, _PREDICTED_ERROR_SHARE = 0.01, 0.25  # errors of predictions: at least, and per predicted regret
+_PREDICTED_ERROR, _PREDICTED_ERROR_SHARE = 0.004, 0.08  # errors of predictions: at least, and per predicted regret
 
 
 class Evidence:
