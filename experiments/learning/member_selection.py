@@ -121,12 +121,15 @@ def select_members(
     more, more_contexts = play(drawn[early:], costs)
     lessons, contexts = lessons + more, contexts + more_contexts
     names = (NETWORK, *(rule.text for rule in RULES), *costs)
+    regret = regrets_of(lessons)
     if by_regret:
-        model, _ = fit_selection(names, lessons, contexts, seeds[1])
-        last = shared_out(by_regret, regret_by_setting(settings, model, names, lessons, contexts))
+        model, _ = fit_selection(names, regret, contexts, seeds[1])
+        last = shared_out(by_regret, regret_by_setting(settings, model, names, lessons, regret, contexts))
         more, more_contexts = play(list(enumerate(last, start=_FIRST_EPISODE + len(drawn))), costs)
         lessons, contexts = lessons + more, contexts + more_contexts
-    model, about = fit_selection(names, lessons, contexts, seeds[1])
+        regret = regrets_of(lessons)
+    model, held_out = fit_selection(names, regret, contexts, seeds[1])
+    about = described(model, held_out, names, regret, contexts)
     used = {name: weights for name, weights in file.costs.items() if name in model.members}
     write_policy(policy, file._replace(regret=model, costs=used))
     with replacing(policy.with_name("selection.txt")) as path:
@@ -188,14 +191,15 @@ def regret_by_setting(
     model: RegretModel,
     names: Sequence[str],
     lessons: Sequence[Lesson],
+    regret: np.ndarray,
     contexts: Sequence[np.ndarray],
 ) -> dict[Setting, float]:
     """The mean regret of the member that the model selects on the episodes of each of these settings."""
     kept = [names.index(member) for member in model.members]
     found: dict[Setting, list[float]] = {setting: [] for setting in settings}
-    for lesson, regret, context in zip(lessons, regrets_of(lessons)[:, kept], contexts, strict=True):
+    for lesson, of_members, context in zip(lessons, regret[:, kept], contexts, strict=True):
         if lesson.setting in found:
-            found[lesson.setting].append(float(regret[model.predict(context.mean(axis=0)).argmin()]))
+            found[lesson.setting].append(float(of_members[model.predict(context.mean(axis=0)).argmin()]))
     return {setting: float(np.mean(values or [0.0])) for setting, values in found.items()}
 
 
@@ -217,21 +221,27 @@ def most_useful(regret: np.ndarray, count: int) -> list[int]:
 
 
 def fit_selection(
-    names: tuple[str, ...], lessons: Sequence[Lesson], contexts: Sequence[np.ndarray], seed: int
-) -> tuple[RegretModel, str]:
-    """Fit the model to the regrets of the most useful of these members; returns it and the text of selection.txt."""
+    names: Sequence[str], regret: np.ndarray, contexts: Sequence[np.ndarray], seed: int
+) -> tuple[RegretModel, float]:
+    """Fit the model to the regrets of the most useful of these members; returns it and its regret when held out."""
     from agents.selection_fit import fit
 
-    regret = regrets_of(lessons)
     kept = most_useful(regret, _MEMBERS)
-    episode = np.repeat(np.arange(len(lessons)), [len(one) for one in contexts])
-    model, held_out = fit([names[member] for member in kept], np.concatenate(contexts), episode, regret[:, kept], seed)
+    episode = np.repeat(np.arange(len(contexts)), [len(one) for one in contexts])
+    return fit([names[member] for member in kept], np.concatenate(contexts), episode, regret[:, kept], seed)
+
+
+def described(
+    model: RegretModel, held_out: float, names: Sequence[str], regret: np.ndarray, contexts: Sequence[np.ndarray]
+) -> str:
+    """The text of selection.txt."""
+    kept = [names.index(member) for member in model.members]
     typical = np.array([one.mean(axis=0) for one in contexts])
     of_rules, rules = regret[:, 1 : 1 + len(RULES)], names[1 : 1 + len(RULES)]
     tree = held_out_regret(typical, of_rules, _TREE_DEPTH, _FEWEST)
     means = sorted(zip(regret.mean(axis=0).tolist(), names, strict=True))
     lines = [
-        f"Mean regret over {len(lessons)} training episodes; of the model and the tree, over held-out ones.",
+        f"Mean regret over {len(contexts)} training episodes; of the model and the tree, over held-out ones.",
         f"{held_out:.4f}  the member that the model selects",
         f"{tree:.4f}  the rule that the tree below selects",
         f"{regret[:, kept].min(axis=1).mean():.4f}  the best of the {len(kept)} members that are kept",
@@ -239,4 +249,4 @@ def fit_selection(
         "",
         text(grow(typical, of_rules, _TREE_DEPTH, _FEWEST), rules),
     ]
-    return model, "\n".join(lines)
+    return "\n".join(lines)

@@ -280,7 +280,7 @@ def test_damaged_costs_are_refused(network: Path) -> None:
     for changes, says in (
         (
             {"metadata": np.array(metadata.replace("queued_prompts", "queued"))},
-            "a term 'queued' that",
+            "its costs have a term 'queued' that this version does not have",
         ),
         ({"cost.weights": np.zeros((2, 3), np.float32)}, "weight 'cost.weights' has shape"),
     ):

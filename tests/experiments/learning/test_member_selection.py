@@ -24,7 +24,13 @@ from agents.selection import RegretModel
 from envs.cluster import ClusterConfig, parse_shape
 from experiments.learning import member_selection
 from experiments.learning.distilled_start import EpisodePlayed, Lesson, draw_episode
-from experiments.learning.member_selection import drawn_settings, most_useful, regret_by_setting, select_members
+from experiments.learning.member_selection import (
+    drawn_settings,
+    most_useful,
+    regret_by_setting,
+    regrets_of,
+    select_members,
+)
 from experiments.learning.mixture import Setting
 from experiments.runs.cache import Cache
 from experiments.runs.executors import Execution
@@ -101,7 +107,9 @@ def test_the_regret_of_a_setting_is_that_of_the_selected_member_there() -> None:
         shapes = RegretModel.shapes(1, 2, 1)
         weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
         model = RegretModel((("network", "cost")[selected],), weights)
-        found = regret_by_setting([SETTING, other, third], model, ("network", "cost"), lessons, contexts)
+        found = regret_by_setting(
+            [SETTING, other, third], model, ("network", "cost"), lessons, regrets_of(lessons), contexts
+        )
         assert tuple(found) == (SETTING, other, third)
         assert tuple(found.values()) == pytest.approx(expected)
 
