@@ -3,14 +3,14 @@
 import numpy as np
 import numpy.typing as npt
 
-from hardware_profiles.schema import StepLawSection
+from hardware_profiles.schema import StepLawSection, rounded
 from hardware_profiles.step_law import CONTEXT_GRAIN_TOKENS, DecodePieces, StepLaw
 
 Array = npt.NDArray[np.float64]
 
 # Mean contexts at which a straight line is fitted to D for each batch: the usual ones in traces of chats and of code
 # completion.
-_ORDINARY_CONTEXTS = np.geomspace(256.0, 4096.0, 25)
+_ORDINARY_CONTEXTS = np.geomspace(256.0, 4096.0, 25).round(3)
 
 
 def step_law(section: StepLawSection) -> StepLaw:
@@ -60,7 +60,8 @@ def _straight_lines(
 ) -> tuple[float, float, Array]:
     """Fit non-negative cD, cB and cK by batch so that cD + cB * B + cK[B] * KV is close to D, relative to a step.
 
-    The best line of each batch gives an intercept; cD and cB are fitted to the intercepts, and then cK to the rest.
+    The best line of each batch gives an intercept; cD and cB are fitted to the intercepts, and then cK to the rest. The
+    results are rounded, because the last digits of logarithms, sums and fits depend on the processor.
     """
     at = np.array([np.interp(_ORDINARY_CONTEXTS, contexts, row) for row in decode_s])
     weight = (token_time_s[:, None] + at) ** -2
@@ -73,4 +74,5 @@ def _straight_lines(
     const_s, seq_s = max(const_s, 0.0), max(seq_s, 0.0)
     rest = at - (const_s + seq_s * batches)[:, None]
     slope = (weight * _ORDINARY_CONTEXTS * rest).sum(axis=1) / (weight * _ORDINARY_CONTEXTS**2).sum(axis=1)
-    return float(const_s), float(seq_s), np.maximum(slope, 0.0) / batches
+    kv_s = np.maximum(slope, 0.0) / batches
+    return rounded(const_s), rounded(seq_s), np.array([rounded(one) for one in kv_s])
