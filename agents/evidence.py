@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from agents.hindsight import Hindsight
+from agents.regret import MOST, regrets
 
-_PER_MISS = 30.0
-_MOST = 1.0  # regret
 _WARM_UP = 0.1  # share of the simulated requests that do not count
 _BLOCKS, _SAMPLES = 12, 24
 _LEAST_ERROR = 0.01
@@ -23,19 +22,20 @@ _PREDICTED_ERROR, _PREDICTED_ERROR_SHARE = 0.004, 0.08  # errors of predictions:
 
 
 class Evidence:
-    """Regrets of M members in hindsight.
-
-    A member's score is the logarithm of its P95 TTFT plus 0.3 for each point of SLO attainment that it misses; its
-    regret is its score minus the best one, at most 1. None of the constants is from a paper.
+    """Regrets of M members in hindsight (`agents.regret`). None of the constants is from a paper.
 
     Attributes:
         regret: (M,), from 0 to 1; 1 for a member that has not been simulated.
         error: (M,), standard errors of the regrets.
+
+    Args:
+        is_rule: (M,), whether a member is a published rule.
     """
 
-    def __init__(self, members: int) -> None:
-        self.regret = np.full(members, _MOST)
-        self.error = np.full(members, _MOST)
+    def __init__(self, is_rule: np.ndarray) -> None:
+        self._is_rule = is_rule
+        self.regret = np.full(len(is_rule), MOST)
+        self.error = np.full(len(is_rule), MOST)
 
     def add(self, members: Sequence[int], found: Sequence[Hindsight], seen: int, unfinished: float) -> None:
         """Take simulations of the same requests at several rates into account.
@@ -47,7 +47,7 @@ class Evidence:
             unfinished: share of them whose output lengths are estimates.
         """
         chosen = list(members)
-        behind = [_behind(one) for one in found]
+        behind = [_behind(one, self._is_rule[chosen]) for one in found]
         whole = np.array([one[0] for one in behind])
         spread = np.mean([np.std(one[1:], axis=0) for one in behind], axis=0)
         repeated = max(1.0, found[0].ttft_s.shape[1] / seen)
@@ -72,15 +72,16 @@ class Evidence:
         return corrected
 
 
-def _behind(one: Hindsight) -> np.ndarray:
-    """How far each policy's score is above the best one, (1 + _SAMPLES, M): of all requests, and of samples of them."""
+def _behind(one: Hindsight, is_rule: np.ndarray) -> np.ndarray:
+    """The regrets of the simulated members, (1 + _SAMPLES, M): by all requests, and by samples of them."""
     warm_up = int(_WARM_UP * one.ttft_s.shape[1])
     ttft_s, missed = one.ttft_s[:, warm_up:], one.missed[:, warm_up:]
     blocks = np.array_split(np.arange(ttft_s.shape[1]), _BLOCKS)
     rng = np.random.default_rng(0)
     draws = [np.concatenate([blocks[block] for block in rng.integers(0, _BLOCKS, _BLOCKS)]) for _ in range(_SAMPLES)]
-    scores = [
-        np.log(np.quantile(ttft_s[:, rows], 0.95, axis=1)) + _PER_MISS * missed[:, rows].mean(axis=1)
-        for rows in (np.arange(ttft_s.shape[1]), *draws)
-    ]
-    return np.array([np.minimum(score - score.min(), _MOST) for score in scores])
+    return np.array(
+        [
+            regrets(np.quantile(ttft_s[:, rows], 0.95, axis=1), 1.0 - missed[:, rows].mean(axis=1), is_rule)
+            for rows in (np.arange(ttft_s.shape[1]), *draws)
+        ]
+    )

@@ -135,7 +135,8 @@ class LearnedPolicy:
         self._selection: Selection | None = None
         if file.regret is not None and members not in self._names:
             simulations = SimulationsHere(self.new_member) if hindsight else None
-            self._selection = Selection(file.regret, allowed, simulations)
+            rules = [index for index, name in enumerate(self._names) if self._kind(name) == "rules"]
+            self._selection = Selection(file.regret, allowed, rules, simulations)
 
     @property
     def handed_over(self) -> int:

@@ -5,7 +5,7 @@ context (`agents.context`); simulations of the recent requests correct the predi
 `agents.evidence`). The member with the least regret places the requests. `agents.selection_fit` fits the model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import inf, sqrt
 from typing import NamedTuple
 
@@ -27,7 +27,8 @@ _FIRST, _FIRST_S, _MORE, _MOST_MORE = 100, 5.0, 0.7, 1500
 _UNFINISHED = 0.35
 """Largest share of unfinished requests: output lengths are not known well enough with more."""
 _LIKELY = 3
-"""Members in a simulation after the first: those with the least regrets in hindsight, by predictions, and by both."""
+"""Members in a simulation after the first: those with the least regrets in hindsight, by predictions, and by both; and
+the rule with the least by both, whose attainment is the yardstick."""
 _FASTER = 1.0
 
 
@@ -92,6 +93,7 @@ class Selection:
     Args:
         model: predicts the regrets.
         allowed: the members that may be selected; all others are ignored.
+        rules: the members that are published rules.
         simulations: runs the simulations; None: no hindsight.
     """
 
@@ -99,10 +101,12 @@ class Selection:
         self,
         model: RegretModel,
         allowed: Sequence[int],
+        rules: Collection[int] = (),
         simulations: Simulations | None = None,
     ) -> None:
         self._model = model
         self._allowed = np.array(allowed)
+        self._is_rule = np.array([member in rules for member in allowed])
         self.simulations = simulations
         self.current = int(allowed[0])
         self.simulated = 0
@@ -157,7 +161,7 @@ class Selection:
         news = False
         if self._pending is not None and (found := simulations.take(view.now_s)) is not None:
             if self._evidence is None:
-                self._evidence = Evidence(len(self._allowed))
+                self._evidence = Evidence(self._is_rule)
             members, seen, unfinished = self._pending
             self._evidence.add(members, found, seen, unfinished)
             self._pending = None
@@ -168,7 +172,9 @@ class Selection:
             members = list(range(len(self._allowed)))
             if self._evidence is not None:
                 orders = self._regret(), self._evidence.regret, self._predicted
-                members = sorted({int(one) for order in orders for one in order.argsort(kind="stable")[:_LIKELY]})
+                likely = {int(one) for order in orders for one in order.argsort(kind="stable")[:_LIKELY]}
+                rules = np.flatnonzero(self._is_rule)
+                members = sorted(likely | {int(one) for one in rules[orders[0][rules].argsort(kind="stable")[:1]]})
             seen = len(self._history)
             rows = self._history.rows(view)
             at_rates = rows, at_rate(rows, 1.0 + _FASTER / sqrt(seen))

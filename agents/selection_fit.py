@@ -2,46 +2,30 @@
 
 import copy
 from collections.abc import Sequence
-from math import inf, log
+from math import inf
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.distillation import MISS_WEIGHT, Played, best_rule
 from agents.selection import RegretModel
 
-_USABLE = 0.01
-_MOST = 1.0
-_NETWORKS, _HIDDEN, _EPOCHS, _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 2, 80, 80, 1024, 1e-2, 1e-3
+_NETWORKS, _HIDDEN, _EPOCHS, _BATCH, _WEIGHT_DECAY = 2, 80, 80, 1024, 1e-3
+LEARNING_RATE, REFINING_RATE = 1e-2, 5e-4
+"""Learning rates of a fit, and of one that begins with another model."""
 _SELECTION_WEIGHT, _TEMPERATURE = 3.0, 0.05  # of the loss: the regret of a member drawn by predictions
+_UNKNOWN = 0.5  # the first prediction for members that the model to begin with does not have
 _HELD_OUT = 0.15  # share of the episodes, used only for choosing the epoch
-
-
-def regrets(played: Sequence[Played]) -> list[float]:
-    """The regret of each member on an episode that all have played, from 0 to 1.
-
-    The best member has the lowest P95 TTFT among those whose SLO attainment is within a point of the highest, as in the
-    virtual best. A regret is the logarithm of the ratio of the P95 TTFTs, at least 0, plus 0.2 for each point of SLO
-    attainment less than the best member's. These weights are not from a paper.
-    """
-    best = played[best_rule(played, _USABLE)]
-    found = []
-    for one in played:
-        slower = log(one.ttft_p95_s / best.ttft_p95_s) if one.ttft_p95_s < inf else _MOST
-        missed = MISS_WEIGHT * (best.attainment - one.attainment)
-        found.append(min(_MOST, max(0.0, slower) + max(0.0, missed)))
-    return found
 
 
 class _Model(nn.Module):
     """RegretModel in torch, on scaled contexts."""
 
-    def __init__(self, features: int, members: int) -> None:
+    def __init__(self, features: int, hidden: int, members: int) -> None:
         super().__init__()
-        self.first = nn.Linear(features, _HIDDEN)
-        self.second = nn.Linear(_HIDDEN, _HIDDEN)
-        self.regret = nn.Linear(_HIDDEN, members)
+        self.first = nn.Linear(features, hidden)
+        self.second = nn.Linear(hidden, hidden)
+        self.regret = nn.Linear(hidden, members)
 
     def forward(self, scaled: Tensor) -> Tensor:
         found: Tensor = self.regret(torch.tanh(self.second(torch.tanh(self.first(scaled)))))
@@ -55,6 +39,8 @@ def fit(
     regret: np.ndarray,
     seed: int,
     epochs: int = _EPOCHS,
+    learning_rate: float = LEARNING_RATE,
+    start: RegretModel | None = None,
 ) -> tuple[RegretModel, float]:
     """Fit the roots of the regrets; roots, because small regrets decide which member is selected.
 
@@ -68,6 +54,8 @@ def fit(
         regret: (E, M); the regrets of each episode.
         seed: of weights, held-out episodes and order of the batches.
         epochs: passes over the contexts.
+        learning_rate: of the optimizer.
+        start: a model to begin with, of some of these members and others.
 
     Returns:
         The model, and the mean regret of the selected members on the held-out episodes.
@@ -75,16 +63,38 @@ def fit(
     rng = np.random.default_rng(seed)
     out = rng.permutation(len(regret)) < _HELD_OUT * len(regret)
     inside, outside = np.flatnonzero(~out[episode]), np.flatnonzero(out[episode])
-    limits = {"low": contexts.min(axis=0).astype(np.float32), "high": contexts.max(axis=0).astype(np.float32)}
+    if start is None:
+        limits = {"low": contexts.min(axis=0).astype(np.float32), "high": contexts.max(axis=0).astype(np.float32)}
+    else:
+        limits = {name: start.weights[name] for name in ("low", "high")}
     scaled = torch.as_tensor(RegretModel(tuple(members), limits).scaled(contexts), dtype=torch.float32)
     targets = torch.as_tensor(regret[episode], dtype=torch.float32)
     torch.set_num_threads(1)  # a second one is slower at this size
     torch.manual_seed(seed)
-    fitted = [_fitted(scaled, targets, inside, outside, epochs, rng) for _ in range(_NETWORKS)]
+    hidden = _HIDDEN if start is None else start.weights["first.bias"].shape[1]
+    networks = [_Model(scaled.shape[1], hidden, len(members)) for _ in range(_NETWORKS)]
+    if start is not None:
+        for number, network in enumerate(networks):
+            _begin_with(network, start, number, members)
+    fitted = [_fitted(network, scaled, targets, inside, outside, epochs, learning_rate, rng) for network in networks]
     weights = {name: np.stack([one[name].numpy() for one in fitted]) for name in fitted[0]}
-    model = RegretModel(tuple(members), limits | weights)
-    selected = [int(model.predict(context).argmin()) for context in contexts[outside]]
-    return model, float(regret[episode[outside], selected].mean())
+    found = RegretModel(tuple(members), limits | weights)
+    selected = [int(found.predict(context).argmin()) for context in contexts[outside]]
+    return found, float(regret[episode[outside], selected].mean())
+
+
+def _begin_with(model: _Model, start: RegretModel, number: int, members: Sequence[str]) -> None:
+    """Give a network the weights of one of a model's, those of the members that this one has not aside."""
+    known = [name for name in members if name in start.members]
+    to, of = [members.index(name) for name in known], [start.members.index(name) for name in known]
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            begun = torch.as_tensor(start.weights[name][number % len(start.weights[name])])
+            if name.startswith("regret."):
+                weight.fill_(_UNKNOWN if name == "regret.bias" else 0.0)
+                weight[to] = begun[of]
+            else:
+                weight.copy_(begun)
 
 
 def _loss(roots: Tensor, regret: Tensor) -> Tensor:
@@ -94,13 +104,19 @@ def _loss(roots: Tensor, regret: Tensor) -> Tensor:
 
 
 def _fitted(
-    scaled: Tensor, targets: Tensor, inside: np.ndarray, outside: np.ndarray, epochs: int, rng: np.random.Generator
+    model: _Model,
+    scaled: Tensor,
+    targets: Tensor,
+    inside: np.ndarray,
+    outside: np.ndarray,
+    epochs: int,
+    learning_rate: float,
+    rng: np.random.Generator,
 ) -> dict[str, Tensor]:
-    """The weights of one network, of the epoch with the least loss on the contexts `outside`."""
-    model = _Model(scaled.shape[1], targets.shape[1])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+    """The weights of a network, of the epoch with the least loss on the contexts `outside`."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=_WEIGHT_DECAY)
     steps = epochs * -(-len(inside) // _BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
     best, best_loss = copy.deepcopy(model.state_dict()), inf
     for _ in range(epochs):
         for rows in torch.split(torch.as_tensor(rng.permutation(inside)), _BATCH):

@@ -19,14 +19,14 @@ def results(seed: int, *factors: float, requests: int = 600) -> Hindsight:
 
 @given(seeds)
 def test_regrets_are_logarithms_of_ratios(seed: int) -> None:
-    evidence = Evidence(3)
+    evidence = Evidence(np.zeros(3, dtype=bool))
     evidence.add([0, 1, 2], [results(seed, 1.3, 1.0, 1.1)], 600, 0.0)
     np.testing.assert_allclose(evidence.regret, np.log([1.3, 1.0, 1.1]), atol=1e-9)
 
 
 @given(seeds, st.floats(0.1, 10.0))
 def test_the_unit_of_time_does_not_matter(seed: int, factor: float) -> None:
-    first, second = Evidence(2), Evidence(2)
+    first, second = Evidence(np.zeros(2, dtype=bool)), Evidence(np.zeros(2, dtype=bool))
     first.add([0, 1], [results(seed, 1.0, 1.2)], 600, 0.0)
     second.add([0, 1], [results(seed, factor, factor * 1.2)], 600, 0.0)
     np.testing.assert_allclose(first.regret, second.regret, atol=1e-9)
@@ -36,15 +36,28 @@ def test_the_unit_of_time_does_not_matter(seed: int, factor: float) -> None:
 def test_a_missed_slo_counts_like_slower_first_tokens() -> None:
     found = results(0, 1.0, 1.0)
     found.missed[1, ::50] = True
-    evidence = Evidence(2)
+    evidence = Evidence(np.zeros(2, dtype=bool))
     evidence.add([0, 1], [found], 600, 0.0)
     assert evidence.regret[0] == 0.0
-    assert evidence.regret[1] == pytest.approx(0.6, abs=0.05)  # 2 % missed
+    counted = found.missed[1, 60:]  # without the warm-up
+    assert evidence.regret[1] == pytest.approx(40.0 * counted.mean())
+
+
+def test_more_attainment_than_the_best_rule_does_not_count() -> None:
+    found = results(0, 1.0, 1.2)
+    found.missed[0, ::50] = True
+    evidence = Evidence(np.array([True, False]))
+    evidence.add([0, 1], [found], 600, 0.0)
+    np.testing.assert_allclose(evidence.regret, [0.0, np.log(1.2)], atol=1e-9)
 
 
 @given(seeds)
 def test_fewer_or_unfinished_requests_are_weaker_evidence(seed: int) -> None:
-    many, few, unfinished = Evidence(2), Evidence(2), Evidence(2)
+    many, few, unfinished = (
+        Evidence(np.zeros(2, dtype=bool)),
+        Evidence(np.zeros(2, dtype=bool)),
+        Evidence(np.zeros(2, dtype=bool)),
+    )
     many.add([0, 1], [results(seed, 1.0, 1.1)], 600, 0.0)
     few.add([0, 1], [results(seed, 1.0, 1.1)], 100, 0.0)
     unfinished.add([0, 1], [results(seed, 1.0, 1.1)], 600, 0.3)
@@ -53,7 +66,7 @@ def test_fewer_or_unfinished_requests_are_weaker_evidence(seed: int) -> None:
 
 
 def test_a_member_that_a_slightly_higher_rate_overloads_has_a_risk_and_an_error() -> None:
-    evidence = Evidence(2)
+    evidence = Evidence(np.zeros(2, dtype=bool))
     evidence.add([0, 1], [results(0, 1.0, 1.2), results(0, 9.0, 1.2)], 600, 0.0)
     np.testing.assert_allclose(evidence.regret, [0.5, 0.5 * np.log(1.2)], atol=1e-9)
     assert evidence.error[0] > 0.4 > 0.2 > evidence.error[1]
@@ -61,7 +74,7 @@ def test_a_member_that_a_slightly_higher_rate_overloads_has_a_risk_and_an_error(
 
 @given(seeds, st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3))
 def test_a_corrected_regret_is_between_the_prediction_and_hindsight(seed: int, predicted: list[float]) -> None:
-    evidence = Evidence(3)
+    evidence = Evidence(np.zeros(3, dtype=bool))
     evidence.add([0, 2], [results(seed, 1.4, 1.0)], 600, 0.0)
     corrected = evidence.corrected(np.array(predicted))
     low, high = np.minimum(evidence.regret, predicted), np.maximum(evidence.regret, predicted)
@@ -71,7 +84,7 @@ def test_a_corrected_regret_is_between_the_prediction_and_hindsight(seed: int, p
 
 
 def test_predictions_that_hindsight_contradicts_count_less() -> None:
-    evidence = Evidence(4)
+    evidence = Evidence(np.zeros(4, dtype=bool))
     evidence.add(range(4), [results(1, 1.0, 1.2, 1.4, 1.6)], 600, 0.0)
     wrong = evidence.corrected(np.array([0.9, 0.8, 0.8, 0.9]))
     close = evidence.corrected(evidence.regret + 0.02)

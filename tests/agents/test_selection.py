@@ -1,4 +1,4 @@
-"""Selection from a portfolio: the regrets, the context, the fit, and the policy that follows the selected member."""
+"""Selection from a portfolio: the context, the fit, and the policy that follows the selected member."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -13,13 +13,12 @@ import policies
 from agents.context import CONTEXT, CONTEXT_FEATURES, PERIOD_S, Context, WatchedContext
 from agents.cost_policy import CostPolicy
 from agents.decision import Decision
-from agents.distillation import Played
 from agents.evolution import STARTS
 from agents.placement_network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
 from agents.policy_file import PolicyFile, load_policy, save_policy, write_policy
 from agents.selection import NETWORK, RegretModel, Selection
-from agents.selection_fit import fit, regrets
+from agents.selection_fit import fit
 from envs.choice_cost import TERMS
 from envs.cluster import Cluster, ClusterConfig, RequestView, simulate
 from envs.features import GLOBAL_FEATURES, REQUEST_FEATURES
@@ -31,7 +30,6 @@ MEMBERS = (NETWORK, *RULES)
 WORKLOAD = generate("burst", rate_rps=8.0, requests=120, seed=1)
 CONFIG = ClusterConfig(load_profile("a100-qwen3-8b"))
 VIEW = Cluster(CONFIG, lambda _: None).view()
-results = st.lists(st.builds(Played, st.floats(0.01, 100.0), st.floats(0.0, 1.0)), min_size=1, max_size=6)
 
 
 def observation(seed: int) -> dict[str, np.ndarray]:
@@ -49,35 +47,6 @@ def model(bias: tuple[float, ...] = (0.0, 0.0, 0.0), members: tuple[str, ...] = 
     weights |= {"high": np.ones_like(weights["high"]), "low": np.zeros_like(weights["low"])}
     weights["regret.bias"] = np.tile(np.array(bias, np.float32), (2, 1))
     return RegretModel(members, weights)
-
-
-# ---- regrets ---------------------------------------------------------------------------------------------------------
-
-
-@given(results)
-def test_regrets_are_shares_and_the_best_member_has_none(played: list[Played]) -> None:
-    found = regrets(played)
-    assert all(0.0 <= one <= 1.0 for one in found)
-    enough = max(one.attainment for one in played) - 0.01
-    usable = [index for index, one in enumerate(played) if one.attainment >= enough]
-    assert found[min(usable, key=lambda index: played[index].ttft_p95_s)] == 0.0
-
-
-@given(results, st.floats(0.1, 10.0))
-def test_regrets_do_not_depend_on_the_unit_of_time(played: list[Played], factor: float) -> None:
-    longer = [Played(factor * one.ttft_p95_s, one.attainment) for one in played]
-    assert regrets(longer) == pytest.approx(regrets(played), abs=1e-9)
-
-
-@given(results, st.floats(1.0, 3.0), st.floats(0.0, 0.5))
-def test_a_worse_result_has_at_least_the_regret(played: list[Played], factor: float, loss: float) -> None:
-    first = played[0]
-    worse = Played(factor * first.ttft_p95_s, max(0.0, first.attainment - loss))
-    assert regrets([*played, worse])[-1] >= regrets([*played, worse])[0]
-
-
-def test_a_member_without_a_p95_has_the_most() -> None:
-    assert regrets([Played(1.0, 1.0), Played(float("inf"), 1.0)]) == [0.0, 1.0]
 
 
 # ---- context ---------------------------------------------------------------------------------------------------------
@@ -124,6 +93,21 @@ def test_the_fit_selects_the_better_member_in_new_contexts_and_is_repeatable() -
     assert np.mean([index == (one[0] > 0.5) for index, one in zip(selected, new, strict=True)]) > 0.9
     again, _ = fit(("a", "b"), contexts, episode, regret, seed=3, epochs=40)
     assert all((again.weights[name] == weight).all() for name, weight in fitted.weights.items())
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 1000), st.permutations(["new", *MEMBERS]))
+def test_a_fit_begins_with_the_predictions_of_another_model(seed: int, members: list[str]) -> None:
+    start = model((0.3, 0.1, 0.2), seed=seed)
+    contexts = np.random.default_rng(seed).random((6, len(CONTEXT)))
+    regret = np.zeros((6, len(members)))
+    untrained, _ = fit(members, contexts, np.arange(6), regret, seed=0, epochs=1, learning_rate=0.0, start=start)
+    for context in contexts:
+        expected = dict(zip(MEMBERS, start.predict(context), strict=True))
+        for member, predicted in zip(members, untrained.predict(context), strict=True):
+            if member in expected:
+                assert predicted == pytest.approx(expected[member], abs=1e-5)
+    assert len({untrained.predict(context)[members.index("new")] for context in contexts}) == 1
 
 
 @settings(max_examples=20)

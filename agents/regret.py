@@ -1,0 +1,29 @@
+"""The regret of each member of a portfolio: how far it is behind the best one on the same requests."""
+
+import numpy as np
+
+MOST = 1.0
+_USABLE = 0.01
+_PER_MISS = 40.0
+
+
+def regrets(ttft_p95_s: np.ndarray, attainment: np.ndarray, is_rule: np.ndarray) -> np.ndarray:
+    """Regrets (M,) of members with these results (M,), from 0 for the best one to 1.
+
+    A member's score is the logarithm of its P95 TTFT, plus 0.4 for each point of SLO attainment less than the best
+    rule's; more attainment does not count. The regret is the difference to the lowest score. The best rule has the
+    lowest P95 TTFT among those whose attainment is within a point of the highest, as the virtual best of
+    docs/protocol.md. The weight is not from a paper.
+
+    Args:
+        ttft_p95_s: seconds; inf has the regret 1.
+        attainment: share of the requests that met both SLOs.
+        is_rule: whether the member is a published rule; if none is, all count as rules.
+    """
+    rules = is_rule if is_rule.any() else np.ones_like(is_rule)
+    usable = np.flatnonzero(rules & (attainment >= attainment[rules].max() - _USABLE))
+    enough = attainment[usable[ttft_p95_s[usable].argmin()]]
+    scores = np.log(ttft_p95_s) + _PER_MISS * np.maximum(0.0, enough - attainment)
+    best = scores.min()
+    found: np.ndarray = np.minimum(scores - best, MOST) if np.isfinite(best) else np.full(len(scores), MOST)
+    return found
