@@ -12,7 +12,8 @@ The run goes through stages. Finished work of each stage stays in --out, so the 
    range of TBT SLOs;
 5. with --portfolio-episodes, a model that selects which member of a portfolio places requests, the network or a rule,
    by the regret that it predicts; the network alone is evaluated too. With --cost-generations, the portfolio also has a
-   cost for each workload, shape and TBT SLO, whose weights an evolution strategy searches for;
+   cost for each workload, shape and TBT SLO, whose weights an evolution strategy searches for. With --members, the
+   network and the first costs are those of other policies, and stages 3 and 4 are left out;
 6. the evaluation on unseen seeds, or on the unseen end of a trace: comparison.csv, requests.csv.gz, summary.md,
    figures/, report.html.
 """
@@ -29,8 +30,9 @@ from agents.progress import WandbMode
 from envs.choices import ChoiceSet
 from envs.cluster import parse_shape
 from envs.slos import Slos
+from experiments.learning.kairos_setting import shipped_settings, tuned_setting
 from experiments.learning.mixture import TRAINING_LOADS, Setting, tbt_ranges
-from experiments.learning.training_run import Learning, WarmStart, learn
+from experiments.learning.training_run import Learning, WarmStart, check_members, learn
 from experiments.options.cluster_options import cluster_fields
 from experiments.options.execution_options import RunOptions
 from experiments.options.parser import check_counts, check_positive, command, option
@@ -40,11 +42,11 @@ from experiments.reports.comparison_report import write_comparison
 from experiments.reports.document import claim, commit, made_by, write_json
 from experiments.reports.formatting import slos_line
 from experiments.runs.cache import Cache
-from experiments.runs.data_splits import EVALUATION_SEED, TUNING_SEEDS
+from experiments.runs.data_splits import EVALUATION_SEED
 from experiments.runs.requests import Family, Source, TraceRequests
 from experiments.runs.saturation import TARGET, Knee, intervals, knee_text, knees, write_knees
 from experiments.runs.trial import Trial, run_trials
-from experiments.runs.tuning import COST_IS, SETTINGS, SHIPPED, TunedSettings, best, tune_rules
+from experiments.runs.tuning import COST_IS
 from hardware_profiles import InputError
 from hardware_profiles.files import replacing
 from policies import PolicySpec
@@ -52,7 +54,6 @@ from policies import PolicySpec
 LOADS = (0.7, 0.95, 1.05, 1.2)
 RULES = ("static", "always-local", "colocated", "shortest-ttft", "shortest-ttft:choices=pairs", "kairos")
 SHIPPED_POLICY = "shipped-ppo=ppo"
-_TUNING_REQUESTS = 1000
 _JOBS = 2
 
 
@@ -91,7 +92,13 @@ class TrainOptions(RunOptions):
         "traffic; 0: the network places all",
     )
     cost_generations: int = option(
-        0, metavar="N", help="generations of the search for each cost of the portfolio; 0: it has no costs"
+        0, metavar="N", help="generations of the search for each cost of the portfolio; 0: none is searched"
+    )
+    members: tuple[Path, ...] = option(
+        (),
+        metavar="FILE",
+        help="policy files with costs for the portfolio; the network and a selection to refine are those of the first "
+        "one, so no network is trained, and searches for costs start from these",
     )
     wandb: WandbMode = option("offline", metavar="MODE", help="offline, online or disabled")
     loads: tuple[float, ...] = option(
@@ -119,6 +126,10 @@ class TrainOptions(RunOptions):
             raise InputError(f"--cost-generations {self.cost_generations}: must be 0 or more")
         if self.cost_generations and not self.portfolio_episodes:
             raise InputError("--cost-generations goes with --portfolio-episodes, which selects among the costs")
+        if self.members and not self.portfolio_episodes:
+            raise InputError("--members goes with --portfolio-episodes, which selects among them")
+        if self.members and self.warm_start != "none":
+            raise InputError("--members goes without --warm-start, because no network is trained")
         if min(self.seed) < 0:
             raise InputError(f"--seed {min(self.seed)}: must be 0 or more")
 
@@ -126,11 +137,13 @@ class TrainOptions(RunOptions):
 def run(options: TrainOptions) -> None:
     """Train, evaluate, write the folder, and print the tables."""
     began_s = time.monotonic()
-    profile = options.machines.config(options.cluster[0]).profile
+    config = options.machines.config(options.cluster[0])
+    profile = config.profile
     trace = options.requests.read_trace(options.slos.slos(), profile)
     if trace is not None:
         trace.check_length()
-    shipped = _shipped(options) if options.rules == "shipped" else {}
+    shipped = shipped_settings(_slos(options), config) if options.rules == "shipped" else {}
+    check_members(options.members, options.choices)
     folder = options.execution.folder("train", options)
     cache = options.execution.cache(folder, _JOBS)
     claim(folder, "train", options)
@@ -142,8 +155,14 @@ def run(options: TrainOptions) -> None:
     settings, load_is = _settings(options, trace, folder, cache)
     loads = options.loads or ((1.0,) if trace else LOADS)
     if options.rules == "tune":
-        tuned, about_kairos = _tuned(options, settings, loads, folder, cache)
+        tuned, tried = tuned_setting(settings, loads, cache)
         kairos = dict.fromkeys(settings, tuned)
+        costs = {one.text: cost._asdict() for one, cost in tried.items()}
+        write_json({"chosen": tuned.text, "tried": costs}, folder / "tuning.json")
+        about_kairos = [
+            f"`{tuned.text}` is kairos tuned on a separate set of requests: least cost within a point of the best "
+            f"attainment, of {len(tried)} settings (tuning.json)"
+        ]
     else:
         kairos = {one: shipped[one.tbt_slo_s] for one in settings if one.tbt_slo_s in shipped}
         about_kairos = ["`kairos-tuned` has the setting that ships for the TBT SLO"] if kairos else []
@@ -159,6 +178,7 @@ def run(options: TrainOptions) -> None:
             options.seed[0],
             options.portfolio_episodes,
             options.cost_generations,
+            options.members,
         )
         several = len(options.seed) > 1
         files = learn(learning, folder / f"seed-{seed}" if several else folder, cache, options.wandb)
@@ -217,9 +237,8 @@ def run(options: TrainOptions) -> None:
         "wall_s": time.monotonic() - began_s,
     }
     write_json(meta, folder / "meta.json")
-    print(
-        f"\nwritten to {folder}: policy.npz, model.zip, progress.csv, comparison.csv, report.html, summary.md, figures/"
-    )
+    trained = "policy.npz" if options.members else "policy.npz, model.zip, progress.csv"
+    print(f"\nwritten to {folder}: {trained}, comparison.csv, report.html, summary.md, figures/")
 
 
 def _settings(
@@ -258,40 +277,6 @@ def _slos(options: TrainOptions) -> list[Slos]:
     if not options.tbt_slos:
         return [options.slos.slos()]
     return [replace(options.slos, tbt_slo=tbt_slo_s).slos() for tbt_slo_s in options.tbt_slos]
-
-
-def _shipped(options: TrainOptions) -> dict[float, PolicySpec]:
-    """The setting of kairos that ships for each TBT SLO, whatever the shape of the cluster."""
-    config = options.machines.config(options.cluster[0])
-    try:
-        found = {
-            slos.classes[0].tbt_s: TunedSettings.read_for(SHIPPED, config, slos, any_shape=True).chosen["kairos"]
-            for slos in _slos(options)
-        }
-    except InputError as error:
-        raise InputError(f"{error}; or give --rules tune or --rules default") from None
-    return {tbt_slo_s: PolicySpec.parse(f"kairos-tuned={text}") for tbt_slo_s, text in found.items()}
-
-
-def _tuned(
-    options: TrainOptions, settings: list[Setting], loads: tuple[float, ...], folder: Path, cache: Cache
-) -> tuple[PolicySpec, list[str]]:
-    """The setting of kairos that is best over the mixture, and a line on where it comes from."""
-    seeds = TUNING_SEEDS[: 1 if options.requests.trace else -(-len(TUNING_SEEDS) // len(settings))]
-    places = [
-        (setting.source.tuning(load, _TUNING_REQUESTS, seed), setting.config, seed)
-        for setting, load, seed in product(settings, loads, seeds)
-    ]
-    print(f"tuning kairos: {SETTINGS} settings on {len(places)} runs each", file=sys.stderr)
-    (tried,) = tune_rules([PolicySpec.parse("kairos")], places, SETTINGS, cache).values()
-    spec = best(tried)
-    written = {"chosen": spec.text, "tried": {one.text: cost._asdict() for one, cost in tried.items()}}
-    write_json(written, folder / "tuning.json")
-    print(f"tuned: {spec.text}", file=sys.stderr)
-    return spec, [
-        f"`{spec.text}` is kairos tuned on a separate set of requests: least cost within a point of the best "
-        f"attainment, of {len(tried)} settings (tuning.json)"
-    ]
 
 
 if __name__ == "__main__":

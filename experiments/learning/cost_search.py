@@ -1,13 +1,15 @@
 """Costs for a portfolio: for each setting of a mixture, the weights of `envs.choice_cost` that searches find there.
 
 A first round of searches starts from rules. What it finds on one setting may be better on another one than what it
-found there, so a second round starts from the best of all of these.
+found there, so a second round starts from the best of all of these. If costs are given, there is only the second round.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain, count
+from types import MappingProxyType
 
 import numpy as np
 
@@ -72,8 +74,14 @@ class CostSearch(Task):
         return Result({"weights": found.weights.tolist(), "start": found.start, "gain": found.gain}, {})
 
 
-def search_costs(settings: Sequence[Setting], generations: int, seed: int, cache: Cache) -> dict[str, np.ndarray]:
-    """The weights that are found on each setting, by the name of the member that has them."""
+def search_costs(
+    settings: Sequence[Setting],
+    generations: int,
+    seed: int,
+    cache: Cache,
+    known: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> dict[str, np.ndarray]:
+    """The weights that are found on each setting, by the name of the member that has them, after `known` ones."""
     wanted = {
         f"cost-{setting.name.replace(' ', '-')}{added}": CostSearch(
             _near(setting.source), setting.config, LOADS[added], generations, seed
@@ -81,10 +89,17 @@ def search_costs(settings: Sequence[Setting], generations: int, seed: int, cache
         for setting in settings
         for added in LOADS
     }
-    costs = _found(wanted, cache)
+    costs = {name: weights.tolist() for name, weights in known.items()} or _found(wanted, cache)
     starts = tuple((name, tuple(weights)) for name, weights in costs.items())
-    costs |= _found({f"{name}{_REFINED}": replace(task, starts=starts) for name, task in wanted.items()}, cache)
+    refined = {name: replace(task, starts=starts) for name, task in wanted.items()}
+    costs |= _found({new_name(f"{name}{_REFINED}", costs): task for name, task in refined.items()}, cache)
     return {name: np.array(weights) for name, weights in costs.items()}
+
+
+def new_name(name: str, taken: Collection[str]) -> str:
+    """This name, with the first number that makes it a new one if it is taken."""
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(one for one in chain([name], numbered) if one not in taken)
 
 
 def _found(wanted: Mapping[str, CostSearch], cache: Cache) -> dict[str, list[float]]:

@@ -11,14 +11,14 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp, log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agents.context import WatchedContext
+from agents.context import CONTEXT, WatchedContext
 from agents.distillation import Played, best_rule, label_episode, play_rule
 from agents.numpy_policy import NumpyActor
 from agents.placement_policy import current_layout
@@ -107,9 +107,10 @@ class EpisodePlayed(Task):
 
 @dataclass(frozen=True)
 class Lesson:
-    """An episode that the rules have played: its seed and number, its setting, and the results of TEACHERS.
+    """An episode that policies have played: its seed and number, its setting, and the results of each policy.
 
-    `where` is (log rate, log TBT SLO), each divided by the distance at which episodes stop being alike.
+    `where` is (log rate, log TBT SLO), each divided by the distance at which episodes stop being alike. `contexts`
+    (N, K) are those of the first policy's run; none if it was not watched.
     """
 
     seed: int
@@ -117,6 +118,7 @@ class Lesson:
     setting: Setting
     where: tuple[float, float]
     results: tuple[Played, ...]
+    contexts: np.ndarray = field(default_factory=lambda: np.zeros((0, len(CONTEXT))), compare=False)
 
     @staticmethod
     def of_workload(workload: Workload) -> tuple[float, float]:
@@ -124,7 +126,7 @@ class Lesson:
         return log(workload.rate_rps) / _RATES_ALIKE, log(float(workload.tbt_slo_s.mean())) / _TBT_SLOS_ALIKE
 
     def smoothed(self, others: Sequence["Lesson"]) -> list[Played]:
-        """The rules' results, averaged over lessons of the same setting with Gaussian weights."""
+        """The policies' results, averaged over lessons of the same setting with Gaussian weights."""
         alike = [one for one in others if one.setting == self.setting]
         distance = np.array([one.where for one in alike]) - self.where
         weights = np.exp(-0.5 * (distance**2).sum(axis=1))

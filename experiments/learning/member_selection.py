@@ -1,10 +1,10 @@
 """A portfolio: the trained network, costs and rules, and a model that selects which of them places requests.
 
-The members play the same new training episodes, a third of them on other cluster shapes at the same rates per node.
-From the results, smoothed over similar episodes, the model learns to predict each member's regret
-(`agents.selection_fit`). Costs that are not among the most useful members of the first episodes do not play the others.
-The last episodes are a curriculum, as in Genet (Xia et al., SIGCOMM 2022): they draw the settings by the regret of the
-member that a first model selects.
+The members play the same new training episodes. A third of these have the SLOs of the evaluation, a third have SLOs
+from the ranges around them, and a third are on other cluster shapes at the same rates per node. From the results,
+smoothed over similar episodes, the model learns to predict each member's regret (`agents.selection_fit`). Costs that
+are not among the most useful members of the first episodes do not play the others. The last episodes are a curriculum,
+as in Genet (Xia et al., SIGCOMM 2022): they draw the settings by the regret of the member that a first model selects.
 """
 
 import sys
@@ -17,6 +17,7 @@ import numpy as np
 
 from agents.distillation import Played
 from agents.policy_file import load_policy, write_policy
+from agents.regret import regrets
 from agents.selection import NETWORK, RegretModel
 from envs.choices import ChoiceSet
 from envs.cluster import parse_shape
@@ -55,9 +56,8 @@ _OTHER_SHAPES = ("1P1D", "1P2D", "2P1D", "3P3D")
 _FIRST_EPISODE = 500_000  # no distillation has as many
 _CONTEXTS = 24  # of an episode
 _TREE_DEPTH, _FEWEST = 4, 15
-_BY_REGRET = 0.2  # share of the episodes that are the curriculum
-_EARLY = 0.25  # share of the others that all costs play
-_MEMBERS = 20
+_EARLY, _BY_REGRET = 0.2, 0.5  # shares of the episodes: the first, which all costs play, and those of the curriculum
+_MEMBERS = 26
 """The largest number of members that are kept. Simulating a member in hindsight takes time, and the more there are, the
 more likely one looks better than it is."""
 
@@ -70,15 +70,26 @@ def reshaped(setting: Setting, shape: str) -> Setting:
     return replace(setting, name=f"{setting.name} {shape}", source=source, config=replace(setting.config, shape=shape))
 
 
+def with_own_slos(setting: Setting) -> Setting:
+    """A setting without a range of SLOs: all its episodes have the SLOs of the evaluation."""
+    if not isinstance(setting.source, Family):
+        return setting
+    return replace(setting, source=replace(setting.source, tbt_range_s=None))
+
+
 def drawn_settings(settings: Sequence[Setting], episodes: int, seed: int) -> list[Setting]:
-    """The settings in turn; every third time around, each on another shape."""
+    """The settings in turn, three times around and again: as they are, with their own SLOs, on other shapes."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x5E1,)))
     drawn = []
     for number in range(episodes):
         around, index = divmod(number, len(settings))
         setting, shape = settings[index], str(rng.choice(_OTHER_SHAPES))
         free = isinstance(setting.source, Family) and not setting.cluster_fields
-        drawn.append(reshaped(setting, shape) if around % 3 == 2 and free else setting)
+        if around % 3 == 1:
+            setting = with_own_slos(setting)
+        elif around % 3 == 2 and free:
+            setting = reshaped(setting, shape)
+        drawn.append(setting)
     return drawn
 
 
@@ -90,6 +101,7 @@ def select_members(
     choices: ChoiceSet,
     seeds: tuple[int, int],
     cache: Cache,
+    known: RegretModel | None = None,
 ) -> None:
     """Fit the model and write the file of the portfolio, and selection.txt next to it: mean regrets, and a small tree.
 
@@ -97,39 +109,35 @@ def select_members(
         network: file of the trained network and of costs, which are members.
         policy: file to write: the network, the costs, the names of the members, and the model.
         settings: what the network was trained on.
-        episodes: episodes that the members play; costs that are not useful play the first of them only. The last fifth
-            is drawn by regret.
+        episodes: episodes that the members play; costs that are not useful play the first fifth of them only. The
+            last half is drawn by regret.
         choices: set of choices of the network.
         seeds: of the episodes, and of the fit.
         cache: runs the episodes.
+        known: a model of the regrets of some members, with which the fit begins.
     """
     file = load_policy(network)
     by_regret = int(_BY_REGRET * episodes)
     drawn = list(enumerate(drawn_settings(settings, episodes - by_regret, seeds[0]), start=_FIRST_EPISODE))
     play = partial(play_members, network=network, choices=choices, seed=seeds[0], cache=cache)
-    early = int(_EARLY * len(drawn)) if file.costs else 0
+    early = int(_EARLY * episodes) if file.costs else 0
     costs = tuple(file.costs)
-    lessons, contexts = play(drawn[:early], costs)
+    lessons = play(drawn[:early], costs)
     if early:
         first_cost = 1 + len(RULES)  # members are the network, the rules, and the costs
         useful = [member for member in most_useful(regrets_of(lessons), _MEMBERS) if member >= first_cost]
-        lessons = [
-            replace(one, results=one.results[:first_cost] + tuple(one.results[member] for member in useful))
-            for one in lessons
-        ]
+        kept = [*range(first_cost), *useful]
+        lessons = [replace(one, results=tuple(one.results[member] for member in kept)) for one in lessons]
         costs = tuple(costs[member - first_cost] for member in useful)
-    more, more_contexts = play(drawn[early:], costs)
-    lessons, contexts = lessons + more, contexts + more_contexts
+    lessons += play(drawn[early:], costs)
     names = (NETWORK, *(rule.text for rule in RULES), *costs)
-    regret = regrets_of(lessons)
     if by_regret:
-        model, _ = fit_selection(names, regret, contexts, seeds[1])
-        last = shared_out(by_regret, regret_by_setting(settings, model, names, lessons, regret, contexts))
-        more, more_contexts = play(list(enumerate(last, start=_FIRST_EPISODE + len(drawn))), costs)
-        lessons, contexts = lessons + more, contexts + more_contexts
-        regret = regrets_of(lessons)
-    model, held_out = fit_selection(names, regret, contexts, seeds[1])
-    about = described(model, held_out, names, regret, contexts)
+        model, _ = fit_selection(names, lessons, regrets_of(lessons), seeds[1], known)
+        last = shared_out(by_regret, regret_by_setting(settings, model, names, lessons))
+        lessons += play(list(enumerate(last, start=_FIRST_EPISODE + len(drawn))), costs)
+    regret = regrets_of(lessons)
+    model, held_out = fit_selection(names, lessons, regret, seeds[1], known)
+    about = described(model, held_out, names, lessons, regret)
     used = {name: weights for name, weights in file.costs.items() if name in model.members}
     write_policy(policy, file._replace(regret=model, costs=used))
     with replacing(policy.with_name("selection.txt")) as path:
@@ -144,12 +152,8 @@ def play_members(
     choices: ChoiceSet,
     seed: int,
     cache: Cache,
-) -> tuple[list[Lesson], list[np.ndarray]]:
-    """The network, the rules and these costs play the episodes.
-
-    Returns:
-        Their results on each episode, and contexts (N, K) from the network's run of each.
-    """
+) -> list[Lesson]:
+    """The network, the rules and these costs play the episodes; contexts are those of the network's runs."""
     own = PolicySpec(NETWORK, "", f"guard=false,members={NETWORK}", network)
     of_costs = tuple(PolicySpec(name, "", f"members={name}", network) for name in costs)
     played = [
@@ -166,40 +170,39 @@ def play_members(
             *([(of_costs, 0, "the costs")] if costs else []),
         )
     ]
-    lessons = [
+    return [
         Lesson(
             seed,
             number,
             setting,
             tuple(of_each[0]["where"]),
             tuple(Played(*result) for one in of_each for result in one["results"]),
+            np.array(of_each[0]["contexts"]),
         )
         for (number, setting), *of_each in zip(drawn, *played, strict=True)
     ]
-    return lessons, [np.array(one["contexts"]) for one in played[0]]
 
 
 def regrets_of(lessons: Sequence[Lesson]) -> np.ndarray:
     """(E, M) the regret of each member on each episode, from results smoothed over similar episodes."""
-    from agents.selection_fit import regrets
-
-    return np.array([regrets(lesson.smoothed(lessons)) for lesson in lessons])
+    is_rule = np.array([1 <= member <= len(RULES) for member in range(len(lessons[0].results))])
+    found = []
+    for lesson in lessons:
+        smoothed = lesson.smoothed(lessons)
+        ttft_p95_s = np.array([one.ttft_p95_s for one in smoothed])
+        found.append(regrets(ttft_p95_s, np.array([one.attainment for one in smoothed]), is_rule))
+    return np.array(found)
 
 
 def regret_by_setting(
-    settings: Sequence[Setting],
-    model: RegretModel,
-    names: Sequence[str],
-    lessons: Sequence[Lesson],
-    regret: np.ndarray,
-    contexts: Sequence[np.ndarray],
+    settings: Sequence[Setting], model: RegretModel, names: Sequence[str], lessons: Sequence[Lesson]
 ) -> dict[Setting, float]:
-    """The mean regret of the member that the model selects on the episodes of each of these settings."""
+    """The mean regret of the member that the model selects, of each of these settings with and without its range."""
     kept = [names.index(member) for member in model.members]
-    found: dict[Setting, list[float]] = {setting: [] for setting in settings}
-    for lesson, of_members, context in zip(lessons, regret[:, kept], contexts, strict=True):
+    found: dict[Setting, list[float]] = {one: [] for setting in settings for one in (setting, with_own_slos(setting))}
+    for lesson, of_members in zip(lessons, regrets_of(lessons)[:, kept], strict=True):
         if lesson.setting in found:
-            found[lesson.setting].append(float(of_members[model.predict(context.mean(axis=0)).argmin()]))
+            found[lesson.setting].append(float(of_members[model.predict(lesson.contexts.mean(axis=0)).argmin()]))
     return {setting: float(np.mean(values or [0.0])) for setting, values in found.items()}
 
 
@@ -221,27 +224,30 @@ def most_useful(regret: np.ndarray, count: int) -> list[int]:
 
 
 def fit_selection(
-    names: Sequence[str], regret: np.ndarray, contexts: Sequence[np.ndarray], seed: int
+    names: Sequence[str], lessons: Sequence[Lesson], regret: np.ndarray, seed: int, known: RegretModel | None
 ) -> tuple[RegretModel, float]:
     """Fit the model to the regrets of the most useful of these members; returns it and its regret when held out."""
-    from agents.selection_fit import fit
+    from agents.selection_fit import LEARNING_RATE, REFINING_RATE, fit
 
     kept = most_useful(regret, _MEMBERS)
-    episode = np.repeat(np.arange(len(contexts)), [len(one) for one in contexts])
-    return fit([names[member] for member in kept], np.concatenate(contexts), episode, regret[:, kept], seed)
+    contexts = [lesson.contexts for lesson in lessons]
+    episode = np.repeat(np.arange(len(lessons)), [len(one) for one in contexts])
+    members = [names[member] for member in kept]
+    rate = LEARNING_RATE if known is None else REFINING_RATE
+    return fit(members, np.concatenate(contexts), episode, regret[:, kept], seed, learning_rate=rate, start=known)
 
 
 def described(
-    model: RegretModel, held_out: float, names: Sequence[str], regret: np.ndarray, contexts: Sequence[np.ndarray]
+    model: RegretModel, held_out: float, names: Sequence[str], lessons: Sequence[Lesson], regret: np.ndarray
 ) -> str:
     """The text of selection.txt."""
     kept = [names.index(member) for member in model.members]
-    typical = np.array([one.mean(axis=0) for one in contexts])
+    typical = np.array([lesson.contexts.mean(axis=0) for lesson in lessons])
     of_rules, rules = regret[:, 1 : 1 + len(RULES)], names[1 : 1 + len(RULES)]
     tree = held_out_regret(typical, of_rules, _TREE_DEPTH, _FEWEST)
     means = sorted(zip(regret.mean(axis=0).tolist(), names, strict=True))
     lines = [
-        f"Mean regret over {len(contexts)} training episodes; of the model and the tree, over held-out ones.",
+        f"Mean regret over {len(lessons)} training episodes; of the model and the tree, over held-out ones.",
         f"{held_out:.4f}  the member that the model selects",
         f"{tree:.4f}  the rule that the tree below selects",
         f"{regret[:, kept].min(axis=1).mean():.4f}  the best of the {len(kept)} members that are kept",

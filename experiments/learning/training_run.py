@@ -5,9 +5,11 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
 
 from agents.episodes import TrainingSeeds
 from agents.placement_policy import current_layout
@@ -16,7 +18,7 @@ from agents.progress import ProgressLine, WandbMode
 from agents.seen import SeenRange, fold_constants
 from envs.choices import ChoiceSet, most_choices
 from envs.cluster import parse_shape
-from experiments.learning.cost_search import search_costs
+from experiments.learning.cost_search import new_name, search_costs
 from experiments.learning.distilled_start import Distillation, best_p95_s, play_rules, shared_out
 from experiments.learning.improved_start import improve
 from experiments.learning.member_selection import select_members
@@ -49,7 +51,17 @@ class Learning:
     warm_episodes: int = 120
     lessons_seed: int = 0  # of the episodes that the rules play
     portfolio_episodes: int = 0  # that all members of the portfolio play; 0: the network places all requests
-    cost_generations: int = 0  # of the search for each cost of the portfolio; 0: it has none
+    cost_generations: int = 0  # of the search for each cost of the portfolio; 0: none is searched
+    members: tuple[Path, ...] = ()
+    """Policy files with the first costs of the portfolio; the first one has its network and its first selection, too.
+    Without any, the network is trained here."""
+
+
+def check_members(files: Sequence[Path], choices: ChoiceSet) -> None:
+    """Raise InputError unless all are policy files and the first one's network has this set of choices."""
+    found = [load_policy(path).layout.choice_set for path in files]
+    if files and found[0] != choices:
+        raise InputError(f"--members {files[0]}: its network chooses from {found[0]}, not from {choices}")
 
 
 def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode) -> dict[str, Path]:
@@ -70,13 +82,17 @@ def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode)
     if policy_path.exists():
         print(f"{policy_path} is trained already", file=sys.stderr)
         return found
-    if not network_path.exists():
+    costs = _costs(learning.members)
+    if learning.members:
+        write_policy(network_path, load_policy(learning.members[0])._replace(regret=None, costs={}))
+    elif not network_path.exists():
         _train_network(learning, network_path, warm_path, cache, wandb_mode)
     if learning.portfolio_episodes:
         members_path = network_path
         if learning.cost_generations:
+            costs = search_costs(learning.settings, learning.cost_generations, learning.lessons_seed, cache, costs)
+        if costs:
             members_path = folder / "members.npz"
-            costs = search_costs(learning.settings, learning.cost_generations, learning.lessons_seed, cache)
             write_policy(members_path, load_policy(network_path)._replace(costs=costs))
         select_members(
             members_path,
@@ -86,7 +102,18 @@ def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode)
             learning.choices,
             (learning.lessons_seed, learning.seed),
             cache,
+            load_policy(learning.members[0]).regret if learning.members else None,
         )
+    return found
+
+
+def _costs(files: Sequence[Path]) -> dict[str, np.ndarray]:
+    """The costs of policy files; a name that stands for other weights in an earlier file gets a number."""
+    found: dict[str, np.ndarray] = {}
+    for path in files:
+        for name, weights in load_policy(path).costs.items():
+            if not any(np.array_equal(weights, one) for one in found.values()):
+                found[new_name(name, found)] = weights
     return found
 
 
@@ -144,7 +171,10 @@ def _claim(learning: Learning, folder: Path, policy_path: Path) -> None:
     """Write down what is trained in a folder; raise InputError if something else was."""
     note = folder / "training-identity.txt"
     clusters = [fingerprint.cluster(setting.config) for setting in learning.settings]
-    identity = fingerprint.digest(fingerprint.code(__name__, "agents.training"), repr(learning), *clusters)
+    described = repr(replace(learning, members=()))
+    identity = fingerprint.digest(
+        fingerprint.code(__name__, "agents.training"), described, *clusters, files=learning.members
+    )
     trained = policy_path.exists() or (folder / "checkpoint.pt").exists()
     if trained and note.exists() and note.read_text() != identity:
         raise InputError(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import policies
-from agents.policy_file import load_policy
+from agents.policy_file import load_policy, write_policy
 from envs.cluster import ClusterConfig, simulate
 from envs.generators import generate
 from experiments import train
@@ -17,8 +17,10 @@ from experiments.options.parser import parse
 from experiments.train import TrainOptions
 from hardware_profiles import InputError, load_profile
 from hardware_profiles.cli import run_main
+from policies.registry import TRAINED
 from tests.experiments.short_knees import shorten_knees
 
+SHIPPED = TRAINED["ppo"]
 SMALL = "--timesteps 4096 --seeds 2 --requests 200 --loads 0.9 --wandb disabled --jobs 1"
 
 
@@ -65,6 +67,29 @@ def test_a_run_writes_its_folder_and_the_same_command_resumes(
 
 
 @pytest.mark.slow
+def test_members_come_from_policy_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(member_selection, "RULES", member_selection.RULES[:1])
+    shipped = load_policy(SHIPPED)
+    names = list(shipped.costs)
+    costs = {names[0]: shipped.costs[names[0]], names[1]: shipped.costs[names[2]]}
+    write_policy(tmp_path / "other.npz", shipped._replace(costs=costs))
+    out = tmp_path / "run"
+    run(f"{SMALL} --members {SHIPPED} {tmp_path / 'other.npz'} --portfolio-episodes 4", out)
+    assert load_policy(out / "network.npz").costs == {}
+    members = load_policy(out / "members.npz").costs
+    assert list(members) == names  # the same weights count once, whatever their name
+    finished = load_policy(out / "policy.npz")
+    assert all((finished.weights[name] == weight).all() for name, weight in shipped.weights.items())
+    assert finished.costs.keys() <= members.keys()
+    before = (out / "policy.npz").read_bytes()
+    (tmp_path / "other.npz").unlink()
+    write_policy(tmp_path / "other.npz", shipped)
+    with pytest.raises(InputError, match="holds a policy that was trained with other options or other code"):
+        run(f"{SMALL} --members {SHIPPED} {tmp_path / 'other.npz'} --portfolio-episodes 4", out)
+    assert (out / "policy.npz").read_bytes() == before
+
+
+@pytest.mark.slow
 def test_rules_are_tuned_only_if_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(f"{SMALL} --rules tune --cluster-option kv_streaming=true", tmp_path)
     assert "tuning kairos: 18 settings on 8 runs each" in capsys.readouterr().err
@@ -91,6 +116,13 @@ def test_rules_are_tuned_only_if_asked_for(tmp_path: Path, capsys: pytest.Captur
         ("--portfolio-episodes -1", "--portfolio-episodes -1: must be 0 or more"),
         ("--cost-generations -1", "--cost-generations -1: must be 0 or more"),
         ("--cost-generations 5", "--cost-generations goes with --portfolio-episodes"),
+        ("--members absent.npz", "--members goes with --portfolio-episodes"),
+        ("--members absent.npz --portfolio-episodes 2", "absent.npz: no such policy file"),
+        ("--members absent.npz --portfolio-episodes 2 --warm-start rules", "--members goes without --warm-start"),
+        (
+            f"--members {SHIPPED} --portfolio-episodes 2 --choices deflection",
+            "its network chooses from pairs, not from",
+        ),
         ("--profile h900", "no profile named 'h900'"),
         ("--cluster 2P", "NPMD"),
         ("--tbt-slos 30", "--tbt-slo 30: is in seconds"),

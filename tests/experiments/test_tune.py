@@ -19,6 +19,7 @@ from experiments import capacity, compare, train, tune
 from experiments.analysis.bootstrap import Interval
 from experiments.capacity import CapacityOptions
 from experiments.compare import CompareOptions
+from experiments.learning import kairos_setting
 from experiments.options.parser import parse
 from experiments.runs.data_splits import TUNING_SEEDS
 from experiments.runs.saturation import write_knees
@@ -256,7 +257,7 @@ def test_conditions_without_settings_are_refused_with_a_list(
         compare.run(parse(CompareOptions, "compare", "", [*rules, "--workload", "burst", *given]))
     with refused(*says, out=out):
         capacity.run(parse(CapacityOptions, "capacity", "", [*rules, "--splits", "3P1D", *given]))
-    monkeypatch.setattr(train, "SHIPPED", joined)
+    monkeypatch.setattr(kairos_setting, "SHIPPED", joined)
     with refused(*says, "--rules tune or --rules default", out=out):
         train.run(parse(TrainOptions, "train", "", given))
 

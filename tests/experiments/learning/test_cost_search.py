@@ -99,6 +99,15 @@ def test_the_second_round_may_begin_with_any_cost_of_the_first(tmp_path: Path, m
         assert all((starts[name] == weights).all() for name, weights in expected.items())
 
 
+def test_with_known_costs_there_is_only_the_second_round(tmp_path: Path, searched: list[Sequence[Workload]]) -> None:
+    known = {"cost-burst-30-ms-refined": weights_of(ttft=1.0)}
+    found = search_costs(SETTINGS[:1], 7, 3, Cache(tmp_path, Execution()), known)
+    names = [f"cost-burst-30-ms{added}-refined" for added in LOADS]
+    assert list(found) == [names[0], f"{names[0]}-2", *names[1:]]
+    assert (found[names[0]] == known[names[0]]).all()
+    assert len(searched) == 2 * len(LOADS)
+
+
 def test_workloads_are_those_of_training(searched: list[Sequence[Workload]], monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
     draw = Family.draw

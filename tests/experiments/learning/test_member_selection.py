@@ -28,35 +28,52 @@ from experiments.learning.member_selection import (
     drawn_settings,
     most_useful,
     regret_by_setting,
-    regrets_of,
     select_members,
 )
 from experiments.learning.mixture import Setting
 from experiments.runs.cache import Cache
 from experiments.runs.executors import Execution
-from experiments.runs.requests import Family
+from experiments.runs.requests import Family, TraceRequests
 from hardware_profiles import load_profile
 from policies import PolicySpec
 
 SETTING = Setting("burst", Family("burst", 8.0), ClusterConfig(load_profile("a100-qwen3-8b")))
+RANGE_S = (0.08, 0.12)
+RANGE = replace(SETTING, source=Family("burst", 8.0, tbt_range_s=RANGE_S))
 SLOW_NODE = replace(SETTING, name="slow", cluster_fields=(("node_speeds", (1.0, 1.0, 1.0, 0.7)),))
 PROTOCOL = Path(__file__).parents[3] / "docs" / "protocol.md"
 
 
 def test_a_third_of_the_settings_is_on_other_shapes_at_the_same_rates_per_node() -> None:
-    drawn = drawn_settings([SETTING, replace(SETTING, name="other")], 60, seed=1)
-    assert drawn == drawn_settings([SETTING, replace(SETTING, name="other")], 60, seed=1)
-    others = [one for one in drawn if one.config.shape != SETTING.config.shape]
+    drawn = drawn_settings([RANGE, replace(RANGE, name="other")], 60, seed=1)
+    assert drawn == drawn_settings([RANGE, replace(RANGE, name="other")], 60, seed=1)
+    others = [one for one in drawn if one.config.shape != RANGE.config.shape]
     assert len(others) == 20
     for one in others:
         assert isinstance(one.source, Family)
+        assert one.source.tbt_range_s == RANGE_S
         assert one.source.unit_rps / sum(parse_shape(one.config.shape)) == pytest.approx(8.0 / 4)
         assert one.config.shape not in PROTOCOL.read_text().partition("## Amendments")[0]
     assert [one.name.split()[0] for one in drawn] == ["burst", "other"] * 30
 
 
+def test_a_third_of_the_settings_has_the_slos_of_the_evaluation() -> None:
+    drawn = drawn_settings([RANGE], 30, seed=1)
+    assert drawn.count(RANGE) == 10
+    assert drawn.count(SETTING) == 10
+    workloads = [draw_episode(SETTING.source, 0, number)[0] for number in range(3)]
+    for workload in workloads:
+        assert set(workload.tbt_slo_s) == {SETTING.tbt_slo_s}
+        assert set(workload.ttft_slo_s) == {SETTING.ttft_slo_s}
+
+
 def test_settings_with_fields_of_single_nodes_keep_their_shape() -> None:
     assert set(drawn_settings([SLOW_NODE], 12, seed=1)) == {SLOW_NODE}
+
+
+def test_a_trace_has_only_its_own_slos() -> None:
+    trace = Setting("trace", TraceRequests(Path("absent.csv"), "azure"), SETTING.config)
+    assert set(drawn_settings([trace], 12, seed=1)) == {trace}
 
 
 def test_members_are_measured_as_they_play() -> None:
@@ -97,20 +114,17 @@ def test_the_regret_of_a_setting_is_that_of_the_selected_member_there() -> None:
     other, third = replace(SETTING, name="other"), replace(SETTING, name="third")
     fast, slow = Played(1.0, 1.0), Played(e**0.4, 1.0)
     lessons = [
-        Lesson(0, number, setting, (0.0, 0.0), results)
+        Lesson(0, number, setting, (0.0, 0.0), results, np.zeros((3, len(CONTEXT))))
         for number, (setting, results) in enumerate(
-            ((SETTING, (slow, fast)), (other, (fast, slow)), (SLOW_NODE, (slow, fast)))
+            ((SETTING, (slow, fast)), (other, (fast, slow)), (RANGE, (fast, fast)), (SLOW_NODE, (slow, fast)))
         )
     ]
-    contexts = [np.zeros((3, len(CONTEXT)))] * 3
-    for selected, expected in ((0, (0.4, 0.0, 0.0)), (1, (0.0, 0.4, 0.0))):
+    for selected, expected in ((0, (0.4, 0.0, 0.0, 0.0)), (1, (0.0, 0.4, 0.0, 0.0))):
         shapes = RegretModel.shapes(1, 2, 1)
         weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-        model = RegretModel((("network", "cost")[selected],), weights)
-        found = regret_by_setting(
-            [SETTING, other, third], model, ("network", "cost"), lessons, regrets_of(lessons), contexts
-        )
-        assert tuple(found) == (SETTING, other, third)
+        model = RegretModel((("network", "static")[selected],), weights)
+        found = regret_by_setting([SETTING, other, RANGE, third], model, ("network", "static"), lessons)
+        assert tuple(found) == (SETTING, other, RANGE, third)
         assert tuple(found.values()) == pytest.approx(expected)
 
 
