@@ -56,7 +56,7 @@ _OTHER_SHAPES = ("1P1D", "1P2D", "2P1D", "3P3D")
 _FIRST_EPISODE = 500_000  # no distillation has as many
 _CONTEXTS = 24  # of an episode
 _TREE_DEPTH, _FEWEST = 4, 15
-_EARLY, _BY_REGRET = 0.2, 0.5  # shares of the episodes: the first, which all costs play, and those of the curriculum
+_EARLY, _BY_REGRET = 0.3, 0.25  # shares of the episodes: the first, which all costs play, and those of the curriculum
 _MEMBERS = 26
 """The largest number of members that are kept. Simulating a member in hindsight takes time, and the more there are, the
 more likely one looks better than it is."""
@@ -109,8 +109,8 @@ def select_members(
         network: file of the trained network and of costs, which are members.
         policy: file to write: the network, the costs, the names of the members, and the model.
         settings: what the network was trained on.
-        episodes: episodes that the members play; costs that are not useful play the first fifth of them only. The
-            last half is drawn by regret.
+        episodes: episodes that the members play; costs that are not useful play the first three tenths of them only.
+            The last quarter is drawn by regret.
         choices: set of choices of the network.
         seeds: of the episodes, and of the fit.
         cache: runs the episodes.
@@ -227,14 +227,13 @@ def fit_selection(
     names: Sequence[str], lessons: Sequence[Lesson], regret: np.ndarray, seed: int, known: RegretModel | None
 ) -> tuple[RegretModel, float]:
     """Fit the model to the regrets of the most useful of these members; returns it and its regret when held out."""
-    from agents.selection_fit import LEARNING_RATE, REFINING_RATE, fit
+    from agents.selection_fit import fit, refine
 
     kept = most_useful(regret, _MEMBERS)
     contexts = [lesson.contexts for lesson in lessons]
     episode = np.repeat(np.arange(len(lessons)), [len(one) for one in contexts])
-    members = [names[member] for member in kept]
-    rate = LEARNING_RATE if known is None else REFINING_RATE
-    return fit(members, np.concatenate(contexts), episode, regret[:, kept], seed, learning_rate=rate, start=known)
+    given = [names[member] for member in kept], np.concatenate(contexts), episode, regret[:, kept], seed
+    return fit(*given) if known is None else refine(known, *given)
 
 
 def described(

@@ -18,7 +18,7 @@ from agents.placement_network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
 from agents.policy_file import PolicyFile, load_policy, save_policy, write_policy
 from agents.selection import NETWORK, RegretModel, Selection
-from agents.selection_fit import fit
+from agents.selection_fit import fit, refine
 from envs.choice_cost import TERMS
 from envs.cluster import Cluster, ClusterConfig, RequestView, simulate
 from envs.features import GLOBAL_FEATURES, REQUEST_FEATURES
@@ -108,6 +108,18 @@ def test_a_fit_begins_with_the_predictions_of_another_model(seed: int, members: 
             if member in expected:
                 assert predicted == pytest.approx(expected[member], abs=1e-5)
     assert len({untrained.predict(context)[members.index("new")] for context in contexts}) == 1
+
+
+def test_refining_a_model_selects_the_better_member_in_new_contexts_and_is_repeatable() -> None:
+    rng = np.random.default_rng(0)
+    contexts, new = (rng.random((size, len(CONTEXT))) for size in (400, 200))
+    regret = np.stack([contexts[:, 0] > 0.5, contexts[:, 0] <= 0.5], axis=1).astype(float)
+    start, _ = fit(("a", "other"), contexts, np.arange(400), regret, seed=1, epochs=40)
+    fitted, held_out = refine(start, ("a", "b"), contexts, np.arange(400), regret, seed=3)
+    assert held_out < 0.15
+    assert np.mean([fitted.predict(one).argmin() == (one[0] > 0.5) for one in new]) > 0.9
+    again, _ = refine(start, ("a", "b"), contexts, np.arange(400), regret, seed=3)
+    assert all((again.weights[name] == weight).all() for name, weight in fitted.weights.items())
 
 
 @settings(max_examples=20)
