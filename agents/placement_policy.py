@@ -95,13 +95,13 @@ class LearnedPolicy:
         guard: whether FALLBACK may decide instead of the network.
         members: "network", "rules" and "costs" leave out the other members of the portfolio, the name of a cost all
             others.
-        hindsight: whether simulations of the recent requests correct the predicted regrets.
+        hindsight: whether simulations of the recent requests, about 50 for each request, correct the predicted regrets.
 
     Raises:
         InputError: the file cannot be used; the message names the file and the reason.
     """
 
-    def __init__(self, path: str | Path, guard: bool = True, members: str = "all", hindsight: bool = True) -> None:
+    def __init__(self, path: str | Path, guard: bool = True, members: str = "all", hindsight: bool = False) -> None:
         self.path = Path(path)
         self.name = self.path.stem
         file = load_policy(self.path)
@@ -208,4 +208,4 @@ class LearnedPolicy:
 
 def _members_of(path: Path, guard: bool) -> Callable[[int], Policy]:
     """The maker of the members of a file's portfolio."""
-    return LearnedPolicy(path, guard, hindsight=False).new_member
+    return LearnedPolicy(path, guard).new_member

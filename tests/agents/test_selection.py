@@ -181,7 +181,7 @@ def portfolio(network: Path, regret: RegretModel) -> Path:
 @pytest.mark.parametrize("member", range(3))
 def test_the_selected_member_places_all_requests(member: int, network: Path) -> None:
     path = portfolio(network, model(tuple(0.5 * (index != member) for index in range(3))))
-    policy = LearnedPolicy(path, hindsight=False)
+    policy = LearnedPolicy(path)
     alone = policies.make(str(network)) if member == 0 else policies.make(MEMBERS[member])
     assert simulate(WORKLOAD, policy, CONFIG).records == simulate(WORKLOAD, alone, CONFIG).records
     assert (policy.handed_over, policy.decisions) == (len(WORKLOAD) * (member > 0), len(WORKLOAD))
@@ -189,7 +189,7 @@ def test_the_selected_member_places_all_requests(member: int, network: Path) -> 
 
 @pytest.mark.parametrize("biases", [(0.9, 0.1, 0.7), (0.9, 0.7, 0.1)])
 def test_hindsight_finds_the_better_rule_whatever_the_model_predicts(biases: tuple[float, ...], network: Path) -> None:
-    policy = LearnedPolicy(portfolio(network, model(biases)), members="rules")
+    policy = LearnedPolicy(portfolio(network, model(biases)), members="rules", hindsight=True)
     found = simulate(LOADED, policy, CONFIG)
     ttft_s = {
         name: np.quantile([one.first_token_s - one.arrival_s for one in result.records[300:]], 0.95)
@@ -207,13 +207,13 @@ def test_hindsight_finds_the_better_rule_whatever_the_model_predicts(biases: tup
 def test_hindsight_does_not_change_the_run_itself(member: int, network: Path) -> None:
     one = model((0.1,), members=(MEMBERS[member],))
     expected = LearnedPolicy(network) if member == 0 else policies.make(MEMBERS[member])
-    policy = LearnedPolicy(portfolio(network, one))
+    policy = LearnedPolicy(portfolio(network, one), hindsight=True)
     assert simulate(LOADED, policy, CONFIG).records == simulate(LOADED, expected, CONFIG).records
     assert policy.simulated > 0
 
 
 def test_a_second_run_is_like_the_first(network: Path) -> None:
-    policy = LearnedPolicy(portfolio(network, model((0.2, 0.2, 0.2), seed=9)))
+    policy = LearnedPolicy(portfolio(network, model((0.2, 0.2, 0.2), seed=9)), hindsight=True)
     first, second = (simulate(LOADED, policy, CONFIG).records for _ in range(2))
     assert first == second
     assert policy.handed_over > 0
@@ -222,7 +222,7 @@ def test_a_second_run_is_like_the_first(network: Path) -> None:
 @pytest.mark.parametrize(("members", "alone"), [("network", None), ("rules", "lmetric")])
 def test_members_can_be_left_out(members: str, alone: str | None, network: Path) -> None:
     path = portfolio(network, model((0.1, 0.9, 0.3) if alone else (0.9, 0.1, 0.3)))
-    policy = LearnedPolicy(path, members=members, hindsight=False)
+    policy = LearnedPolicy(path, members=members)
     expected = policies.make(alone or str(network))
     assert simulate(WORKLOAD, policy, CONFIG).records == simulate(WORKLOAD, expected, CONFIG).records
 
@@ -240,7 +240,7 @@ def with_costs(network: Path) -> Path:
     ("members", "start"), [("costs", "disaggregated"), ("all", "disaggregated"), ("cost-a", "lmetric")]
 )
 def test_costs_are_members(members: str, start: str, network: Path) -> None:
-    policy = LearnedPolicy(with_costs(network), members=members, hindsight=False)
+    policy = LearnedPolicy(with_costs(network), members=members)
     expected = CostPolicy("cost", STARTS[start])
     assert simulate(WORKLOAD, policy, CONFIG).records == simulate(WORKLOAD, expected, CONFIG).records
     assert (policy.handed_over, policy.decisions) == (0, len(WORKLOAD))  # costs are learned

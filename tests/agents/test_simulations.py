@@ -80,7 +80,7 @@ def test_another_process_finds_the_same() -> None:
 @pytest.mark.slow
 def test_a_learned_policy_works_with_simulations_elsewhere() -> None:
     workload = generate("burst", rate_rps=8.0, requests=400, seed=3)
-    policy = LearnedPolicy(TRAINED["ppo"])
+    policy = LearnedPolicy(TRAINED["ppo"], hindsight=True)
     policy.put_in_use()
     try:
         records = simulate(workload, CaughtUp(policy), ClusterConfig(load_profile("a100-qwen3-8b"))).records
@@ -93,7 +93,7 @@ def test_a_learned_policy_works_with_simulations_elsewhere() -> None:
 def test_without_hindsight_only_the_selection_is_put_off() -> None:
     """A change of the member takes effect one request later."""
     workload = generate("burst", rate_rps=8.0, requests=400, seed=3)
-    usual, in_use = (CaughtUp(LearnedPolicy(TRAINED["ppo"], hindsight=False)) for _ in range(2))
+    usual, in_use = (CaughtUp(LearnedPolicy(TRAINED["ppo"])) for _ in range(2))
     in_use.policy.put_in_use()
     config = ClusterConfig(load_profile("a100-qwen3-8b"))
     one, other = (simulate(workload, policy, config).records for policy in (usual, in_use))

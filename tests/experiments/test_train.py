@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import policies
+from agents.model_zip import StableBaselinesPolicy
 from agents.policy_file import load_policy, write_policy
 from envs.cluster import ClusterConfig, simulate
 from envs.generators import generate
@@ -99,10 +100,14 @@ def test_rules_are_tuned_only_if_asked_for(tmp_path: Path, capsys: pytest.Captur
         }
     workload = generate("burst", rate_rps=8.0, requests=100, seed=1)
     config = ClusterConfig(load_profile("a100-qwen3-8b"))
-    learned = simulate(workload, policies.make(f"mine={tmp_path / 'policy.npz'}"), config)
-    assert len(learned.records) == 100
-    # Without a warm start nothing is folded or guarded, so both files hold the same policy.
-    assert simulate(workload, policies.make(str(tmp_path / "model.zip")), config).records == learned.records
+    for file in ("policy.npz", "model.zip"):
+        assert len(simulate(workload, policies.make(f"mine={tmp_path / file}"), config).records) == 100
+    # Without a warm start nothing is folded or guarded, so both files hold the same network. Placements may differ
+    # where nodes are alike, because the last digits of NumPy and torch do.
+    weights = load_policy(tmp_path / "policy.npz").weights
+    actor = StableBaselinesPolicy(tmp_path / "model.zip")._policy.network.actor.state_dict()
+    assert weights.keys() == actor.keys()
+    assert all((actor[name].numpy() == weight).all() for name, weight in weights.items())
 
 
 @pytest.mark.parametrize(

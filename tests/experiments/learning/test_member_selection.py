@@ -144,8 +144,8 @@ def test_only_the_useful_costs_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
     played = [
         entry["task"] for entry in map(json.loads, (tmp_path / "runs" / "results.jsonl").read_text().splitlines())
     ]
-    assert sum(task.startswith("rules on") for task in played) == 2  # of the costs, in the first quarter
-    assert sum(task.startswith("cost-good on") for task in played) == 8  # two of them drawn by regret
+    assert sum(task.startswith("rules on") for task in played) == 3  # of the costs, in the first three tenths
+    assert sum(task.startswith("cost-good on") for task in played) == 7  # two of them drawn by regret
     assert len({task.split()[-1] for task in played}) == 10
     selected = LearnedPolicy(policy)
     workload, _ = draw_episode(SETTING.source, 0, 1)
