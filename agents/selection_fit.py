@@ -94,6 +94,9 @@ def refine(
 
     Means of weights that were fitted from the same start, with other held-out episodes and batches, are nearly as good
     as means of predictions, and cost nothing later (model soups; Wortsman et al. 2022, arXiv 2203.05482).
+
+    Returns:
+        The model, and the mean regret of the members that the single fits select on their held-out episodes.
     """
     fits = [
         fit(members, contexts, episode, regret, seed + number, learning_rate=_REFINING_RATE, start=start)
