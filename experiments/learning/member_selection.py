@@ -131,11 +131,12 @@ def select_members(
         costs = tuple(costs[member - first_cost] for member in useful)
     lessons += play(drawn[early:], costs)
     names = (NETWORK, *(rule.text for rule in RULES), *costs)
-    if by_regret:
-        model, _ = fit_selection(names, lessons, regrets_of(lessons), seeds[1], known)
-        last = shared_out(by_regret, regret_by_setting(settings, model, names, lessons))
-        lessons += play(list(enumerate(last, start=_FIRST_EPISODE + len(drawn))), costs)
     regret = regrets_of(lessons)
+    if by_regret:
+        model, _ = fit_selection(names, lessons, regret, seeds[1], known)
+        last = shared_out(by_regret, regret_by_setting(settings, model, names, lessons, regret))
+        lessons += play(list(enumerate(last, start=_FIRST_EPISODE + len(drawn))), costs)
+        regret = regrets_of(lessons)
     model, held_out = fit_selection(names, lessons, regret, seeds[1], known)
     about = described(model, held_out, names, lessons, regret)
     used = {name: weights for name, weights in file.costs.items() if name in model.members}
@@ -195,12 +196,16 @@ def regrets_of(lessons: Sequence[Lesson]) -> np.ndarray:
 
 
 def regret_by_setting(
-    settings: Sequence[Setting], model: RegretModel, names: Sequence[str], lessons: Sequence[Lesson]
+    settings: Sequence[Setting],
+    model: RegretModel,
+    names: Sequence[str],
+    lessons: Sequence[Lesson],
+    regret: np.ndarray,
 ) -> dict[Setting, float]:
     """The mean regret of the member that the model selects, of each of these settings with and without its range."""
     kept = [names.index(member) for member in model.members]
     found: dict[Setting, list[float]] = {one: [] for setting in settings for one in (setting, with_own_slos(setting))}
-    for lesson, of_members in zip(lessons, regrets_of(lessons)[:, kept], strict=True):
+    for lesson, of_members in zip(lessons, regret[:, kept], strict=True):
         if lesson.setting in found:
             found[lesson.setting].append(float(of_members[model.predict(lesson.contexts.mean(axis=0)).argmin()]))
     return {setting: float(np.mean(values or [0.0])) for setting, values in found.items()}

@@ -13,7 +13,7 @@ import numpy as np
 
 from agents.episodes import TrainingSeeds
 from agents.placement_policy import current_layout
-from agents.policy_file import load_policy, write_policy
+from agents.policy_file import PolicyFile, load_policy, write_policy
 from agents.progress import ProgressLine, WandbMode
 from agents.seen import SeenRange, fold_constants
 from envs.choices import ChoiceSet, most_choices
@@ -82,9 +82,10 @@ def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode)
     if policy_path.exists():
         print(f"{policy_path} is trained already", file=sys.stderr)
         return found
-    costs = _costs(learning.members)
-    if learning.members:
-        write_policy(network_path, load_policy(learning.members[0])._replace(regret=None, costs={}))
+    files = [load_policy(path) for path in learning.members]
+    costs = _costs(files)
+    if files:
+        write_policy(network_path, files[0]._replace(regret=None, costs={}))
     elif not network_path.exists():
         _train_network(learning, network_path, warm_path, cache, wandb_mode)
     if learning.portfolio_episodes:
@@ -102,16 +103,16 @@ def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode)
             learning.choices,
             (learning.lessons_seed, learning.seed),
             cache,
-            load_policy(learning.members[0]).regret if learning.members else None,
+            files[0].regret if files else None,
         )
     return found
 
 
-def _costs(files: Sequence[Path]) -> dict[str, np.ndarray]:
-    """The costs of policy files; a name that stands for other weights in an earlier file gets a number."""
+def _costs(files: Sequence[PolicyFile]) -> dict[str, np.ndarray]:
+    """The costs of policies; a name that stands for other weights in an earlier file gets a number."""
     found: dict[str, np.ndarray] = {}
-    for path in files:
-        for name, weights in load_policy(path).costs.items():
+    for file in files:
+        for name, weights in file.costs.items():
             if not any(np.array_equal(weights, one) for one in found.values()):
                 found[new_name(name, found)] = weights
     return found

@@ -28,6 +28,7 @@ from experiments.learning.member_selection import (
     drawn_settings,
     most_useful,
     regret_by_setting,
+    regrets_of,
     select_members,
 )
 from experiments.learning.mixture import Setting
@@ -123,7 +124,8 @@ def test_the_regret_of_a_setting_is_that_of_the_selected_member_there() -> None:
         shapes = RegretModel.shapes(1, 2, 1)
         weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
         model = RegretModel((("network", "static")[selected],), weights)
-        found = regret_by_setting([SETTING, other, RANGE, third], model, ("network", "static"), lessons)
+        settings = [SETTING, other, RANGE, third]
+        found = regret_by_setting(settings, model, ("network", "static"), lessons, regrets_of(lessons))
         assert tuple(found) == (SETTING, other, RANGE, third)
         assert tuple(found.values()) == pytest.approx(expected)
 
