@@ -22,6 +22,7 @@ class Topology:
         hosts: host of each node.
         nics: NIC of each node.
         laws: step law of each node.
+        speeds: speed of each node relative to the first one, by the time of a full step of prompt tokens.
         kv_capacity_tokens: KV that requests may hold, per node.
         prefix_cache_tokens: KV that the prefix cache may hold, per node.
         kv_bytes_per_token: bytes of KV per token.
@@ -65,6 +66,8 @@ class Topology:
             for batch in (min(_TYPICAL_BATCH, law.max_decode_batch),)
         ]
         self.typical_decode_step_s = sum(steps_s) / nodes
+        full_s = [law.chunk_step_s(config.token_budget, 0.0) for law in self.laws]
+        self.speeds = tuple([full_s[0] / one_s for one_s in full_s])
         self.lost: frozenset[int] = frozenset()
 
     @property
