@@ -1,10 +1,11 @@
 """A portfolio: the trained network, costs and rules, and a model that selects which of them places requests.
 
-The members play the same new training episodes. A third of these have the SLOs of the evaluation, a third have SLOs
-from the ranges around them, and a third are on other cluster shapes at the same rates per node. From the results,
-smoothed over similar episodes, the model learns to predict each member's regret (`agents.selection_fit`). Costs that
-are not among the most useful members of the first episodes do not play the others. The last episodes are a curriculum,
-as in Genet (Xia et al., SIGCOMM 2022): they draw the settings by the regret of the member that a first model selects.
+The members play the same new training episodes. Half of these have the SLOs of the evaluation, a quarter have SLOs from
+the ranges around them, and a quarter are on other clusters: shapes at the same rates per node, or one slower node.
+From the results, smoothed over similar episodes, the model learns to predict each member's regret
+(`agents.selection_fit`). Costs that are not among the most useful members of the first episodes do not play the others.
+The last episodes are a curriculum, as in Genet (Xia et al., SIGCOMM 2022): they draw the settings by the regret of the
+member that a first model selects.
 """
 
 import sys
@@ -53,6 +54,9 @@ RULES = tuple(
 
 _OTHER_SHAPES = ("1P1D", "1P2D", "2P1D", "3P3D")
 """None of them is a shape of docs/protocol.md."""
+_SHARE_OF_SHAPES = 0.5  # of the episodes on other clusters; the others have a slower node
+_SLOW = (0.7, 0.85)
+"""Speeds of a slower node. The one of docs/protocol.md is slower than these."""
 _FIRST_EPISODE = 500_000  # no distillation has as many
 _CONTEXTS = 24  # of an episode
 _TREE_DEPTH, _FEWEST = 4, 15
@@ -70,6 +74,18 @@ def reshaped(setting: Setting, shape: str) -> Setting:
     return replace(setting, name=f"{setting.name} {shape}", source=source, config=replace(setting.config, shape=shape))
 
 
+def slowed(setting: Setting, node: int, speed: float) -> Setting:
+    """A setting on a cluster with one node of another speed, at the same rates."""
+    nodes = range(sum(parse_shape(setting.config.shape)))
+    speeds = tuple([speed if one == node else 1.0 for one in nodes])
+    return replace(
+        setting,
+        name=f"{setting.name}, node {node} at {speed:g}",
+        config=replace(setting.config, node_speeds=speeds),
+        cluster_fields=(*setting.cluster_fields, ("node_speeds", speeds)),
+    )
+
+
 def with_own_slos(setting: Setting) -> Setting:
     """A setting without a range of SLOs: all its episodes have the SLOs of the evaluation."""
     if not isinstance(setting.source, Family):
@@ -78,17 +94,20 @@ def with_own_slos(setting: Setting) -> Setting:
 
 
 def drawn_settings(settings: Sequence[Setting], episodes: int, seed: int) -> list[Setting]:
-    """The settings in turn, three times around and again: as they are, with their own SLOs, on other shapes."""
+    """The settings in turn, four times around and again: as they are, on other clusters, and twice with own SLOs."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x5E1,)))
     drawn = []
     for number in range(episodes):
         around, index = divmod(number, len(settings))
-        setting, shape = settings[index], str(rng.choice(_OTHER_SHAPES))
-        free = isinstance(setting.source, Family) and not setting.cluster_fields
-        if around % 3 == 1:
+        setting = settings[index]
+        if around % 2:
             setting = with_own_slos(setting)
-        elif around % 3 == 2 and free:
-            setting = reshaped(setting, shape)
+        elif around % 4 == 2 and isinstance(setting.source, Family) and not setting.cluster_fields:
+            if rng.random() < _SHARE_OF_SHAPES:
+                setting = reshaped(setting, str(rng.choice(_OTHER_SHAPES)))
+            else:
+                last = sum(parse_shape(setting.config.shape)) - 1
+                setting = slowed(setting, int(rng.choice((0, last))), float(rng.choice(_SLOW)))
         drawn.append(setting)
     return drawn
 

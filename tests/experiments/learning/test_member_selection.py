@@ -22,6 +22,7 @@ from agents.placement_policy import LearnedPolicy, current_layout
 from agents.policy_file import load_policy, save_policy, write_policy
 from agents.selection import RegretModel
 from envs.cluster import ClusterConfig, parse_shape
+from envs.objective import Objective
 from experiments.learning import member_selection
 from experiments.learning.distilled_start import EpisodePlayed, Lesson, draw_episode
 from experiments.learning.member_selection import (
@@ -45,23 +46,34 @@ SLOW_NODE = replace(SETTING, name="slow", cluster_fields=(("node_speeds", (1.0, 
 PROTOCOL = Path(__file__).parents[3] / "docs" / "protocol.md"
 
 
-def test_a_third_of_the_settings_is_on_other_shapes_at_the_same_rates_per_node() -> None:
-    drawn = drawn_settings([RANGE, replace(RANGE, name="other")], 60, seed=1)
-    assert drawn == drawn_settings([RANGE, replace(RANGE, name="other")], 60, seed=1)
-    others = [one for one in drawn if one.config.shape != RANGE.config.shape]
-    assert len(others) == 20
+def test_a_quarter_of_the_settings_is_on_other_clusters_that_the_protocol_does_not_have() -> None:
+    drawn = drawn_settings([RANGE, replace(RANGE, name="other")], 160, seed=1)
+    assert drawn == drawn_settings([RANGE, replace(RANGE, name="other")], 160, seed=1)
+    others = [one for one in drawn if one.config != RANGE.config]
+    reshaped = [one for one in others if one.config.shape != RANGE.config.shape]
+    assert len(others) == 40
+    assert 10 <= len(reshaped) <= 30
     for one in others:
         assert isinstance(one.source, Family)
         assert one.source.tbt_range_s == RANGE_S
+    for one in reshaped:
         assert one.source.unit_rps / sum(parse_shape(one.config.shape)) == pytest.approx(8.0 / 4)
         assert one.config.shape not in PROTOCOL.read_text().partition("## Amendments")[0]
-    assert [one.name.split()[0] for one in drawn] == ["burst", "other"] * 30
+    slowed = [one for one in others if one.config.shape == RANGE.config.shape]
+    for one in slowed:
+        assert one.source == RANGE.source
+        assert one.config.node_speeds is not None
+        assert sorted(one.config.node_speeds)[1:] == [1.0, 1.0, 1.0]
+        assert 0.6 < min(one.config.node_speeds) < 1.0
+        assert one.environment("pairs", 16, Objective()).unwrapped.config == one.config
+    assert {one.config.node_speeds.index(min(one.config.node_speeds)) for one in slowed} == {0, 3}
+    assert [one.name.split()[0].strip(",") for one in drawn] == ["burst", "other"] * 80
 
 
-def test_a_third_of_the_settings_has_the_slos_of_the_evaluation() -> None:
-    drawn = drawn_settings([RANGE], 30, seed=1)
+def test_half_of_the_settings_has_the_slos_of_the_evaluation() -> None:
+    drawn = drawn_settings([RANGE], 40, seed=1)
     assert drawn.count(RANGE) == 10
-    assert drawn.count(SETTING) == 10
+    assert drawn.count(SETTING) == 20
     workloads = [draw_episode(SETTING.source, 0, number)[0] for number in range(3)]
     for workload in workloads:
         assert set(workload.tbt_slo_s) == {SETTING.tbt_slo_s}
