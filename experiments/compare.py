@@ -92,7 +92,7 @@ def run(options: CompareOptions) -> None:
         specs = [tuned.of(spec) for spec in specs]
     check_policies(specs)
     trace = options.requests.read_trace(slos, config.profile)
-    known = {} if options.knees is None else read_knees(options.knees, options.requests.workload, config)
+    known = {} if options.knees is None else read_knees(options.knees, options.requests.workload, config, slos)
     folder = options.execution.folder("compare", options)
     cache = options.execution.cache(folder)
     loads = options.loads or ((1.0,) if trace and not options.trace_part else LOADS)

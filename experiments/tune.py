@@ -73,7 +73,7 @@ def run(options: TuneOptions) -> None:
     slos = options.slos.slos()
     trace = options.requests.read_trace(slos, config.profile)
     workload = [trace.name] if trace else options.requests.workload or families()
-    known = {} if options.knees is None else read_knees(options.knees, workload, config)
+    known = {} if options.knees is None else read_knees(options.knees, workload, config, slos)
     count = options.requests.requests or REQUESTS
     folder = options.execution.folder("tune", options)
     cache = options.execution.cache(folder)

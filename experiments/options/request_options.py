@@ -21,7 +21,10 @@ TracePart = Literal["tuning", "test"]
 PARTS: dict[TracePart, str] = {"tuning": "15 % after the first 60 %", "test": "last 25 %"}
 """Parts of a trace's span, see `data_splits`."""
 _FEWEST_REQUESTS = 100
-KNEES = "knees.json of experiments.compare: load 1 has its rate per node, instead of that of the knee on this cluster"
+KNEES = (
+    "knees.json of experiments.compare: load 1 has its rate per node, instead of that of the knee on this cluster; "
+    "shipped: the rates at which the settings that ship were tuned"
+)
 """Help of --knees."""
 
 
