@@ -6,8 +6,9 @@ context (`agents.context`); simulations of the recent requests correct the predi
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from math import inf, sqrt
-from typing import NamedTuple
 
 import numpy as np
 
@@ -32,7 +33,8 @@ the rule with the least by both, whose attainment is the yardstick."""
 _FASTER = 1.0
 
 
-class RegretModel(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class RegretModel:
     """Networks with two hidden layers that predict the square root of each member's regret; their mean counts.
 
     Attributes:
@@ -68,13 +70,31 @@ class RegretModel(NamedTuple):
 
     def predict(self, context: np.ndarray) -> np.ndarray:
         """The predicted regrets (M,) in a context (K,); below 0 where the predicted root is."""
-        w = self.weights
-        hidden = np.tanh(w["first.weight"] @ self.scaled(context) + w["first.bias"])
-        hidden = np.tanh((w["second.weight"] @ hidden[:, :, None])[:, :, 0] + w["second.bias"])
-        roots = (w["regret.weight"] @ hidden[:, :, None])[:, :, 0] + w["regret.bias"]
-        root: np.ndarray = roots.mean(axis=0)
+        low, high, first, first_bias, second, second_bias, last, last_bias = self._folded
+        hidden = np.tanh(first @ np.minimum(np.maximum(context, low), high) + first_bias)
+        networks, size = second_bias.shape
+        hidden = np.tanh((second @ hidden.reshape(networks, size, 1))[:, :, 0] + second_bias)
+        root = last @ hidden.reshape(-1) + last_bias
         found: np.ndarray = root * np.abs(root)
         return found
+
+    @cached_property
+    def _folded(self) -> tuple[np.ndarray, ...]:
+        """The same model with fewer operations: without the scaling of contexts and the mean over the networks."""
+        w = {name: array.astype(np.float64) for name, array in self.weights.items()}
+        first = w["first.weight"].reshape(-1, w["first.weight"].shape[2])
+        scale = 2.0 / np.maximum(w["high"] - w["low"], 1e-6)
+        offset = -1.0 - scale * w["low"]
+        return (
+            w["low"],
+            w["high"],
+            first * scale,
+            w["first.bias"].reshape(-1) + first @ offset,
+            w["second.weight"],
+            w["second.bias"],
+            np.concatenate(list(w["regret.weight"]), axis=1) / len(w["regret.weight"]),
+            w["regret.bias"].mean(axis=0),
+        )
 
 
 class Selection:

@@ -1,5 +1,6 @@
 """Selection from a portfolio: the context, the fit, and the policy that follows the selected member."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -128,6 +129,20 @@ def test_contexts_beyond_the_training_count_as_its_limits(seed: int) -> None:
     one = model(seed=seed)
     context = np.random.default_rng(seed).normal(size=len(CONTEXT))
     assert (one.predict(context) == one.predict(np.clip(context, 0.0, 1.0))).all()
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 1000))
+def test_a_prediction_is_the_mean_root_of_the_networks(seed: int) -> None:
+    one = model(seed=seed)
+    context = np.random.default_rng(seed).normal(size=len(CONTEXT))
+    w, roots = one.weights, []
+    for number in range(2):
+        hidden = np.tanh(w["first.weight"][number] @ one.scaled(context) + w["first.bias"][number])
+        hidden = np.tanh(w["second.weight"][number] @ hidden + w["second.bias"][number])
+        roots.append(w["regret.weight"][number] @ hidden + w["regret.bias"][number])
+    root = np.mean(roots, axis=0)
+    assert one.predict(context) == pytest.approx(np.sign(root) * root**2, rel=1e-5, abs=1e-6)
 
 
 def selected(selection: Selection, count: int = 20) -> list[int]:
@@ -309,7 +324,7 @@ def test_what_a_file_lacks_is_said(network: Path) -> None:
 
 def broken(file: PolicyFile, name: str, array: np.ndarray) -> PolicyFile:
     assert file.regret is not None
-    return file._replace(regret=file.regret._replace(weights={**file.regret.weights, name: array}))
+    return file._replace(regret=replace(file.regret, weights={**file.regret.weights, name: array}))
 
 
 def test_a_damaged_portfolio_is_refused(network: Path) -> None:
