@@ -61,6 +61,7 @@ _FIRST_EPISODE = 500_000  # no distillation has as many
 _CONTEXTS = 24  # of an episode
 _TREE_DEPTH, _FEWEST = 4, 15
 _EARLY, _BY_REGRET = 0.3, 0.25  # shares of the episodes: the first, which all costs play, and those of the curriculum
+_SHARPNESS = 2.0  # of the smoothing for the last fit, which has most episodes: boundaries between members are narrow
 _MEMBERS = 26
 """The largest number of members that are kept. Simulating a member in hindsight takes time, and the more there are, the
 more likely one looks better than it is."""
@@ -150,12 +151,12 @@ def select_members(
         costs = tuple(costs[member - first_cost] for member in useful)
     lessons += play(drawn[early:], costs)
     names = (NETWORK, *(rule.text for rule in RULES), *costs)
-    regret = regrets_of(lessons)
     if by_regret:
+        regret = regrets_of(lessons)
         model, _ = fit_selection(names, lessons, regret, seeds[1], known)
         last = shared_out(by_regret, regret_by_setting(settings, model, names, lessons, regret))
         lessons += play(list(enumerate(last, start=_FIRST_EPISODE + len(drawn))), costs)
-        regret = regrets_of(lessons)
+    regret = regrets_of(lessons, _SHARPNESS)
     model, held_out = fit_selection(names, lessons, regret, seeds[1], known)
     about = described(model, held_out, names, lessons, regret)
     used = {name: weights for name, weights in file.costs.items() if name in model.members}
@@ -203,8 +204,12 @@ def play_members(
     ]
 
 
-def regrets_of(lessons: Sequence[Lesson]) -> np.ndarray:
-    """(E, M) the regret of each member on each episode, from results smoothed over similar episodes."""
+def regrets_of(lessons: Sequence[Lesson], sharpness: float = 1.0) -> np.ndarray:
+    """(E, M) the regret of each member on each episode, from results smoothed over similar episodes.
+
+    The larger the sharpness, the more alike in rate and TBT SLO must episodes be to count as similar.
+    """
+    lessons = [replace(one, where=(sharpness * one.where[0], sharpness * one.where[1])) for one in lessons]
     is_rule = np.array([1 <= member <= len(RULES) for member in range(len(lessons[0].results))])
     found = []
     for lesson in lessons:
