@@ -61,7 +61,9 @@ _FIRST_EPISODE = 500_000  # no distillation has as many
 _CONTEXTS = 24  # of an episode
 _TREE_DEPTH, _FEWEST = 4, 15
 _EARLY, _BY_REGRET = 0.3, 0.25  # shares of the episodes: the first, which all costs play, and those of the curriculum
-_SHARPNESS = 2.0  # of the smoothing for the last fit, which has most episodes: boundaries between members are narrow
+_SHARPNESS = 2.0
+"""Of the smoothing for the last fit, because boundaries between members are narrow. What to keep is decided with the
+wider smoothing of before: by chance, a member may be the best one of a few episodes."""
 _MEMBERS = 26
 """The largest number of members that are kept. Simulating a member in hindsight takes time, and the more there are, the
 more likely one looks better than it is."""
@@ -153,11 +155,12 @@ def select_members(
     names = (NETWORK, *(rule.text for rule in RULES), *costs)
     if by_regret:
         regret = regrets_of(lessons)
-        model, _ = fit_selection(names, lessons, regret, seeds[1], known)
+        model, _ = fit_selection(names, most_useful(regret, _MEMBERS), lessons, regret, seeds[1], known)
         last = shared_out(by_regret, regret_by_setting(settings, model, names, lessons, regret))
         lessons += play(list(enumerate(last, start=_FIRST_EPISODE + len(drawn))), costs)
+    useful = most_useful(regrets_of(lessons), _MEMBERS)
     regret = regrets_of(lessons, _SHARPNESS)
-    model, held_out = fit_selection(names, lessons, regret, seeds[1], known)
+    model, held_out = fit_selection(names, useful, lessons, regret, seeds[1], known)
     about = described(model, held_out, names, lessons, regret)
     used = {name: weights for name, weights in file.costs.items() if name in model.members}
     write_policy(policy, file._replace(regret=model, costs=used))
@@ -253,12 +256,16 @@ def most_useful(regret: np.ndarray, count: int) -> list[int]:
 
 
 def fit_selection(
-    names: Sequence[str], lessons: Sequence[Lesson], regret: np.ndarray, seed: int, known: RegretModel | None
+    names: Sequence[str],
+    kept: Sequence[int],
+    lessons: Sequence[Lesson],
+    regret: np.ndarray,
+    seed: int,
+    known: RegretModel | None,
 ) -> tuple[RegretModel, float]:
-    """Fit the model to the regrets of the most useful of these members; returns it and its regret when held out."""
+    """Fit the model to the regrets of the members that are kept; returns it and its regret when held out."""
     from agents.selection_fit import fit, refine
 
-    kept = most_useful(regret, _MEMBERS)
     contexts = [lesson.contexts for lesson in lessons]
     episode = np.repeat(np.arange(len(lessons)), [len(one) for one in contexts])
     given = [names[member] for member in kept], np.concatenate(contexts), episode, regret[:, kept], seed
