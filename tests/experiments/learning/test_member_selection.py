@@ -142,6 +142,19 @@ def test_the_regret_of_a_setting_is_that_of_the_selected_member_there() -> None:
         assert tuple(found.values()) == pytest.approx(expected)
 
 
+def test_sharp_regrets_are_those_of_single_episodes_and_blurred_ones_those_of_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    lessons = [
+        Lesson(0, number, SETTING, (float(number), 0.0), tuple(Played(p95, 1.0) for p95 in rng.uniform(1.0, 1.5, 20)))
+        for number in range(5)
+    ]
+    log_p95 = np.log([[one.ttft_p95_s for one in lesson.results] for lesson in lessons])
+    behind = log_p95 - log_p95.min(axis=1, keepdims=True)
+    assert regrets_of(lessons, 1e3) == pytest.approx(behind)
+    mean = log_p95.mean(axis=0)
+    assert regrets_of(lessons, 1e-6) == pytest.approx(np.tile(mean - mean.min(), (5, 1)))
+
+
 @pytest.mark.slow
 def test_only_the_useful_costs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(member_selection, "RULES", (PolicySpec.parse("static"),))
