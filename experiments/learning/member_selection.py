@@ -62,7 +62,7 @@ _CONTEXTS = 24  # of an episode
 _TREE_DEPTH, _FEWEST = 4, 15
 _EARLY, _BY_REGRET = 0.3, 0.25  # shares of the episodes: the first, which all costs play, and those of the curriculum
 _SHARPNESS = 2.0
-"""Of the smoothing for the last fit, because boundaries between members are narrow. Members are still kept by the wider
+"""The last fit smooths less, because boundaries between members are narrow. Members are still kept by the wider
 smoothing, because one of them may be the best in a few episodes by chance."""
 _MEMBERS = 26
 """The largest number of members that are kept. Simulating a member in hindsight takes time, and the more there are, the
