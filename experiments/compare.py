@@ -24,7 +24,8 @@ from experiments.options.request_options import (
 from experiments.reports.comparison_report import write_comparison
 from experiments.reports.document import claim, made_by
 from experiments.reports.formatting import slos_line
-from experiments.runs.saturation import intervals, knees, read_knees, trace_knee, write_knees
+from experiments.runs.known_knees import read_knees
+from experiments.runs.saturation import intervals, knees, trace_knee, write_knees
 from experiments.runs.trial import MEASURED, Trial, run_trials
 from experiments.runs.tuning import TunedSettings
 from hardware_profiles import InputError

@@ -27,8 +27,9 @@ from experiments.options.slo_options import SloOptions
 from experiments.reports.columns import Column, code, table
 from experiments.reports.document import claim, commit, for_console, write_json
 from experiments.runs.data_splits import TUNING_SEEDS
+from experiments.runs.known_knees import read_knees
 from experiments.runs.requests import Family, Source
-from experiments.runs.saturation import knees, read_knees, trace_knee
+from experiments.runs.saturation import knees, trace_knee
 from experiments.runs.search_space import default, settings, tunable
 from experiments.runs.tuning import COST_IS, SETTINGS, Cost, best, join, made_for, tune_rules
 from hardware_profiles import InputError

@@ -5,7 +5,7 @@ The knee of `static` is the unit of every other load; `experiments.capacity` com
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from envs.cluster import ClusterConfig, Policy, parse_shape, simulate
+from envs.cluster import ClusterConfig, Policy, simulate
 from envs.slos import Slos
 from experiments.analysis.bootstrap import Floats, Interval, seed_means_interval
 from experiments.analysis.metrics import MeasuredRun
@@ -21,7 +21,6 @@ from experiments.analysis.request_table import DRAIN_S
 from experiments.runs.cache import Cache, Result, Task
 from experiments.runs.data_splits import KNEE_SEEDS
 from experiments.runs.requests import Family, Source, TraceRequests
-from experiments.runs.tuning import SHIPPED, TunedSettings
 from hardware_profiles import InputError
 from hardware_profiles.files import replacing
 from policies import PolicySpec
@@ -188,38 +187,6 @@ def trace_knee(trace: TraceRequests, config: ClusterConfig, cache: Cache) -> flo
 def intervals(found: Mapping[str, Knee]) -> dict[str, Interval]:
     """The knees with their intervals, which take a bootstrap each."""
     return {name: knee.interval_rps for name, knee in found.items()}
-
-
-def read_knees(path: Path, families: Iterable[str], config: ClusterConfig, slos: Slos) -> dict[str, Interval]:
-    """Read the knees of families from knees.json, times the nodes of `config` over those of the file's cluster.
-
-    So a cluster of another shape gets the same rate per node: a single prefill node says little about what four nodes
-    can serve. "shipped" stands for the rates of the shipped settings for these SLOs under the step budget `slo`, which
-    are those of docs/protocol.md; the file has no intervals, so both ends are the knee.
-
-    Raises:
-        InputError: the file is no knees.json, or lacks a family; or nothing ships for this profile and these SLOs.
-    """
-    cluster, found = _shipped_knees(config, slos) if str(path) == "shipped" else _knees_of_file(path)
-    factor = sum(parse_shape(config.shape)) / sum(parse_shape(cluster))
-    for family in families:
-        if family not in found:
-            raise InputError(f"{path}: has no knee of {family}; it has those of {', '.join(found)}")
-    return {family: Interval(*(factor * bound for bound in found[family])) for family in families}
-
-
-def _knees_of_file(path: Path) -> tuple[str, dict[str, Interval]]:
-    try:
-        contents = json.loads(path.read_bytes())
-        parse_shape(contents["cluster"])
-        return contents["cluster"], {name: Interval(**knee) for name, knee in contents["knees_rps"].items()}
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise InputError(f"{path}: not a knees.json of experiments.compare, or a damaged one") from None
-
-
-def _shipped_knees(config: ClusterConfig, slos: Slos) -> tuple[str, dict[str, Interval]]:
-    tuned = TunedSettings.read_for(SHIPPED, replace(config, step_budget="slo"), slos, any_shape=True).contents
-    return tuned["cluster"], {name: Interval(rate, rate, rate) for name, rate in tuned["knees_rps"].items()}
 
 
 def write_knees(found: Mapping[str, Interval], config: ClusterConfig, path: Path) -> None:
