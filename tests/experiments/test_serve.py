@@ -32,9 +32,9 @@ needs_dynamo = pytest.mark.skipif(
     [
         ("--port 70000", "--port 70000: must be at most 65535"),
         ("--port 9400", "both are 9400"),
-        ("--policy kairo", "kairo"),
+        pytest.param("--policy kairo", "kairo", marks=needs_dynamo),
         ("--slo-class 0.5:1:0.1 0.5:2:0.1", "--slo-class"),
-        ("--workers 0P1D", "0P1D"),
+        pytest.param("--workers 0P1D", "0P1D", marks=needs_dynamo),
     ],
 )
 def test_invalid_input_is_named(given: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
