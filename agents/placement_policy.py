@@ -1,7 +1,5 @@
 """Trained policies as placement policies with the same interface as rules."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +10,6 @@ from agents.numpy_policy import NumpyActor
 from agents.policy_file import load_policy
 from agents.seen import SeenRange
 from agents.selection import NETWORK, Selection
-from agents.simulations import SimulationsElsewhere, SimulationsHere
 from envs.choices import CHOICE_SETS, ChoiceSet
 from envs.cluster import Placement, Policy, RequestView, RouterView
 from envs.features import CHOICE_FEATURES, GLOBAL_FEATURES, REQUEST_FEATURES
@@ -95,16 +92,14 @@ class LearnedPolicy:
         guard: whether FALLBACK may decide instead of the network.
         members: "network", "rules" and "costs" leave out the other members of the portfolio, the name of a cost all
             others.
-        hindsight: whether simulations of the recent requests, about 50 for each request, correct the predicted regrets.
 
     Raises:
         InputError: the file cannot be used; the message names the file and the reason.
     """
 
-    def __init__(self, path: str | Path, guard: bool = True, members: str = "all", hindsight: bool = False) -> None:
-        self.path = Path(path)
-        self.name = self.path.stem
-        file = load_policy(self.path)
+    def __init__(self, path: str | Path, guard: bool = True, members: str = "all") -> None:
+        self.name = Path(path).stem
+        file = load_policy(Path(path))
         choice_set = file.layout.choice_set
         if choice_set not in CHOICE_SETS or file.layout != current_layout(choice_set):
             raise InputError(
@@ -112,41 +107,32 @@ class LearnedPolicy:
                 f"layout {LAYOUT_VERSION} of {', '.join(CHOICE_SETS)}; train it again"
             )
         self.training = file.training
-        self._guard = guard
         self._choice_set = cast(ChoiceSet, choice_set)
         self._actor = NumpyActor(file.weights)
         names = (*file.layout.request, *file.layout.global_)
         unguarded = [names.index(name) for name in UNGUARDED]
         self._seen = file.seen.without(unguarded) if guard and file.seen is not None else None
         self._costs = file.costs
-        self._network = self._new_network()
+        self._network = NetworkPolicy(self._actor, self._choice_set, self._seen)
         self._of_rules = self.decisions = 0
         self._puts_off = False
         self._put_off: list[Decision] = []
-        self._elsewhere: SimulationsElsewhere | None = None
         self._names = file.regret.members if file.regret is not None else (NETWORK, *file.costs)
         if members not in (*MEMBERS, *file.costs):
             raise InputError(f"{path}: members must be {', '.join((*MEMBERS, *file.costs))}, not {members!r}")
         allowed = [index for index, name in enumerate(self._names) if members in ("all", self._kind(name), name)]
         if not allowed or (file.regret is None and members == "costs"):
             raise InputError(f"{path}: the file selects among no {members}; members can be all or network")
-        self._members = [self._network if name == NETWORK else self._member(name) for name in self._names]
+        self._members = [self._member(name) for name in self._names]
         self._first = self._members[allowed[0]]
         self._selection: Selection | None = None
         if file.regret is not None and members not in self._names:
-            simulations = SimulationsHere(self.new_member) if hindsight else None
-            rules = [index for index, name in enumerate(self._names) if self._kind(name) == "rules"]
-            self._selection = Selection(file.regret, allowed, rules, simulations)
+            self._selection = Selection(file.regret, allowed)
 
     @property
     def handed_over(self) -> int:
         """Decisions that a published rule made."""
         return self._of_rules + self._network.handed_over
-
-    @property
-    def simulated(self) -> int:
-        """Requests that were simulated in hindsight, summed over the members."""
-        return self._selection.simulated if self._selection is not None else 0
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
@@ -166,14 +152,11 @@ class LearnedPolicy:
         return member.place(request, view) or view.default_placement()
 
     def put_in_use(self) -> None:
-        """Answer as fast as possible from now on: for a router that is in use, which calls `catch_up` and `close`.
+        """Answer as fast as possible from now on: for a router that is in use, which calls `catch_up`.
 
-        Simulations run in another process, and a change of the member takes effect with the next request.
+        A change of the member takes effect with the next request.
         """
         self._puts_off = True
-        if self._selection is not None and self._selection.simulations is not None:
-            make = partial(_members_of, self.path, self._guard)
-            self._selection.simulations = self._elsewhere = SimulationsElsewhere(make)
 
     def catch_up(self) -> None:
         """Do what decisions have put off; called when their requests have been sent."""
@@ -182,21 +165,10 @@ class LearnedPolicy:
             assert self._selection is not None
             self._selection.select(decision)
 
-    def close(self) -> None:
-        """End the process of the simulations, if there is one."""
-        if self._elsewhere is not None:
-            self._elsewhere.close()
-
-    def _new_network(self) -> NetworkPolicy:
-        return NetworkPolicy(self._actor, self._choice_set, self._seen)
-
-    def new_member(self, index: int) -> Policy:
-        """A member of the portfolio, by its number, that has placed nothing yet."""
-        return self._member(self._names[index])
-
     def _member(self, name: str) -> Policy:
+        """A member of the portfolio."""
         if name == NETWORK:
-            return self._new_network()
+            return self._network
         return CostPolicy(name, self._costs[name]) if name in self._costs else make(name)
 
     def _kind(self, name: str) -> str:
@@ -204,8 +176,3 @@ class LearnedPolicy:
         if name == NETWORK:
             return NETWORK
         return "costs" if name in self._costs else "rules"
-
-
-def _members_of(path: Path, guard: bool) -> Callable[[int], Policy]:
-    """The maker of the members of a file's portfolio."""
-    return LearnedPolicy(path, guard).new_member

@@ -16,9 +16,6 @@ STEADY_S = 60.0
 
 _KEPT = 0.99  # factor on the weight of a finished request per later one
 
-FINISHES_KEPT = 8192
-"""Finished requests that a router remembers one by one."""
-
 FIELDS = (
     "decode_prompt_tokens",
     "decode_requests",
@@ -60,10 +57,9 @@ class RouterCounters:
         last_arrival_s: time at which the latest request was placed.
         requests_steady, tokens_steady, steady_span_s: sums over the requests of 1 and of the prompt tokens, and over
             time of 1, decayed with STEADY_S; their ratios are mean rates, also soon after the start.
-        finishes: output tokens and time of the last token of the latest FINISHES_KEPT finished requests, by number.
     """
 
-    __slots__ = (*FIELDS, "finishes")
+    __slots__ = FIELDS
 
     def __init__(self, nodes: int) -> None:
         self.queued_prompts = [0] * nodes
@@ -79,10 +75,9 @@ class RouterCounters:
         self.requests_fast = self.requests_slow = 0.0
         self.tokens_fast = self.tokens_slow = 0.0
         self.requests_steady = self.tokens_steady = self.steady_span_s = 0.0
-        self.finishes: dict[int, tuple[int, float]] = {}
 
     def copy_state(self, other: "RouterCounters") -> None:
-        """Copy another router's counts, except `finishes`, in place, because views refer to this object."""
+        """Copy another router's counts in place, because views refer to this object."""
         for name in FIELDS:
             value = getattr(other, name)
             setattr(self, name, value.copy() if isinstance(value, list) else value)
@@ -171,10 +166,6 @@ class RouterCounters:
         self._gone(request)
         self.finished_requests = self.finished_requests * _KEPT + 1.0
         self.finished_output_tokens = self.finished_output_tokens * _KEPT + request.output_tokens
-        finishes = self.finishes
-        finishes[request.index] = (request.output_tokens, request.last_token_s)
-        if len(finishes) > FINISHES_KEPT:
-            del finishes[next(iter(finishes))]
 
     def _gone(self, request: Request) -> None:
         """Stop counting a request on its decode node."""

@@ -1,7 +1,6 @@
 """The static knowledge of a router about a cluster: nodes, links, step laws and limits."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 from envs.cluster.config import ClusterConfig, parse_shape
@@ -74,11 +73,6 @@ class Topology:
     def nodes(self) -> int:
         """Number of nodes."""
         return len(self.hosts)
-
-    @property
-    def config(self) -> ClusterConfig:
-        """The cluster's configuration as its router knows it: without disturbances."""
-        return replace(self._config, disturbances=())
 
     def lose(self, node: int) -> None:
         """Remove a node from the lists of nodes."""

@@ -47,7 +47,6 @@ class MeasuredRun:
         requests: those of the measured window.
         gaps: between tokens of decode runs that began in it.
         handed_over_share: share of the decisions that a learned policy left to a rule; nan for other policies.
-        simulated_per_request: requests that it simulated in hindsight per decision (`agents.hindsight`); nan likewise.
     """
 
     def __init__(
@@ -56,10 +55,9 @@ class MeasuredRun:
         workload: Workload,
         config: ClusterConfig,
         handed_over_share: float = nan,
-        simulated_per_request: float = nan,
     ) -> None:
         self.result, self.workload, self.config = result, workload, config
-        self.handed_over_share, self.simulated_per_request = handed_over_share, simulated_per_request
+        self.handed_over_share = handed_over_share
         self.all_records = records = request_table.as_array(result.records)
         slos_s = workload.ttft_slo_s[records["request"]], workload.tbt_slo_s[records["request"]]
         self.attainment = Attainment.of(records, *slos_s)
@@ -213,7 +211,6 @@ METRICS: tuple[Metric, ...] = (
     Metric("decision_us_p50", "us", "lower", "decision P50", lambda run: _quantile(run.result.decision_s * 1e6, 0.5)),
     Metric("decision_us_p99", "us", "lower", "decision P99", lambda run: _quantile(run.result.decision_s * 1e6, 0.99)),
     Metric("handed_over_share", "share", "", "handed over to a rule", lambda run: run.handed_over_share),
-    Metric("simulated_per_request", "count", "lower", "simulated per request", lambda run: run.simulated_per_request),
     _counter("chunk_steps", "chunk steps"),
     Metric("chunk_steps_over_slo_share", "share", "lower", "chunk steps over the TBT SLO",
            lambda run: run.result.counters.chunk_steps_over_slo / max(1, run.result.counters.chunk_steps)),

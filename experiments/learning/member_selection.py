@@ -65,8 +65,7 @@ _SHARPNESS = 2.0
 """The last fit smooths less, because boundaries between members are narrow. Members are still kept by the wider
 smoothing, because one of them may be the best in a few episodes by chance."""
 _MEMBERS = 26
-"""The largest number of members that are kept. Simulating a member in hindsight takes time, and the more there are, the
-more likely one looks better than it is."""
+"""The largest number of members that are kept: the more there are, the more likely one looks better than it is."""
 
 
 def reshaped(setting: Setting, shape: str) -> Setting:

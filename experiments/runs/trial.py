@@ -45,9 +45,8 @@ class Trial(Task):
         workload, learned = inputs
         policy = learned or self.policy.make(self.seed)
         result = self.play(workload, policy)
-        decisions = max(1, getattr(policy, "decisions", 1))
-        own = [getattr(policy, name, nan) / decisions for name in ("handed_over", "simulated")]
-        measured = MeasuredRun(result, workload, self.config, *own)
+        handed_over_share = getattr(policy, "handed_over", nan) / max(1, getattr(policy, "decisions", 1))
+        measured = MeasuredRun(result, workload, self.config, handed_over_share)
         records, met = measured.all_records, measured.attainment.both
         files: dict[str, bytes] = {}
         if self.keep_requests:

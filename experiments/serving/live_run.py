@@ -48,15 +48,10 @@ def in_use(policy: Policy) -> Iterator[None]:
 
     A learned policy puts off what can wait, and the garbage collector runs rarely.
     """
-    learned = policy if isinstance(policy, LearnedPolicy) else None
-    if learned is not None:
-        learned.put_in_use()
-    try:
-        with rare_garbage_collection():
-            yield
-    finally:
-        if learned is not None:
-            learned.close()
+    if isinstance(policy, LearnedPolicy):
+        policy.put_in_use()
+    with rare_garbage_collection():
+        yield
 
 
 async def _play(workload: Workload, policy: Policy, config: ClusterConfig, speedup: float, workers: int) -> RunResult:

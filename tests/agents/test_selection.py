@@ -21,7 +21,7 @@ from agents.policy_file import PolicyFile, load_policy, save_policy, write_polic
 from agents.selection import NETWORK, RegretModel, Selection
 from agents.selection_fit import fit, refine
 from envs.choice_cost import TERMS
-from envs.cluster import Cluster, ClusterConfig, RequestView, simulate
+from envs.cluster import Cluster, ClusterConfig, Placement, RequestView, RouterView, simulate
 from envs.features import GLOBAL_FEATURES, REQUEST_FEATURES
 from envs.generators import generate
 from hardware_profiles import InputError, load_profile
@@ -202,36 +202,44 @@ def test_the_selected_member_places_all_requests(member: int, network: Path) -> 
     assert (policy.handed_over, policy.decisions) == (len(WORKLOAD) * (member > 0), len(WORKLOAD))
 
 
-@pytest.mark.parametrize("biases", [(0.9, 0.1, 0.7), (0.9, 0.7, 0.1)])
-def test_hindsight_finds_the_better_rule_whatever_the_model_predicts(biases: tuple[float, ...], network: Path) -> None:
-    policy = LearnedPolicy(portfolio(network, model(biases)), members="rules", hindsight=True)
-    found = simulate(LOADED, policy, CONFIG)
-    ttft_s = {
-        name: np.quantile([one.first_token_s - one.arrival_s for one in result.records[300:]], 0.95)
-        for name, result in (
-            ("found", found),
-            *((rule, simulate(LOADED, policies.make(rule), CONFIG)) for rule in RULES),
-        )
-    }
-    assert ttft_s["lmetric"] < 0.7 * ttft_s["static"]
-    assert ttft_s["found"] < 1.1 * ttft_s["lmetric"]
-    assert policy.simulated > 0
-
-
-@pytest.mark.parametrize("member", range(3))
-def test_hindsight_does_not_change_the_run_itself(member: int, network: Path) -> None:
-    one = model((0.1,), members=(MEMBERS[member],))
-    expected = LearnedPolicy(network) if member == 0 else policies.make(MEMBERS[member])
-    policy = LearnedPolicy(portfolio(network, one), hindsight=True)
-    assert simulate(LOADED, policy, CONFIG).records == simulate(LOADED, expected, CONFIG).records
-    assert policy.simulated > 0
-
-
 def test_a_second_run_is_like_the_first(network: Path) -> None:
-    policy = LearnedPolicy(portfolio(network, model((0.2, 0.2, 0.2), seed=9)), hindsight=True)
+    policy = LearnedPolicy(portfolio(network, model((0.2, 0.2, 0.2), seed=52)))
     first, second = (simulate(LOADED, policy, CONFIG).records for _ in range(2))
     assert first == second
     assert policy.handed_over > 0
+
+
+class Caught:
+    """A learned policy that does what it has put off after each decision, as a live router lets it.
+
+    Attributes:
+        members: the member of each decision.
+    """
+
+    name = "caught"
+
+    def __init__(self, policy: LearnedPolicy) -> None:
+        self.policy = policy
+        self.members: list[int] = []
+
+    def place(self, request: RequestView, view: RouterView) -> Placement:
+        placement = self.policy.place(request, view)
+        assert self.policy._selection is not None
+        self.members.append(self.policy._selection.current)
+        self.policy.catch_up()
+        return placement
+
+
+def test_in_use_a_change_of_the_member_takes_effect_one_request_later(network: Path) -> None:
+    # The same placements, so the contexts are the same.
+    alike = tuple(f"shortest-ttft:alpha={alpha}" for alpha in ("0.9", "0.90", ".9"))
+    path = portfolio(network, model((0.2, 0.2, 0.2), members=alike, seed=52))
+    usual, in_use = (Caught(LearnedPolicy(path)) for _ in range(2))
+    in_use.policy.put_in_use()
+    first, second = (simulate(LOADED, one, CONFIG).records for one in (usual, in_use))
+    assert first == second
+    assert in_use.members == [usual.members[0], *usual.members[:-1]]
+    assert len(set(usual.members)) > 1
 
 
 @pytest.mark.parametrize(("members", "alone"), [("network", None), ("rules", "lmetric")])

@@ -21,7 +21,7 @@ from envs.cluster import (
     RouterView,
     simulate,
 )
-from envs.cluster.router_counters import FIELDS, FINISHES_KEPT
+from envs.cluster.router_counters import FIELDS
 from envs.observation import encode
 from envs.workload import Workload
 from tests.toy import toy_profile
@@ -221,7 +221,6 @@ def test_counters_equal_recounts(seed: int, times_s: list[float], capacity: int)
         assert counters.finished_requests == pytest.approx(sum(weights))
         lengths = [weight * r.output_tokens for weight, r in zip(weights, ended, strict=True)]
         assert counters.finished_output_tokens == pytest.approx(sum(lengths))
-        assert counters.finishes == {r.request: (r.output_tokens, r.last_token_s) for r in ended}
         if here:
             last_s = here[-1].arrival_s
             assert counters.last_arrival_s == last_s
@@ -259,23 +258,6 @@ def test_the_least_loaded_decode_node_is_the_first_with_the_fewest(requests: lis
 
 
 # ---- no oracle ------------------------------------------------------------------------------------------------------
-
-
-def test_a_router_forgets_the_oldest_finishes() -> None:
-    requests = FINISHES_KEPT + 5
-    short = Workload.of(np.arange(requests) * 0.01, np.full(requests, 8), np.ones(requests, int), label="short")
-    kept: list[dict[int, tuple[int, float]]] = []
-
-    class Keeping:
-        name = "keeping"
-
-        def place(self, request: RequestView, view: RouterView) -> Placement:
-            del request
-            kept[:] = [view.counters.finishes]
-            return view.default_placement()
-
-    simulate(short, Keeping(), ClusterConfig(toy_profile()))
-    assert list(kept[0]) == list(range(5, requests))
 
 
 class Watched:

@@ -235,7 +235,7 @@ def test_other_names_are_their_own_labels(loaded: list[Path], name: str) -> None
             "kairos:beta=0.9,cap=2",
             f"{HERE}:ToNode:node=1",
             "runs/a/policy.npz",
-            "runs/a/policy.npz:hindsight=false",
+            "runs/a/policy.npz:guard=false",
             "lookahead:base=kairos:cap=2",
         ]
     ),

@@ -53,12 +53,10 @@ def step(prefill_tokens: int = 0, decodes: int = 0, kv_tokens: int = 0) -> dict[
     return {"wall_time": 0.01, "scheduled_requests": scheduled}
 
 
-def router_of(
-    policy: Policy, workers: list[MadeUpWorker], config: ClusterConfig = CONFIG
-) -> tuple[LiveRouter, Recorder]:
+def router_of(policy: Policy, workers: list[MadeUpWorker]) -> tuple[LiveRouter, Recorder]:
     """A router in front of workers, and what it did."""
     recorder = Recorder()
-    router = LiveRouter(config, policy, workers, LiveClock(1000.0), SHARED, recorder)
+    router = LiveRouter(CONFIG, policy, workers, LiveClock(1000.0), SHARED, recorder)
     for worker in workers:
         worker.router = router
     return router, recorder

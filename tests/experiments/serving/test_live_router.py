@@ -108,8 +108,7 @@ def test_requests_of_a_lost_worker_keep_their_tokens(
     lengths: list[tuple[int, int]], lost: int, after: int, rule: str
 ) -> None:
     workers = [MadeUpWorker(node, after if node == lost else None) for node in range(4)]
-    config = router_of(policies.make(rule), workers)[0].view.topology.config
-    router, recorder = router_of(policies.make(rule), workers, config)
+    router, recorder = router_of(policies.make(rule), workers)
     answers = asyncio.run(all_served(router, lengths))
     assert [len(answer) for answer in answers] == [output for _, output in lengths]
     nothing_left(router)
