@@ -4,16 +4,15 @@ from pathlib import Path
 from typing import cast
 
 from agents.cost_policy import CostPolicy
-from agents.decision import Decision
 from agents.layout import Layout
 from agents.numpy_policy import NumpyActor
 from agents.policy_file import load_policy
 from agents.seen import SeenRange
 from agents.selection import NETWORK, Selection
-from envs.choices import CHOICE_SETS, ChoiceSet
+from envs.choices import CHOICE_SETS, Choices, ChoiceSet
 from envs.cluster import Placement, Policy, RequestView, RouterView
 from envs.features import CHOICE_FEATURES, GLOBAL_FEATURES, REQUEST_FEATURES
-from envs.observation import LAYOUT_VERSION
+from envs.observation import LAYOUT_VERSION, encode
 from hardware_profiles.errors import InputError
 from policies import make
 from policies.shortest_ttft import ShortestTTFT
@@ -67,15 +66,12 @@ class NetworkPolicy:
 
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
-        return self.decide(Decision(request, view, self._choice_set))
-
-    def decide(self, decision: Decision) -> Placement:
-        """Place the request of a decision."""
-        observation = decision.observation
+        choices = Choices.of(request, view, self._choice_set)
+        observation = encode(choices)
         if self._seen is not None and not self._seen.has(observation):
             self.handed_over += 1
-            return FALLBACK.place(decision.request, decision.view)
-        return decision.choices.placement(self._actor.act(observation))
+            return FALLBACK.place(request, view)
+        return choices.placement(self._actor.act(observation))
 
 
 class LearnedPolicy:
@@ -107,26 +103,24 @@ class LearnedPolicy:
                 f"layout {LAYOUT_VERSION} of {', '.join(CHOICE_SETS)}; train it again"
             )
         self.training = file.training
-        self._choice_set = cast(ChoiceSet, choice_set)
-        self._actor = NumpyActor(file.weights)
-        names = (*file.layout.request, *file.layout.global_)
-        unguarded = [names.index(name) for name in UNGUARDED]
-        self._seen = file.seen.without(unguarded) if guard and file.seen is not None else None
+        features = (*file.layout.request, *file.layout.global_)
+        unguarded = [features.index(name) for name in UNGUARDED]
+        seen = file.seen.without(unguarded) if guard and file.seen is not None else None
+        self._network = NetworkPolicy(NumpyActor(file.weights), cast(ChoiceSet, choice_set), seen)
         self._costs = file.costs
-        self._network = NetworkPolicy(self._actor, self._choice_set, self._seen)
         self._of_rules = self.decisions = 0
         self._puts_off = False
-        self._put_off: list[Decision] = []
-        self._names = file.regret.members if file.regret is not None else (NETWORK, *file.costs)
+        self._put_off: list[tuple[RequestView, RouterView]] = []
+        names = file.regret.members if file.regret is not None else (NETWORK, *file.costs)
         if members not in (*MEMBERS, *file.costs):
             raise InputError(f"{path}: members must be {', '.join((*MEMBERS, *file.costs))}, not {members!r}")
-        allowed = [index for index, name in enumerate(self._names) if members in ("all", self._kind(name), name)]
+        allowed = [index for index, name in enumerate(names) if members in ("all", self._kind(name), name)]
         if not allowed or (file.regret is None and members == "costs"):
             raise InputError(f"{path}: the file selects among no {members}; members can be all or network")
-        self._members = [self._member(name) for name in self._names]
+        self._members = [self._member(name) for name in names]
         self._first = self._members[allowed[0]]
         self._selection: Selection | None = None
-        if file.regret is not None and members not in self._names:
+        if file.regret is not None and members not in names:
             self._selection = Selection(file.regret, allowed)
 
     @property
@@ -137,17 +131,14 @@ class LearnedPolicy:
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         self.decisions += 1
-        decision = Decision(request, view, self._choice_set)
         member = self._first
         if self._selection is not None:
             if self._puts_off and self._selection.began:
-                self._put_off.append(decision)
+                self._put_off.append((request, view))
             else:
-                self._selection.select(decision)
+                self._selection.select(request, view)
             member = self._members[self._selection.current]
-        if member is self._network:
-            return self._network.decide(decision)
-        if not isinstance(member, CostPolicy):
+        if not isinstance(member, NetworkPolicy | CostPolicy):
             self._of_rules += 1
         return member.place(request, view) or view.default_placement()
 
@@ -161,9 +152,9 @@ class LearnedPolicy:
     def catch_up(self) -> None:
         """Do what decisions have put off; called when their requests have been sent."""
         put_off, self._put_off = self._put_off, []
-        for decision in put_off:
+        for request, view in put_off:
             assert self._selection is not None
-            self._selection.select(decision)
+            self._selection.select(request, view)
 
     def _member(self, name: str) -> Policy:
         """A member of the portfolio."""

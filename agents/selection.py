@@ -13,7 +13,7 @@ from math import inf
 import numpy as np
 
 from agents.context import CONTEXT, Context
-from agents.decision import Decision
+from envs.cluster import RequestView, RouterView
 
 NETWORK = "network"
 """The name of the trained network among the members; the others are rules."""
@@ -114,17 +114,16 @@ class Selection:
         """Whether a member has been selected."""
         return self._context.seen > 0
 
-    def select(self, decision: Decision) -> int:
+    def select(self, request: RequestView, view: RouterView) -> int:
         """Select the member that places a request; the result is its index.
 
         A clock that runs backwards is that of a new run.
         """
-        view = decision.view
         if view.now_s < self._last_s:
             self._start()
         self._last_s = view.now_s
         if self._context.is_due(view.now_s):
-            self._context.add(view, decision.observation)
+            self._context.add(request, view)
             regret = self._model.predict(self._context.mean)
             best = int(self._allowed[regret[self._allowed].argmin()])
             if self._context.seen == 1 or regret[self.current] > regret[best] + _HYSTERESIS:

@@ -14,6 +14,7 @@ from librt.strings import BytesWriter
 from librt.strings import write_f64_le as write
 
 from envs.choices import Choices
+from envs.cluster import RequestView, RouterView
 from envs.cluster.router_counters import RECENT_S
 from envs.outlook import DecodeOutlook, PrefillOutlook
 from envs.rule_choices import RuleChoices
@@ -41,10 +42,18 @@ class Feature(NamedTuple):
     kind: Kind = "from 0"
 
 
+_TTFT_SLO = Feature("ttft_slo_s", 1.0, "TTFT SLO")
+_TBT_SLO = Feature("tbt_slo_s", 0.05, "TBT SLO")
+_TBT_SLO_OVER_STEP = Feature(
+    "tbt_slo_over_decode_step",
+    4.0,
+    "TBT SLO over a typical decode step (32 requests with 1,024 tokens of context each)",
+)
+
 REQUEST_FEATURES: tuple[Feature, ...] = (
     Feature("prompt_tokens", 512.0, "prompt tokens"),
-    Feature("ttft_slo_s", 1.0, "TTFT SLO"),
-    Feature("tbt_slo_s", 0.05, "TBT SLO"),
+    _TTFT_SLO,
+    _TBT_SLO,
     Feature("best_ttft_s", 0.25, "smallest predicted TTFT over the feasible choices"),
 )
 
@@ -58,12 +67,45 @@ def write_request(values: BytesWriter, choices: Choices) -> None:
     write(values, choices.best_ttft_s)
 
 
-GLOBAL_FEATURES: tuple[Feature, ...] = (
+STEADY_FEATURES: tuple[Feature, ...] = (
     Feature(
-        "tbt_slo_over_decode_step",
-        4.0,
-        "TBT SLO over a typical decode step (32 requests with 1,024 tokens of context each)",
+        "finished_output_tokens",
+        128.0,
+        "mean output length of finished requests, weighted by 0.99 per later finish (router's count)",
     ),
+    Feature("prefill_share_of_nodes", 0.5, "share of the nodes that are prefill nodes"),
+    Feature("steady_requests_per_node", 1.0, "requests per second and node, mean over the last minute or so"),
+    Feature("steady_prompt_tokens", 512.0, "their mean prompt"),
+    Feature("prefill_load", 0.5, "utilisation of the prefill nodes by their prompts (`envs.steady_load`)"),
+    Feature("decode_load", 0.5, "utilisation of the decode nodes by their decodes, of the recent mean output length"),
+    Feature("steady_decode_step_over_tbt_slo", 0.5, "their decode step in that steady state, over the TBT SLO"),
+    Feature("steady_shared_step_over_tbt_slo", 0.5, "the same if all nodes decode"),
+    Feature("shared_prefill_load", 0.5, "utilisation by prompts if all nodes do both jobs within the TBT SLO"),
+    Feature("deflected_prefill_load", 0.5, "the same if the decode nodes do both jobs"),
+)
+"""The global features that depend little on where earlier requests were placed, the first one aside."""
+
+
+def write_steady(values: BytesWriter, request: RequestView, view: RouterView) -> None:
+    """Write the values of STEADY_FEATURES."""
+    counters = view.counters
+    topology = view.topology
+    nodes = float(len(topology.prefill_nodes) + len(topology.decode_nodes))
+    write(values, counters.finished_output_tokens / max(1.0, counters.finished_requests))
+    write(values, len(topology.prefill_nodes) / nodes)
+    steady = SteadyLoad(view, request.tbt_slo_s)
+    write(values, steady.rate_rps / nodes)
+    write(values, steady.prompt_tokens)
+    write(values, steady.prefill_load)
+    write(values, steady.decode_load)
+    write(values, steady.decode_step_s / request.tbt_slo_s)
+    write(values, steady.shared_decode_step_s / request.tbt_slo_s)
+    write(values, steady.shared_prefill_load)
+    write(values, steady.deflected_prefill_load)
+
+
+GLOBAL_FEATURES: tuple[Feature, ...] = (
+    _TBT_SLO_OVER_STEP,
     Feature("recent_requests_per_node_1s", 2.0, "requests placed recently per node, decaying over 1 s"),
     Feature("recent_requests_per_node_10s", 20.0, "the same over 10 s"),
     Feature("recent_prompt_tokens_per_node_1s", 4096.0, "prompt tokens of these requests per node, decaying over 1 s"),
@@ -85,21 +127,12 @@ GLOBAL_FEATURES: tuple[Feature, ...] = (
         128.0,
         "tokens generated so far per decoding request, mean over the candidate nodes (router's count)",
     ),
-    Feature(
-        "finished_output_tokens",
-        128.0,
-        "mean output length of finished requests, weighted by 0.99 per later finish (router's count)",
-    ),
-    Feature("prefill_share_of_nodes", 0.5, "share of the nodes that are prefill nodes"),
-    Feature("steady_requests_per_node", 1.0, "requests per second and node, mean over the last minute or so"),
-    Feature("steady_prompt_tokens", 512.0, "their mean prompt"),
-    Feature("prefill_load", 0.5, "utilisation of the prefill nodes by their prompts (`envs.steady_load`)"),
-    Feature("decode_load", 0.5, "utilisation of the decode nodes by their decodes, of the recent mean output length"),
-    Feature("steady_decode_step_over_tbt_slo", 0.5, "their decode step in that steady state, over the TBT SLO"),
-    Feature("steady_shared_step_over_tbt_slo", 0.5, "the same if all nodes decode"),
-    Feature("shared_prefill_load", 0.5, "utilisation by prompts if all nodes do both jobs within the TBT SLO"),
-    Feature("deflected_prefill_load", 0.5, "the same if the decode nodes do both jobs"),
+    *STEADY_FEATURES,
 )
+
+
+def _write_tbt_slo_over_step(values: BytesWriter, request: RequestView, view: RouterView) -> None:
+    write(values, request.tbt_slo_s / view.topology.typical_decode_step_s)
 
 
 def write_global(values: BytesWriter, choices: Choices) -> None:
@@ -116,7 +149,7 @@ def write_global(values: BytesWriter, choices: Choices) -> None:
     for one in decode:
         kv_share += one.kv_share
         generated_tokens += one.generated_tokens
-    write(values, choices.request.tbt_slo_s / topology.typical_decode_step_s)
+    _write_tbt_slo_over_step(values, choices.request, view)
     write(values, counters.requests_fast * fast)
     write(values, counters.requests_slow * slow)
     write(values, counters.tokens_fast * fast)
@@ -126,17 +159,21 @@ def write_global(values: BytesWriter, choices: Choices) -> None:
     write(values, sum(counters.deflected_requests) / nodes)
     write(values, kv_share / len(decode))
     write(values, generated_tokens / len(decode))
-    write(values, counters.finished_output_tokens / max(1.0, counters.finished_requests))
-    write(values, len(topology.prefill_nodes) / nodes)
-    steady = SteadyLoad(view, choices.request.tbt_slo_s)
-    write(values, steady.rate_rps / nodes)
-    write(values, steady.prompt_tokens)
-    write(values, steady.prefill_load)
-    write(values, steady.decode_load)
-    write(values, steady.decode_step_s / choices.request.tbt_slo_s)
-    write(values, steady.shared_decode_step_s / choices.request.tbt_slo_s)
-    write(values, steady.shared_prefill_load)
-    write(values, steady.deflected_prefill_load)
+    write_steady(values, choices.request, view)
+
+
+TRAFFIC_FEATURES: tuple[Feature, ...] = (_TTFT_SLO, _TBT_SLO, _TBT_SLO_OVER_STEP, *STEADY_FEATURES)
+"""The features that describe the traffic and the cluster, and depend little on where earlier requests were placed."""
+
+
+def packed_traffic(request: RequestView, view: RouterView) -> bytes:
+    """The values of TRAFFIC_FEATURES as little-endian float64; much quicker than all values."""
+    values = BytesWriter()
+    write(values, request.ttft_slo_s)
+    write(values, request.tbt_slo_s)
+    _write_tbt_slo_over_step(values, request, view)
+    write_steady(values, request, view)
+    return values.getvalue()
 
 
 PREFILL_FEATURES: tuple[Feature, ...] = (

@@ -16,6 +16,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from envs.choices import Choices, Pairing
+from envs.cluster import RequestView, RouterView
 from envs.features import (
     CHOICE_FEATURES,
     DECODE_FEATURES,
@@ -23,8 +24,10 @@ from envs.features import (
     PAIR_FEATURES,
     PREFILL_FEATURES,
     REQUEST_FEATURES,
+    TRAFFIC_FEATURES,
     Feature,
     packed_mask,
+    packed_traffic,
     packed_values,
 )
 
@@ -145,6 +148,14 @@ def encode(choices: Choices, rows: int = 0) -> Observation:
     """Encode the observation of one decision: `encode_batch` without its first axis; `rows` 0: one per choice."""
     rows = rows or len(choices)
     return _encoded(packed_values(choices), _plan_of_one(choices.pairing, rows), packed_mask(choices, rows))
+
+
+_TRAFFIC = Scale(TRAFFIC_FEATURES)
+
+
+def encode_traffic(request: RequestView, view: RouterView) -> NDArray[np.float32]:
+    """TRAFFIC_FEATURES of a decision, (len(TRAFFIC_FEATURES),), as in an observation, but without the choices."""
+    return squash(np.frombuffer(packed_traffic(request, view), dtype="<f8"), _TRAFFIC).astype(np.float32)
 
 
 def _encoded(packed: bytes, plan: Plan, mask: bytes) -> Observation:

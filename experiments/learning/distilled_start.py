@@ -97,7 +97,7 @@ class EpisodePlayed(Task):
         policies: list[Policy] = [one.make() for one in self.policies]
         contexts: list[list[float]] = []
         if self.contexts:
-            policies[0] = watched = WatchedContext(policies[0], self.choices)
+            policies[0] = watched = WatchedContext(policies[0])
         played = [play_rule(workload, policy, self.config) for policy in policies]
         if self.contexts:
             contexts = rng.choice(np.array(watched.contexts), size=self.contexts).round(6).tolist()

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from agents.context import CONTEXT, CONTEXT_FEATURES, PERIOD_S, Context, WatchedContext
+from agents.context import CONTEXT, PERIOD_S, Context, WatchedContext
 from agents.cost_policy import CostPolicy
-from agents.decision import Decision
 from agents.evolution import STARTS
 from agents.placement_network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
@@ -21,21 +20,17 @@ from agents.policy_file import PolicyFile, load_policy, save_policy, write_polic
 from agents.selection import NETWORK, RegretModel, Selection
 from agents.selection_fit import fit, refine
 from envs.choice_cost import TERMS
+from envs.choices import Choices
 from envs.cluster import Cluster, ClusterConfig, Placement, RequestView, RouterView, simulate
-from envs.features import GLOBAL_FEATURES, REQUEST_FEATURES
+from envs.features import GLOBAL_FEATURES, REQUEST_FEATURES, TRAFFIC_FEATURES
 from envs.generators import generate
+from envs.observation import encode
 from hardware_profiles import InputError, load_profile
 
 RULES = ("static", "lmetric")
 MEMBERS = (NETWORK, *RULES)
 WORKLOAD = generate("burst", rate_rps=8.0, requests=120, seed=1)
 CONFIG = ClusterConfig(load_profile("a100-qwen3-8b"))
-VIEW = Cluster(CONFIG, lambda _: None).view()
-
-
-def observation(seed: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return {"request": rng.random(len(REQUEST_FEATURES)), "global": rng.random(len(GLOBAL_FEATURES))}
 
 
 def model(bias: tuple[float, ...] = (0.0, 0.0, 0.0), members: tuple[str, ...] = MEMBERS, seed: int = 0) -> RegretModel:
@@ -53,28 +48,41 @@ def model(bias: tuple[float, ...] = (0.0, 0.0, 0.0), members: tuple[str, ...] = 
 # ---- context ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_context_is_the_mean_of_its_features() -> None:
-    context = Context()
-    names = [feature.name for feature in (*REQUEST_FEATURES, *GLOBAL_FEATURES)]
-    seen = []
-    for number in range(20):
-        one = observation(number)
-        context.add(VIEW, one)
-        seen.append(
-            [dict(zip(names, (*one["request"], *one["global"]), strict=True))[name] for name in CONTEXT_FEATURES]
-        )
-    np.testing.assert_allclose(context.mean, [*np.mean(seen, axis=0), 0.0, 0.0])
+class Observed:
+    """Places like `static`, and notes the context and the observations whose mean it is."""
+
+    name = "observed"
+
+    def __init__(self) -> None:
+        self.context = Context()
+        self.observations: list[dict[str, float]] = []
+
+    def place(self, request: RequestView, view: RouterView) -> None:
+        if self.context.is_due(view.now_s):
+            self.context.add(request, view)
+            observation = encode(Choices.of(request, view, "pairs"))
+            names = [feature.name for feature in (*REQUEST_FEATURES, *GLOBAL_FEATURES)]
+            values = (*observation["request"], *observation["global"])
+            self.observations.append(dict(zip(names, values, strict=True)))
+
+
+def test_the_context_is_the_mean_of_features_of_observations() -> None:
+    observed = Observed()
+    simulate(WORKLOAD, observed, CONFIG)
+    assert len(observed.observations) > 10
+    for feature, mean in zip(TRAFFIC_FEATURES, observed.context.mean, strict=False):
+        assert mean == pytest.approx(np.mean([one[feature.name] for one in observed.observations]), rel=1e-6)
 
 
 def test_contexts_of_a_run_are_a_period_apart_and_watching_changes_nothing() -> None:
-    watched = WatchedContext(policies.make("static"), "pairs")
+    watched = WatchedContext(policies.make("static"))
     assert simulate(WORKLOAD, watched, CONFIG).records == simulate(WORKLOAD, policies.make("static"), CONFIG).records
     span_s = float(np.ptp(WORKLOAD.arrival_s))
     assert 0.3 * span_s / PERIOD_S < len(watched.contexts) <= span_s / PERIOD_S + 1
     assert all((one >= 0.0).all() and (one <= 1.0).all() for one in watched.contexts)
     assert all((before != after).any() for before, after in pairwise(watched.contexts))
-    known = np.array(watched.contexts)[:, len(CONTEXT_FEATURES) :]
-    assert (np.diff(known[:, 0]) > 0.0).all()
+    known = np.array(watched.contexts)[:, CONTEXT.index("rates_known")]
+    assert (np.diff(known) > 0.0).all()
 
 
 # ---- model -----------------------------------------------------------------------------------------------------------
@@ -152,7 +160,7 @@ def selected(selection: Selection, count: int = 20) -> list[int]:
     for number in range(count):
         cluster.clock.advance_to(2.0 * PERIOD_S * number)
         request = RequestView(number, cluster.clock.now, 100 + number, 2.0, 0.1)
-        found.append(selection.select(Decision(request, cluster.view(), "pairs")))
+        found.append(selection.select(request, cluster.view()))
     return found
 
 
@@ -170,7 +178,7 @@ def test_a_small_gain_changes_nothing(gain: float, expected: int) -> None:
     request = RequestView(2, 2.0, 100, 2.0, 0.1)
     cluster = Cluster(CONFIG, lambda _: None)
     cluster.clock.advance_to(2.0)
-    assert selection.select(Decision(request, cluster.view(), "pairs")) == expected
+    assert selection.select(request, cluster.view()) == expected
 
 
 # ---- policies --------------------------------------------------------------------------------------------------------
