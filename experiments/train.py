@@ -91,6 +91,11 @@ class TrainOptions(RunOptions):
         help="episodes that the network and rules play, to learn which of them is to place requests under which "
         "traffic; 0: the network places all",
     )
+    other_clusters: float = option(
+        0.25,
+        metavar="SHARE",
+        help="share of these episodes on other shapes and with slower nodes, which the policy should know, too",
+    )
     cost_generations: int = option(
         0, metavar="N", help="generations of the search for each cost of the portfolio; 0: none is searched"
     )
@@ -122,6 +127,8 @@ class TrainOptions(RunOptions):
         check_positive(self, "loads")
         if self.portfolio_episodes < 0:
             raise InputError(f"--portfolio-episodes {self.portfolio_episodes}: must be 0 or more")
+        if not 0.0 <= self.other_clusters <= 1.0:
+            raise InputError(f"--other-clusters {self.other_clusters:g}: must be from 0 to 1")
         if self.cost_generations < 0:
             raise InputError(f"--cost-generations {self.cost_generations}: must be 0 or more")
         if self.cost_generations and not self.portfolio_episodes:
@@ -177,6 +184,7 @@ def run(options: TrainOptions) -> None:
             options.warm_episodes,
             options.seed[0],
             options.portfolio_episodes,
+            options.other_clusters,
             options.cost_generations,
             options.members,
         )

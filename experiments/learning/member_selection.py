@@ -1,7 +1,6 @@
 """A portfolio: the trained network, costs and rules, and a model that selects which of them places requests.
 
-The members play the same new training episodes. Half of these have the SLOs of the evaluation, a quarter have SLOs from
-the ranges around them, and a quarter are on other clusters: shapes at the same rates per node, or one slower node.
+The members play the same new training episodes (`experiments.learning.selection_settings`).
 From the results, smoothed over similar episodes, the model learns to predict each member's regret
 (`agents.selection_fit`). Costs that are not among the most useful members of the first episodes do not play the others.
 The last episodes are a curriculum, as in Genet (Xia et al., SIGCOMM 2022): they draw the settings by the regret of the
@@ -21,12 +20,11 @@ from agents.policy_file import load_policy, write_policy
 from agents.regret import regrets
 from agents.selection import NETWORK, RegretModel
 from envs.choices import ChoiceSet
-from envs.cluster import parse_shape
 from experiments.learning.distilled_start import EpisodePlayed, Lesson, shared_out
 from experiments.learning.mixture import Setting
 from experiments.learning.regret_tree import grow, held_out_regret, text
+from experiments.learning.selection_settings import drawn_settings, with_own_slos
 from experiments.runs.cache import Cache
-from experiments.runs.requests import Family
 from hardware_profiles.files import replacing
 from policies import PolicySpec
 
@@ -52,11 +50,6 @@ RULES = tuple(
 )
 """The rules of the portfolio: those that were at or near the best in validation cells, as they were tuned on 2P2D."""
 
-_OTHER_SHAPES = ("1P1D", "1P2D", "2P1D", "3P3D")
-"""None of them is a shape of docs/protocol.md."""
-_SHARE_OF_SHAPES = 0.5  # of the episodes on other clusters; the others have a slower node
-_SLOW = (0.7, 0.85)
-"""Speeds of a slower node. The one of docs/protocol.md is slower than these."""
 _FIRST_EPISODE = 500_000  # no distillation has as many
 _CONTEXTS = 24  # of an episode
 _TREE_DEPTH, _FEWEST = 4, 15
@@ -68,57 +61,12 @@ _MEMBERS = 26
 """The largest number of members that are kept: the more there are, the more likely one looks better than it is."""
 
 
-def reshaped(setting: Setting, shape: str) -> Setting:
-    """A setting on another cluster shape, at the same rates per node."""
-    assert isinstance(setting.source, Family)
-    per_node = sum(parse_shape(shape)) / sum(parse_shape(setting.config.shape))
-    source = replace(setting.source, unit_rps=setting.source.unit_rps * per_node)
-    return replace(setting, name=f"{setting.name} {shape}", source=source, config=replace(setting.config, shape=shape))
-
-
-def slowed(setting: Setting, node: int, speed: float) -> Setting:
-    """A setting on a cluster with one node of another speed, at the same rates."""
-    nodes = range(sum(parse_shape(setting.config.shape)))
-    speeds = tuple([speed if one == node else 1.0 for one in nodes])
-    return replace(
-        setting,
-        name=f"{setting.name}, node {node} at {speed:g}",
-        config=replace(setting.config, node_speeds=speeds),
-        cluster_fields=(*setting.cluster_fields, ("node_speeds", speeds)),
-    )
-
-
-def with_own_slos(setting: Setting) -> Setting:
-    """A setting without a range of SLOs: all its episodes have the SLOs of the evaluation."""
-    if not isinstance(setting.source, Family):
-        return setting
-    return replace(setting, source=replace(setting.source, tbt_range_s=None))
-
-
-def drawn_settings(settings: Sequence[Setting], episodes: int, seed: int) -> list[Setting]:
-    """The settings in turn, four times around and again: as they are, on other clusters, and twice with own SLOs."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x5E1,)))
-    drawn = []
-    for number in range(episodes):
-        around, index = divmod(number, len(settings))
-        setting = settings[index]
-        if around % 2:
-            setting = with_own_slos(setting)
-        elif around % 4 == 2 and isinstance(setting.source, Family) and not setting.cluster_fields:
-            if rng.random() < _SHARE_OF_SHAPES:
-                setting = reshaped(setting, str(rng.choice(_OTHER_SHAPES)))
-            else:
-                last = sum(parse_shape(setting.config.shape)) - 1
-                setting = slowed(setting, int(rng.choice((0, last))), float(rng.choice(_SLOW)))
-        drawn.append(setting)
-    return drawn
-
-
 def select_members(
     network: Path,
     policy: Path,
     settings: Sequence[Setting],
     episodes: int,
+    other_clusters: float,
     choices: ChoiceSet,
     seeds: tuple[int, int],
     cache: Cache,
@@ -132,6 +80,7 @@ def select_members(
         settings: what the network was trained on.
         episodes: episodes that the members play; costs that are not useful play the first three tenths of them only.
             The last quarter is drawn by regret.
+        other_clusters: share of the earlier ones that are on other clusters.
         choices: set of choices of the network.
         seeds: of the episodes, and of the fit.
         cache: runs the episodes.
@@ -139,7 +88,9 @@ def select_members(
     """
     file = load_policy(network)
     by_regret = int(_BY_REGRET * episodes)
-    drawn = list(enumerate(drawn_settings(settings, episodes - by_regret, seeds[0]), start=_FIRST_EPISODE))
+    drawn = list(
+        enumerate(drawn_settings(settings, episodes - by_regret, seeds[0], other_clusters), start=_FIRST_EPISODE)
+    )
     play = partial(play_members, network=network, choices=choices, seed=seeds[0], cache=cache)
     early = int(_EARLY * episodes) if file.costs else 0
     costs = tuple(file.costs)

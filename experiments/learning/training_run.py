@@ -51,6 +51,7 @@ class Learning:
     warm_episodes: int = 120
     lessons_seed: int = 0  # of the episodes that the rules play
     portfolio_episodes: int = 0  # that all members of the portfolio play; 0: the network places all requests
+    other_clusters: float = 0.25  # share of these episodes that is on other clusters
     cost_generations: int = 0  # of the search for each cost of the portfolio; 0: none is searched
     members: tuple[Path, ...] = ()
     """Policy files with the first costs of the portfolio; the first one has its network and its first selection, too.
@@ -100,6 +101,7 @@ def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode)
             policy_path,
             learning.settings,
             learning.portfolio_episodes,
+            learning.other_clusters,
             learning.choices,
             (learning.lessons_seed, learning.seed),
             cache,

@@ -118,6 +118,7 @@ def test_rules_are_tuned_only_if_asked_for(tmp_path: Path, capsys: pytest.Captur
         ("--trace absent.csv", "--trace needs --trace-format"),
         ("--trace absent.csv --trace-format azure", "absent.csv: No such file"),
         ("--timesteps 0", "--timesteps 0: must be at least 1"),
+        ("--other-clusters 1.5", "--other-clusters 1.5: must be from 0 to 1"),
         ("--portfolio-episodes -1", "--portfolio-episodes -1: must be 0 or more"),
         ("--cost-generations -1", "--cost-generations -1: must be 0 or more"),
         ("--cost-generations 5", "--cost-generations goes with --portfolio-episodes"),

@@ -21,12 +21,10 @@ from agents.placement_network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
 from agents.policy_file import load_policy, save_policy, write_policy
 from agents.selection import RegretModel
-from envs.cluster import ClusterConfig, parse_shape
-from envs.objective import Objective
+from envs.cluster import ClusterConfig
 from experiments.learning import member_selection
 from experiments.learning.distilled_start import EpisodePlayed, Lesson, draw_episode
 from experiments.learning.member_selection import (
-    drawn_settings,
     most_useful,
     regret_by_setting,
     regrets_of,
@@ -35,7 +33,7 @@ from experiments.learning.member_selection import (
 from experiments.learning.mixture import Setting
 from experiments.runs.cache import Cache
 from experiments.runs.executors import Execution
-from experiments.runs.requests import Family, TraceRequests
+from experiments.runs.requests import Family
 from hardware_profiles import load_profile
 from policies import PolicySpec
 
@@ -43,50 +41,6 @@ SETTING = Setting("burst", Family("burst", 8.0), ClusterConfig(load_profile("a10
 RANGE_S = (0.08, 0.12)
 RANGE = replace(SETTING, source=Family("burst", 8.0, tbt_range_s=RANGE_S))
 SLOW_NODE = replace(SETTING, name="slow", cluster_fields=(("node_speeds", (1.0, 1.0, 1.0, 0.7)),))
-PROTOCOL = Path(__file__).parents[3] / "docs" / "protocol.md"
-
-
-def test_a_quarter_of_the_settings_is_on_other_clusters_that_the_protocol_does_not_have() -> None:
-    drawn = drawn_settings([RANGE, replace(RANGE, name="other")], 160, seed=1)
-    assert drawn == drawn_settings([RANGE, replace(RANGE, name="other")], 160, seed=1)
-    others = [one for one in drawn if one.config != RANGE.config]
-    reshaped = [one for one in others if one.config.shape != RANGE.config.shape]
-    assert len(others) == 40
-    assert 10 <= len(reshaped) <= 30
-    for one in others:
-        assert isinstance(one.source, Family)
-        assert one.source.tbt_range_s == RANGE_S
-    for one in reshaped:
-        assert one.source.unit_rps / sum(parse_shape(one.config.shape)) == pytest.approx(8.0 / 4)
-        assert one.config.shape not in PROTOCOL.read_text().partition("## Amendments")[0]
-    slowed = [one for one in others if one.config.shape == RANGE.config.shape]
-    for one in slowed:
-        assert one.source == RANGE.source
-        assert one.config.node_speeds is not None
-        assert sorted(one.config.node_speeds)[1:] == [1.0, 1.0, 1.0]
-        assert 0.6 < min(one.config.node_speeds) < 1.0
-        assert one.environment("pairs", 16, Objective()).unwrapped.config == one.config
-    assert {one.config.node_speeds.index(min(one.config.node_speeds)) for one in slowed} == {0, 3}
-    assert [one.name.split()[0].strip(",") for one in drawn] == ["burst", "other"] * 80
-
-
-def test_half_of_the_settings_has_the_slos_of_the_evaluation() -> None:
-    drawn = drawn_settings([RANGE], 40, seed=1)
-    assert drawn.count(RANGE) == 10
-    assert drawn.count(SETTING) == 20
-    workloads = [draw_episode(SETTING.source, 0, number)[0] for number in range(3)]
-    for workload in workloads:
-        assert set(workload.tbt_slo_s) == {SETTING.tbt_slo_s}
-        assert set(workload.ttft_slo_s) == {SETTING.ttft_slo_s}
-
-
-def test_settings_with_fields_of_single_nodes_keep_their_shape() -> None:
-    assert set(drawn_settings([SLOW_NODE], 12, seed=1)) == {SLOW_NODE}
-
-
-def test_a_trace_has_only_its_own_slos() -> None:
-    trace = Setting("trace", TraceRequests(Path("absent.csv"), "azure"), SETTING.config)
-    assert set(drawn_settings([trace], 12, seed=1)) == {trace}
 
 
 def test_members_are_measured_as_they_play() -> None:
@@ -163,7 +117,7 @@ def test_only_the_useful_costs_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
     costs = {"cost-bad": weights_of(queue=-1.0), "cost-good": STARTS["lmetric"]}
     write_policy(network, load_policy(network)._replace(costs=costs))
     cache = Cache(tmp_path / "runs", Execution())
-    select_members(network, policy, [SETTING], 10, "pairs", (0, 0), cache)
+    select_members(network, policy, [SETTING], 10, 0.25, "pairs", (0, 0), cache)
     found = load_policy(policy)
     assert found.regret is not None
     assert found.regret.members == ("network", "cost-good")
@@ -186,7 +140,7 @@ def test_the_file_holds_the_network_and_the_rules(tmp_path: Path, monkeypatch: p
     network, policy = untrained(tmp_path), tmp_path / "policy.npz"
     cache = Cache(tmp_path / "runs", Execution())
     for _ in range(2):
-        select_members(network, policy, [SETTING], 4, "pairs", (0, 0), cache)
+        select_members(network, policy, [SETTING], 4, 0.25, "pairs", (0, 0), cache)
         found = load_policy(policy)
         assert found.regret is not None
         assert found.regret.members == ("network", "lmetric")

@@ -1,0 +1,64 @@
+"""The settings of the episodes that the members of a portfolio play."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from envs.cluster import ClusterConfig, parse_shape
+from envs.objective import Objective
+from experiments.learning.distilled_start import draw_episode
+from experiments.learning.mixture import Setting
+from experiments.learning.selection_settings import drawn_settings
+from experiments.runs.requests import Family, TraceRequests
+from hardware_profiles import load_profile
+
+SETTING = Setting("burst", Family("burst", 8.0), ClusterConfig(load_profile("a100-qwen3-8b")))
+RANGE_S = (0.08, 0.12)
+RANGE = replace(SETTING, source=Family("burst", 8.0, tbt_range_s=RANGE_S))
+SLOW_NODE = replace(SETTING, name="slow", cluster_fields=(("node_speeds", (1.0, 1.0, 1.0, 0.7)),))
+PROTOCOL = Path(__file__).parents[3] / "docs" / "protocol.md"
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+def test_a_share_of_the_settings_is_on_other_clusters_that_the_protocol_does_not_have(share: float) -> None:
+    drawn = drawn_settings([RANGE, replace(RANGE, name="other")], 320, 1, share)
+    assert drawn == drawn_settings([RANGE, replace(RANGE, name="other")], 320, 1, share)
+    others = [one for one in drawn if one.config != RANGE.config]
+    reshaped = [one for one in others if one.config.shape != RANGE.config.shape]
+    assert len(others) == share * 320
+    assert 0.3 < len(reshaped) / len(others) < 0.7
+    for one in reshaped:
+        assert isinstance(one.source, Family)
+        assert one.source.unit_rps / sum(parse_shape(one.config.shape)) == pytest.approx(8.0 / 4)
+        assert one.config.shape not in PROTOCOL.read_text().partition("## Amendments")[0]
+    slowed = [one for one in others if one.config.shape == RANGE.config.shape]
+    for one in slowed:
+        assert one.source in (RANGE.source, SETTING.source)
+        assert one.config.node_speeds is not None
+        assert sorted(one.config.node_speeds)[1:] == [1.0, 1.0, 1.0]
+        assert min(one.config.node_speeds) != 0.6
+        assert one.environment("pairs", 16, Objective()).unwrapped.config == one.config
+    assert {one.config.node_speeds.index(min(one.config.node_speeds)) for one in slowed} == {0, 3}
+    assert [one.name.split()[0].strip(",") for one in drawn] == ["burst", "other"] * 160
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_half_of_the_settings_has_the_slos_of_the_evaluation(share: float) -> None:
+    drawn = drawn_settings([RANGE], 80, 1, share)
+    sources = [one.source for one in drawn]
+    assert sum(isinstance(one, Family) and one.tbt_range_s is None for one in sources) == 40
+    assert drawn.count(RANGE) == drawn.count(SETTING) == 40 * (1.0 - share)
+    workloads = [draw_episode(SETTING.source, 0, number)[0] for number in range(3)]
+    for workload in workloads:
+        assert set(workload.tbt_slo_s) == {SETTING.tbt_slo_s}
+        assert set(workload.ttft_slo_s) == {SETTING.ttft_slo_s}
+
+
+def test_settings_with_fields_of_single_nodes_keep_their_shape() -> None:
+    assert set(drawn_settings([SLOW_NODE], 12, 1, 0.5)) == {SLOW_NODE}
+
+
+def test_a_trace_has_only_its_own_slos() -> None:
+    trace = Setting("trace", TraceRequests(Path("absent.csv"), "azure"), SETTING.config)
+    assert set(drawn_settings([trace], 12, 1, 0.5)) == {trace}
