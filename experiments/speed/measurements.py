@@ -32,7 +32,7 @@ _EVENTS = 200_000
 _STEPS = 3_000
 _VECTOR = 32
 _VECTOR_STEPS = 500  # of each environment
-_ROLLOUTS = 5
+_ROLLOUTS = 3
 
 
 def simpy_events_per_s() -> float:
