@@ -30,10 +30,11 @@ from agents.progress import WandbMode
 from envs.choices import ChoiceSet
 from envs.cluster import parse_shape
 from envs.slos import Slos
+from experiments.learning.family_settings import family_settings
 from experiments.learning.kairos_setting import shipped_settings, tuned_setting
-from experiments.learning.mixture import TRAINING_LOADS, Setting, tbt_ranges
+from experiments.learning.mixture import TRAINING_LOADS, Setting
 from experiments.learning.training_run import Learning, WarmStart, check_members, learn
-from experiments.options.cluster_options import cluster_fields
+from experiments.options.cluster_options import ClusterOptions
 from experiments.options.execution_options import RunOptions
 from experiments.options.parser import check_counts, check_positive, command, option
 from experiments.options.request_options import RequestOptions, trace_load_is
@@ -43,11 +44,11 @@ from experiments.reports.document import claim, commit, made_by, write_json
 from experiments.reports.formatting import slos_line
 from experiments.runs.cache import Cache
 from experiments.runs.data_splits import EVALUATION_SEED
-from experiments.runs.requests import Family, Source, TraceRequests
-from experiments.runs.saturation import TARGET, Knee, intervals, knee_text, knees, write_knees
+from experiments.runs.requests import TraceRequests
+from experiments.runs.saturation import TARGET, Knee, intervals, knee_text, write_knees
 from experiments.runs.trial import Trial, run_trials
 from experiments.runs.tuning import COST_IS
-from hardware_profiles import InputError
+from hardware_profiles import InputError, load_profile
 from hardware_profiles.files import replacing
 from policies import PolicySpec
 
@@ -94,7 +95,10 @@ class TrainOptions(RunOptions):
     other_clusters: float = option(
         0.25,
         metavar="SHARE",
-        help="share of these episodes on other shapes and with slower nodes, which the policy should know, too",
+        help="share of these episodes on other shapes, with slower nodes and with --other-profiles",
+    )
+    other_profiles: tuple[str, ...] = option(
+        (), metavar="P", help="hardware profiles of a part of these episodes, each at multiples of the knees on it"
     )
     cost_generations: int = option(
         0, metavar="N", help="generations of the search for each cost of the portfolio; 0: none is searched"
@@ -129,6 +133,12 @@ class TrainOptions(RunOptions):
             raise InputError(f"--portfolio-episodes {self.portfolio_episodes}: must be 0 or more")
         if not 0.0 <= self.other_clusters <= 1.0:
             raise InputError(f"--other-clusters {self.other_clusters:g}: must be from 0 to 1")
+        if self.other_profiles and not self.portfolio_episodes:
+            raise InputError("--other-profiles goes with --portfolio-episodes, which play on them")
+        if self.other_profiles and self.requests.trace is not None:
+            raise InputError("--other-profiles goes with --workload only; a trace has one rate")
+        for name in self.other_profiles:
+            load_profile(name)
         if self.cost_generations < 0:
             raise InputError(f"--cost-generations {self.cost_generations}: must be 0 or more")
         if self.cost_generations and not self.portfolio_episodes:
@@ -160,6 +170,10 @@ def run(options: TrainOptions) -> None:
         path.write_text(options.typed + "\n")
 
     settings, load_is = _settings(options, trace, folder, cache)
+    elsewhere = [
+        tuple(_family_settings(options, replace(options.machines, profile=name), cache))
+        for name in options.other_profiles
+    ]
     loads = options.loads or ((1.0,) if trace else LOADS)
     if options.rules == "tune":
         tuned, tried = tuned_setting(settings, loads, cache)
@@ -185,6 +199,7 @@ def run(options: TrainOptions) -> None:
             options.seed[0],
             options.portfolio_episodes,
             options.other_clusters,
+            tuple(elsewhere),
             options.cost_generations,
             options.members,
         )
@@ -253,24 +268,11 @@ def _settings(
     options: TrainOptions, trace: TraceRequests | None, folder: Path, cache: Cache
 ) -> tuple[list[Setting], str]:
     """The mixture of workloads and shapes, and what a load is."""
-
-    def setting(source: Source, shape: str) -> Setting:
-        several = [shape] if len(options.cluster) > 1 else []
-        if len(options.tbt_slos) > 1:
-            several.append(f"{1e3 * source.own_slos.classes[0].tbt_s:g} ms")
-        name = " ".join([source.name, *several])
-        fields = tuple(cluster_fields(options.machines.cluster_option, shape).items())
-        return Setting(name, source, options.machines.config(shape), fields)
-
     if trace is not None:
-        settings = [setting(trace, shape) for shape in options.cluster]
-        return settings, trace_load_is(trace)
-    found: dict[Setting, Knee] = {}
-    for slos, tbt_range_s in zip(_slos(options), tbt_ranges(options.tbt_slos or (0.0,)), strict=True):
-        for shape in options.cluster:
-            of_shape = knees(options.requests.workload or ("burst",), slos, options.machines.config(shape), cache)
-            for name, knee in of_shape.items():
-                found[setting(Family(name, knee.rate_rps, slos, tbt_range_s=tbt_range_s), shape)] = knee
+        names = [f"{trace.name} {shape}" if len(options.cluster) > 1 else trace.name for shape in options.cluster]
+        configs = map(options.machines.config, options.cluster)
+        return [Setting(name, trace, config) for name, config in zip(names, configs, strict=True)], trace_load_is(trace)
+    found = _family_settings(options, options.machines, cache)
     named = intervals({setting.name: knee for setting, knee in found.items()})
     settings = list(found)
     write_knees(named, settings[0].config, folder / "knees.json")
@@ -278,6 +280,11 @@ def _settings(
     return settings, (
         f"load (multiple of the rate at which static meets the SLOs of {TARGET:.0%}; requests/s: {knee_text(named)})"
     )
+
+
+def _family_settings(options: TrainOptions, machines: ClusterOptions, cache: Cache) -> dict[Setting, Knee]:
+    configs = [machines.config(shape) for shape in options.cluster]
+    return family_settings(options.requests.workload or ("burst",), configs, _slos(options), cache)
 
 
 def _slos(options: TrainOptions) -> list[Slos]:

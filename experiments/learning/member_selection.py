@@ -67,6 +67,7 @@ def select_members(
     settings: Sequence[Setting],
     episodes: int,
     other_clusters: float,
+    elsewhere: Sequence[Sequence[Setting]],
     choices: ChoiceSet,
     seeds: tuple[int, int],
     cache: Cache,
@@ -81,6 +82,7 @@ def select_members(
         episodes: episodes that the members play; costs that are not useful play the first three tenths of them only.
             The last quarter is drawn by regret.
         other_clusters: share of the earlier ones that are on other clusters.
+        elsewhere: the settings with other hardware profiles, see `drawn_settings`.
         choices: set of choices of the network.
         seeds: of the episodes, and of the fit.
         cache: runs the episodes.
@@ -89,7 +91,9 @@ def select_members(
     file = load_policy(network)
     by_regret = int(_BY_REGRET * episodes)
     drawn = list(
-        enumerate(drawn_settings(settings, episodes - by_regret, seeds[0], other_clusters), start=_FIRST_EPISODE)
+        enumerate(
+            drawn_settings(settings, episodes - by_regret, seeds[0], other_clusters, elsewhere), start=_FIRST_EPISODE
+        )
     )
     play = partial(play_members, network=network, choices=choices, seed=seeds[0], cache=cache)
     early = int(_EARLY * episodes) if file.costs else 0

@@ -1,8 +1,9 @@
 """The mixture that a policy is trained on: workloads, cluster shapes and TBT SLOs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -18,21 +19,24 @@ TRAINING_LOADS = (0.5, 1.15)
 _BEYOND = 1.15
 """How far the TBT SLOs of training go beyond the smallest and the largest of a mixture, as a factor."""
 _TAIL, _MISS_WEIGHT = 4.0, 4.0
+_ARGUMENTS = ("profile", "shape", "step_budget", "report_age_s", "hosts")
 _START = {"start": "running", "warm_up": ("static", "shortest-ttft", "random"), "warm_up_s": (0.0, 15.0)}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A workload on a cluster.
-
-    `cluster_fields` are those of the config that differ from the defaults, beyond profile, shape, step budget and
-    report age.
-    """
+    """A workload on a cluster."""
 
     name: str
     source: Source
     config: ClusterConfig
-    cluster_fields: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def cluster_fields(self) -> dict[str, Any]:
+        """Fields of the config that differ from their defaults, without those that environments have arguments for."""
+        plain = [one for one in fields(ClusterConfig) if one.name not in _ARGUMENTS]
+        values = {one.name: getattr(self.config, one.name) for one in plain}
+        return {one.name: values[one.name] for one in plain if values[one.name] != one.default}
 
     @property
     def tbt_slo_s(self) -> float:
@@ -54,7 +58,7 @@ class Setting:
             step_budget=config.step_budget,
             report_age_s=config.report_age_s,
             hosts=config.hosts,
-            cluster_options={name: value for name, value in self.cluster_fields if name != "hosts"},
+            cluster_options=self.cluster_fields,
             rows=rows,
             tbt_weight=objective.tbt_weight,
             tail_weight=objective.tail_weight,

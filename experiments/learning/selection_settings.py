@@ -1,7 +1,7 @@
 """The settings of the episodes that the members of a portfolio play, so that its selection knows more than one cluster.
 
 Half of the episodes have the SLOs of the evaluation, the others SLOs from the ranges around them. A share of both is on
-other clusters: shapes at the same rates per node, or one slower node.
+other clusters: shapes at the same rates per node, one slower node, or another hardware profile.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,6 @@ from experiments.runs.requests import Family
 
 _OTHER_SHAPES = ("1P1D", "1P2D", "2P1D", "1P4D", "2P3D", "3P2D", "4P1D", "3P3D")
 """None of them is a shape of docs/protocol.md."""
-_SHARE_OF_SHAPES = 0.5  # of the episodes on other clusters; the others have a slower node
 _SLOW = (0.5, 0.7, 0.85)
 """Speeds of a slower node; the one of docs/protocol.md has another."""
 
@@ -36,7 +35,6 @@ def slowed(setting: Setting, node: int, speed: float) -> Setting:
         setting,
         name=f"{setting.name}, node {node} at {speed:g}",
         config=replace(setting.config, node_speeds=speeds),
-        cluster_fields=(*setting.cluster_fields, ("node_speeds", speeds)),
     )
 
 
@@ -47,21 +45,38 @@ def with_own_slos(setting: Setting) -> Setting:
     return replace(setting, source=replace(setting.source, tbt_range_s=None))
 
 
-def drawn_settings(settings: Sequence[Setting], episodes: int, seed: int, other_clusters: float) -> list[Setting]:
-    """The settings in turn, with their ranges of SLOs and with own ones, and a share of both on other clusters."""
+def drawn_settings(
+    settings: Sequence[Setting],
+    episodes: int,
+    seed: int,
+    other_clusters: float,
+    elsewhere: Sequence[Sequence[Setting]] = (),
+) -> list[Setting]:
+    """The settings in turn, with their ranges of SLOs and with own ones, and a share of both on other clusters.
+
+    Args:
+        settings: of the mixture.
+        episodes: how many to draw.
+        seed: of the draws.
+        other_clusters: the share.
+        elsewhere: for each of some hardware profiles, the same settings with it. Other shapes, slower nodes and each of
+            these profiles are equally likely.
+    """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x5E1,)))
     drawn = []
     for number in range(episodes):
         around, index = divmod(number, len(settings))
         setting = settings[index]
-        if around % 2:
-            setting = with_own_slos(setting)
         due = (around // 2 + 1) * other_clusters % 1.0 < other_clusters
-        if due and isinstance(setting.source, Family) and not setting.cluster_fields:
-            if rng.random() < _SHARE_OF_SHAPES:
+        usual = not setting.cluster_fields and setting.config.hosts is None
+        if due and usual and isinstance(setting.source, Family):
+            kind = int(rng.integers(2 + len(elsewhere)))
+            if kind == 0:
                 setting = reshaped(setting, str(rng.choice(_OTHER_SHAPES)))
-            else:
+            elif kind == 1:
                 last = sum(parse_shape(setting.config.shape)) - 1
                 setting = slowed(setting, int(rng.choice((0, last))), float(rng.choice(_SLOW)))
-        drawn.append(setting)
+            else:
+                setting = elsewhere[kind - 2][index]
+        drawn.append(with_own_slos(setting) if around % 2 else setting)
     return drawn

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -52,6 +53,7 @@ class Learning:
     lessons_seed: int = 0  # of the episodes that the rules play
     portfolio_episodes: int = 0  # that all members of the portfolio play; 0: the network places all requests
     other_clusters: float = 0.25  # share of these episodes that is on other clusters
+    elsewhere: tuple[tuple[Setting, ...], ...] = ()  # the same settings with other hardware profiles, for each of these
     cost_generations: int = 0  # of the search for each cost of the portfolio; 0: none is searched
     members: tuple[Path, ...] = ()
     """Policy files with the first costs of the portfolio; the first one has its network and its first selection, too.
@@ -102,6 +104,7 @@ def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode)
             learning.settings,
             learning.portfolio_episodes,
             learning.other_clusters,
+            learning.elsewhere,
             learning.choices,
             (learning.lessons_seed, learning.seed),
             cache,
@@ -173,7 +176,8 @@ def _finished(network: "PlacementNetwork", seen: SeenRange | None) -> "Placement
 def _claim(learning: Learning, folder: Path, policy_path: Path) -> None:
     """Write down what is trained in a folder; raise InputError if something else was."""
     note = folder / "training-identity.txt"
-    clusters = [fingerprint.cluster(setting.config) for setting in learning.settings]
+    settings = chain(learning.settings, *learning.elsewhere)
+    clusters = [fingerprint.cluster(setting.config) for setting in settings]
     described = repr(replace(learning, members=()))
     identity = fingerprint.digest(
         fingerprint.code(__name__, "agents.training"), described, *clusters, files=learning.members

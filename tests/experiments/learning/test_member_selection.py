@@ -40,7 +40,7 @@ from policies import PolicySpec
 SETTING = Setting("burst", Family("burst", 8.0), ClusterConfig(load_profile("a100-qwen3-8b")))
 RANGE_S = (0.08, 0.12)
 RANGE = replace(SETTING, source=Family("burst", 8.0, tbt_range_s=RANGE_S))
-SLOW_NODE = replace(SETTING, name="slow", cluster_fields=(("node_speeds", (1.0, 1.0, 1.0, 0.7)),))
+SLOW_NODE = replace(SETTING, name="slow", config=replace(SETTING.config, node_speeds=(1.0, 1.0, 1.0, 0.7)))
 
 
 def test_members_are_measured_as_they_play() -> None:
@@ -117,7 +117,7 @@ def test_only_the_useful_costs_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
     costs = {"cost-bad": weights_of(queue=-1.0), "cost-good": STARTS["lmetric"]}
     write_policy(network, load_policy(network)._replace(costs=costs))
     cache = Cache(tmp_path / "runs", Execution())
-    select_members(network, policy, [SETTING], 10, 0.25, "pairs", (0, 0), cache)
+    select_members(network, policy, [SETTING], 10, 0.25, (), "pairs", (0, 0), cache)
     found = load_policy(policy)
     assert found.regret is not None
     assert found.regret.members == ("network", "cost-good")
@@ -140,7 +140,7 @@ def test_the_file_holds_the_network_and_the_rules(tmp_path: Path, monkeypatch: p
     network, policy = untrained(tmp_path), tmp_path / "policy.npz"
     cache = Cache(tmp_path / "runs", Execution())
     for _ in range(2):
-        select_members(network, policy, [SETTING], 4, 0.25, "pairs", (0, 0), cache)
+        select_members(network, policy, [SETTING], 4, 0.25, (), "pairs", (0, 0), cache)
         found = load_policy(policy)
         assert found.regret is not None
         assert found.regret.members == ("network", "lmetric")

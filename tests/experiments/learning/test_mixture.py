@@ -1,6 +1,8 @@
 """The mixture: ranges of TBT SLOs, and what training draws."""
 
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from envs.choices import most_choices
 from envs.cluster import ClusterConfig
+from envs.objective import Objective
 from experiments.learning.mixture import Setting, objective_for, tbt_ranges
 from experiments.runs.requests import Family
 from hardware_profiles import load_profile
@@ -41,6 +44,16 @@ def test_training_draws_tbt_slos_from_the_range_and_depends_on_the_seed_alone() 
     assert 5 < sum(one.ttft_slo_s[0] == 2.0 for one in drawn) < 25
     assert source.draw(20, 1.0, 7).tbt_slo_s[0] == tbt_slos_s[7]
     assert source.evaluation(1.0, 20, 7).make().tbt_slo_s[0] == 0.1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"hosts": (0, 0, 1, 1)}, {"node_speeds": (1.0, 0.5, 1.0, 1.0), "max_seqs": 64}, {"step_budget": "fixed"}],
+)
+def test_the_environment_of_a_setting_has_its_cluster(changed: dict[str, Any]) -> None:
+    config = replace(ClusterConfig(load_profile("a100-qwen3-8b")), **changed)
+    setting = Setting("burst", Family("burst", 8.0), config)
+    assert setting.environment("pairs", 16, Objective()).unwrapped.config == config
 
 
 def test_the_environment_of_a_setting_plays_its_range() -> None:

@@ -16,7 +16,7 @@ from hardware_profiles import load_profile
 SETTING = Setting("burst", Family("burst", 8.0), ClusterConfig(load_profile("a100-qwen3-8b")))
 RANGE_S = (0.08, 0.12)
 RANGE = replace(SETTING, source=Family("burst", 8.0, tbt_range_s=RANGE_S))
-SLOW_NODE = replace(SETTING, name="slow", cluster_fields=(("node_speeds", (1.0, 1.0, 1.0, 0.7)),))
+SLOW_NODE = replace(SETTING, name="slow", config=replace(SETTING.config, node_speeds=(1.0, 1.0, 1.0, 0.7)))
 PROTOCOL = Path(__file__).parents[3] / "docs" / "protocol.md"
 
 
@@ -53,6 +53,18 @@ def test_half_of_the_settings_has_the_slos_of_the_evaluation(share: float) -> No
     for workload in workloads:
         assert set(workload.tbt_slo_s) == {SETTING.tbt_slo_s}
         assert set(workload.ttft_slo_s) == {SETTING.ttft_slo_s}
+
+
+def test_other_clusters_include_other_profiles() -> None:
+    names = ("a100-deepseek-v2-lite", "h100-llama31-8b")
+    of_each = {name: replace(SETTING.config, profile=load_profile(name)) for name in names}
+    both = [RANGE, replace(RANGE, name="other")]
+    elsewhere = [[replace(one, config=config) for one in both] for config in of_each.values()]
+    drawn = drawn_settings(both, 400, 1, 0.5, elsewhere)
+    assert sum(one.config != SETTING.config for one in drawn) == 200
+    for config in of_each.values():
+        assert 30 < sum(one.config == config for one in drawn) < 70
+    assert [one.name.split()[0].strip(",") for one in drawn] == ["burst", "other"] * 200
 
 
 def test_settings_with_fields_of_single_nodes_keep_their_shape() -> None:
