@@ -2,7 +2,7 @@
 
 The run goes through stages. Finished work of each stage stays in --out, so the same command resumes:
 
-1. the knee of `static` on each workload and cluster shape, the unit of every load;
+1. the knee of `static` on each workload and cluster shape, the unit of every load, unless --knees has it;
 2. with --rules tune, the knobs of `kairos` on a separate set of requests; by default the setting that ships for these
    SLOs and this step budget is used;
 3. with --warm-start rules, a start for PPO: the best rule of each training episode, distilled into the network; with
@@ -30,14 +30,15 @@ from agents.progress import WandbMode
 from envs.choices import ChoiceSet
 from envs.cluster import parse_shape
 from envs.slos import Slos
+from experiments.analysis.bootstrap import Interval
 from experiments.learning.family_settings import family_settings
 from experiments.learning.kairos_setting import shipped_settings, tuned_setting
 from experiments.learning.mixture import TRAINING_LOADS, Setting
 from experiments.learning.training_run import Learning, WarmStart, check_members, learn
 from experiments.options.cluster_options import ClusterOptions
 from experiments.options.execution_options import RunOptions
-from experiments.options.parser import check_counts, check_positive, command, option
-from experiments.options.request_options import RequestOptions, trace_load_is
+from experiments.options.parser import check_counts, check_positive, command, flag, option
+from experiments.options.request_options import KNEES, RequestOptions, trace_load_is
 from experiments.options.slo_options import SloOptions
 from experiments.reports.comparison_report import write_comparison
 from experiments.reports.document import claim, commit, made_by, write_json
@@ -45,7 +46,7 @@ from experiments.reports.formatting import slos_line
 from experiments.runs.cache import Cache
 from experiments.runs.data_splits import EVALUATION_SEED
 from experiments.runs.requests import TraceRequests
-from experiments.runs.saturation import TARGET, Knee, intervals, knee_text, write_knees
+from experiments.runs.saturation import TARGET, knee_text, write_knees
 from experiments.runs.trial import Trial, run_trials
 from experiments.runs.tuning import COST_IS
 from hardware_profiles import InputError, load_profile
@@ -75,6 +76,7 @@ class TrainOptions(RunOptions):
         help="TBT SLOs of a mixture, seconds, instead of --tbt-slo: training draws them from the ranges around these, "
         "log-uniformly; the evaluation uses these",
     )
+    knees: Path | None = option(None, metavar="FILE", help=KNEES)
     cluster: tuple[str, ...] = option(("2P2D",), metavar="NPMD", help="prefill and decode nodes; several: a mixture")
     choices: ChoiceSet = option("pairs", help="set of choices that the policy chooses from")
     rules: Literal["shipped", "tune", "default"] = option(
@@ -123,28 +125,27 @@ class TrainOptions(RunOptions):
             self.machines.config(shape)
         if self.tbt_slos and (self.slos.tbt_slo is not None or self.slos.slo_class):
             raise InputError("--tbt-slos goes without --tbt-slo and --slo-class only, which state the TBT SLO, too")
-        if self.tbt_slos and self.requests.trace is not None:
-            raise InputError("--tbt-slos goes with --workload only; a trace has one --tbt-slo")
+        for name in ("portfolio_episodes", "cost_generations"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{flag(name)} {getattr(self, name)}: must be 0 or more")
+        for name in ("tbt_slos", "knees", "other_profiles"):
+            if getattr(self, name) and self.requests.trace is not None:
+                raise InputError(f"{flag(name)} goes with --workload only; a trace has one rate and one --tbt-slo")
+        for name in ("cost_generations", "members", "other_profiles"):
+            if getattr(self, name) and not self.portfolio_episodes:
+                raise InputError(f"{flag(name)} goes with --portfolio-episodes")
+        if self.knees is not None and str(self.knees) != "shipped" and len(self.tbt_slos) > 1:
+            raise InputError(
+                f"--knees {self.knees}: a file has the knees of one TBT SLO; shipped stands for those of several"
+            )
         for slo_s in self.tbt_slos:
             SloOptions(tbt_slo=slo_s)  # says what is wrong with it
+        for profile in self.other_profiles:
+            load_profile(profile)
         check_counts(self, "timesteps", "warm_episodes", "seeds")
         check_positive(self, "loads")
-        if self.portfolio_episodes < 0:
-            raise InputError(f"--portfolio-episodes {self.portfolio_episodes}: must be 0 or more")
         if not 0.0 <= self.other_clusters <= 1.0:
             raise InputError(f"--other-clusters {self.other_clusters:g}: must be from 0 to 1")
-        if self.other_profiles and not self.portfolio_episodes:
-            raise InputError("--other-profiles goes with --portfolio-episodes, which play on them")
-        if self.other_profiles and self.requests.trace is not None:
-            raise InputError("--other-profiles goes with --workload only; a trace has one rate")
-        for name in self.other_profiles:
-            load_profile(name)
-        if self.cost_generations < 0:
-            raise InputError(f"--cost-generations {self.cost_generations}: must be 0 or more")
-        if self.cost_generations and not self.portfolio_episodes:
-            raise InputError("--cost-generations goes with --portfolio-episodes, which selects among the costs")
-        if self.members and not self.portfolio_episodes:
-            raise InputError("--members goes with --portfolio-episodes, which selects among them")
         if self.members and self.warm_start != "none":
             raise InputError("--members goes without --warm-start, because no network is trained")
         if min(self.seed) < 0:
@@ -272,19 +273,20 @@ def _settings(
         names = [f"{trace.name} {shape}" if len(options.cluster) > 1 else trace.name for shape in options.cluster]
         configs = map(options.machines.config, options.cluster)
         return [Setting(name, trace, config) for name, config in zip(names, configs, strict=True)], trace_load_is(trace)
-    found = _family_settings(options, options.machines, cache)
-    named = intervals({setting.name: knee for setting, knee in found.items()})
-    settings = list(found)
-    write_knees(named, settings[0].config, folder / "knees.json")
+    found = _family_settings(options, options.machines, cache, options.knees)
+    named = {setting.name: knee for setting, knee in found.items()}
+    write_knees(named, next(iter(found)).config, folder / "knees.json")
     print(f"knee of static, requests/s: {knee_text(named)}", file=sys.stderr)
-    return settings, (
+    return list(found), (
         f"load (multiple of the rate at which static meets the SLOs of {TARGET:.0%}; requests/s: {knee_text(named)})"
     )
 
 
-def _family_settings(options: TrainOptions, machines: ClusterOptions, cache: Cache) -> dict[Setting, Knee]:
+def _family_settings(
+    options: TrainOptions, machines: ClusterOptions, cache: Cache, known: Path | None = None
+) -> dict[Setting, Interval]:
     configs = [machines.config(shape) for shape in options.cluster]
-    return family_settings(options.requests.workload or ("burst",), configs, _slos(options), cache)
+    return family_settings(options.requests.workload or ("burst",), configs, _slos(options), cache, known)
 
 
 def _slos(options: TrainOptions) -> list[Slos]:
