@@ -55,8 +55,12 @@ points = partial(with_interval, show=signed(percent), least=-1, most=1)
 
 
 def change(ratio: Interval) -> str:
-    """A ratio as a signed change in percent with its interval."""
-    return with_interval(Interval(*(100 * (value - 1) for value in ratio)), "{:+.1f}".format, least=-100.0)
+    """A ratio as a signed change in percent with its interval; that of two seeds has no useful upper end."""
+    return with_interval(Interval(*(100 * (value - 1) for value in ratio)), _change, least=-100.0)
+
+
+def _change(percent: float) -> str:
+    return f"{percent:+.1f}" if percent < 1e5 else "over +99999"
 
 
 UNITS: dict[str, tuple[str, Show]] = {

@@ -18,6 +18,7 @@ def test_shares_stay_between_0_and_100() -> None:
     assert show.share(Interval(0.01, -0.02, 0.04)) == "1.0 [0.0, 4.0]"
     assert show.points(Interval(-0.97, -1.2, -0.9)) == "-97.0 [-100.0, -90.0]"
     assert show.change(Interval(0.1, -0.5, 0.7)) == "-90.0 [-100.0, -30.0]"
+    assert show.change(Interval(0.5, 1e-9, 3e12)) == "-50.0 [-100.0, over +99999]"
 
 
 def test_a_value_without_an_interval_stands_alone() -> None:
