@@ -1,7 +1,7 @@
 """Fitting the model of `agents.selection` to episodes that all members of the portfolio have played."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 
 import numpy as np
@@ -62,10 +62,11 @@ def fit(
     rng = np.random.default_rng(seed)
     out = rng.permutation(len(regret)) < _HELD_OUT * len(regret)
     inside, outside = np.flatnonzero(~out[episode]), np.flatnonzero(out[episode])
-    if start is None:
-        limits = {"low": contexts.min(axis=0).astype(np.float32), "high": contexts.max(axis=0).astype(np.float32)}
-    else:
-        limits = {name: start.weights[name] for name in ("low", "high")}
+    limits = {"low": contexts.min(axis=0).astype(np.float32), "high": contexts.max(axis=0).astype(np.float32)}
+    if start is not None:
+        limits["low"] = np.minimum(limits["low"], start.weights["low"])
+        limits["high"] = np.maximum(limits["high"], start.weights["high"])
+        start = _with_limits(start, limits)
     scaled = torch.as_tensor(RegretModel(tuple(members), limits).scaled(contexts), dtype=torch.float32)
     targets = torch.as_tensor(regret[episode], dtype=torch.float32)
     torch.set_num_threads(1)  # a second one is slower at this size
@@ -104,6 +105,23 @@ def refine(
     ]
     weights = {name: np.mean([one.weights[name] for one, _ in fits], axis=0) for name in fits[0][0].weights}
     return RegretModel(tuple(members), weights), float(np.mean([held_out for _, held_out in fits]))
+
+
+def _with_limits(model: RegretModel, limits: Mapping[str, np.ndarray]) -> RegretModel:
+    """The same model for a wider range of contexts; within the old range, its predictions are the same."""
+    w = model.weights
+    size, old_size = limits["high"] - limits["low"], w["high"] - w["low"]
+    # A context is scaled to s = 2 (x - low) / size - 1; the old s is slope * new s + offset. A part that did not vary
+    # was -1.
+    varied = old_size > 1e-6
+    old_size = np.where(varied, old_size, 1.0)
+    slope = np.where(varied, size / old_size, 0.0)
+    offset = np.where(varied, slope + 2.0 * (limits["low"] - w["low"]) / old_size - 1.0, -1.0)
+    changed = {
+        "first.weight": w["first.weight"] * slope,
+        "first.bias": w["first.bias"] + w["first.weight"] @ offset,
+    }
+    return RegretModel(model.members, {**w, **limits, **changed})
 
 
 def _begin_with(model: _Model, start: RegretModel, number: int, members: Sequence[str]) -> None:

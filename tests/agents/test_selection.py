@@ -108,15 +108,27 @@ def test_the_fit_selects_the_better_member_in_new_contexts_and_is_repeatable() -
 @given(st.integers(1, 1000), st.permutations(["new", *MEMBERS]))
 def test_a_fit_begins_with_the_predictions_of_another_model(seed: int, members: list[str]) -> None:
     start = model((0.3, 0.1, 0.2), seed=seed)
+    # The model knows contexts from 0 to 1; the fit has others, too.
     contexts = np.random.default_rng(seed).random((6, len(CONTEXT)))
-    regret = np.zeros((6, len(members)))
-    untrained, _ = fit(members, contexts, np.arange(6), regret, seed=0, epochs=1, learning_rate=0.0, start=start)
-    for context in contexts:
+    contexts = np.concatenate([contexts, 4.0 * contexts - 1.5])
+    regret = np.zeros((12, len(members)))
+    untrained, _ = fit(members, contexts, np.arange(12), regret, seed=0, epochs=1, learning_rate=0.0, start=start)
+    for context in contexts[:6]:
         expected = dict(zip(MEMBERS, start.predict(context), strict=True))
         for member, predicted in zip(members, untrained.predict(context), strict=True):
             if member in expected:
                 assert predicted == pytest.approx(expected[member], abs=1e-5)
     assert len({untrained.predict(context)[members.index("new")] for context in contexts}) == 1
+
+
+def test_a_fit_that_begins_with_another_model_learns_contexts_beyond_its_range() -> None:
+    """The better member of contexts beyond 1 is another one there, which a model that clips them to 1 cannot know."""
+    rng = np.random.default_rng(0)
+    contexts, new = (2.0 * rng.random((size, len(CONTEXT))) for size in (400, 200))
+    regret = np.stack([contexts[:, 0] > 1.5, contexts[:, 0] <= 1.5], axis=1).astype(float)
+    start, _ = fit(("a", "b"), contexts / 2.0, np.arange(400), np.zeros((400, 2)), seed=1, epochs=5)
+    fitted, _ = fit(("a", "b"), contexts, np.arange(400), regret, seed=3, epochs=40, start=start)
+    assert np.mean([fitted.predict(one).argmin() == (one[0] > 1.5) for one in new]) > 0.9
 
 
 def test_refining_a_model_selects_the_better_member_in_new_contexts_and_is_repeatable() -> None:
