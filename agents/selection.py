@@ -16,8 +16,9 @@ from agents.context import CONTEXT, Context
 from envs.cluster import RequestView, RouterView
 
 NETWORK = "network"
-"""The name of the trained network among the members; the others are rules."""
+"""The name of the trained network among the members; the others are costs and rules."""
 
+_LEAST_SIZE = 1e-6  # of the range of a part of the contexts that varied in training
 _HYSTERESIS = 0.05  # regret; a change of members costs TTFT, because the requests of the last one are still there
 
 
@@ -26,7 +27,7 @@ class RegretModel:
     """Networks with two hidden layers that predict the square root of each member's regret; their mean counts.
 
     Attributes:
-        members: NETWORK and names of rules.
+        members: NETWORK, and names of costs and rules.
         weights: "low" and "high" (K,), the range of contexts in training, to which contexts are clipped; of N networks
             with H hidden units "first.weight" (N, H, K), "first.bias" (N, H), "second.weight" (N, H, H), "second.bias"
             (N, H), "regret.weight" (N, M, H), "regret.bias" (N, M).
@@ -52,9 +53,17 @@ class RegretModel:
 
     def scaled(self, contexts: np.ndarray) -> np.ndarray:
         """Contexts (..., K), clipped to the range in training and mapped to [-1, 1]."""
-        low, high = self.weights["low"], self.weights["high"]
-        found: np.ndarray = 2.0 * (np.clip(contexts, low, high) - low) / np.maximum(high - low, 1e-6) - 1.0
+        scale, offset = self.scaling
+        found: np.ndarray = scale * np.clip(contexts, self.weights["low"], self.weights["high"]) + offset
         return found
+
+    @property
+    def scaling(self) -> tuple[np.ndarray, np.ndarray]:
+        """Scale and offset (K,) that map the range in training to [-1, 1], and a part that did not vary to -1."""
+        low, high = (self.weights[name].astype(np.float64) for name in ("low", "high"))
+        size = high - low
+        scale = np.where(size > _LEAST_SIZE, 2.0 / np.maximum(size, _LEAST_SIZE), 0.0)
+        return scale, -1.0 - scale * low
 
     def predict(self, context: np.ndarray) -> np.ndarray:
         """The predicted regrets (M,) in a context (K,); below 0 where the predicted root is."""
@@ -71,8 +80,7 @@ class RegretModel:
         """The same model with fewer operations: without the scaling of contexts and the mean over the networks."""
         w = {name: array.astype(np.float64) for name, array in self.weights.items()}
         first = w["first.weight"].reshape(-1, w["first.weight"].shape[2])
-        scale = 2.0 / np.maximum(w["high"] - w["low"], 1e-6)
-        offset = -1.0 - scale * w["low"]
+        scale, offset = self.scaling
         return (
             w["low"],
             w["high"],

@@ -110,18 +110,12 @@ def refine(
 def _with_limits(model: RegretModel, limits: Mapping[str, np.ndarray]) -> RegretModel:
     """The same model for a wider range of contexts; within the old range, its predictions are the same."""
     w = model.weights
-    size, old_size = limits["high"] - limits["low"], w["high"] - w["low"]
-    # A context is scaled to s = 2 (x - low) / size - 1; the old s is slope * new s + offset. A part that did not vary
-    # was -1.
-    varied = old_size > 1e-6
-    old_size = np.where(varied, old_size, 1.0)
-    slope = np.where(varied, size / old_size, 0.0)
-    offset = np.where(varied, slope + 2.0 * (limits["low"] - w["low"]) / old_size - 1.0, -1.0)
-    changed = {
-        "first.weight": w["first.weight"] * slope,
-        "first.bias": w["first.bias"] + w["first.weight"] @ offset,
-    }
-    return RegretModel(model.members, {**w, **limits, **changed})
+    wider = RegretModel(model.members, {**w, **limits})
+    (old_scale, old_offset), (scale, offset) = model.scaling, wider.scaling
+    # A scaled context s stands for the context (s - offset) / scale.
+    slope = np.divide(old_scale, scale, out=np.zeros_like(scale), where=scale > 0.0)
+    bias = w["first.bias"] + w["first.weight"] @ (old_offset - slope * offset)
+    return RegretModel(model.members, {**wider.weights, "first.weight": w["first.weight"] * slope, "first.bias": bias})
 
 
 def _begin_with(model: _Model, start: RegretModel, number: int, members: Sequence[str]) -> None:

@@ -32,6 +32,9 @@ from envs.warm_up import WarmUp, check_warm_up
 from envs.workload import TBT_SLO_S, TTFT_SLO_S
 from hardware_profiles import InputError, Profile, load_profile
 
+CLUSTER_ARGUMENTS = frozenset({"profile", "shape", "hosts", "report_age_s", "step_budget"})
+"""Fields of `ClusterConfig` that the environment has arguments for; `cluster_options` has the others."""
+
 HORIZON_REQUESTS = 512
 """Default number of decisions of an episode."""
 
@@ -359,8 +362,7 @@ def _cluster_config(
     step_budget: str,
     options: Mapping[str, Any] | None,
 ) -> ClusterConfig:
-    known = {field.name for field in fields(ClusterConfig)}
-    known -= {"profile", "shape", "hosts", "report_age_s", "step_budget"}
+    known = {field.name for field in fields(ClusterConfig)} - CLUSTER_ARGUMENTS
     if unknown := set(options or ()) - known:
         raise InputError(f"cluster_options has no {min(unknown)!r}; it knows {', '.join(sorted(known))}")
     # An EnvSpec's JSON has lists instead of tuples.

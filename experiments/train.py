@@ -164,13 +164,14 @@ def run(options: TrainOptions) -> None:
     check_members(options.members, options.choices)
     folder = options.execution.folder("train", options)
     cache = options.execution.cache(folder, _JOBS)
+    known = _family_settings(options, options.machines, cache, options.knees) if options.knees else {}
     claim(folder, "train", options)
     described = {"options": options, "training_loads": TRAINING_LOADS}
     write_json(described, folder / "config.json")
     with replacing(folder / "command.txt") as path:
         path.write_text(options.typed + "\n")
 
-    settings, load_is = _settings(options, trace, folder, cache)
+    settings, load_is = _settings(options, trace, known, folder, cache)
     elsewhere = [
         tuple(_family_settings(options, replace(options.machines, profile=name), cache))
         for name in options.other_profiles
@@ -266,14 +267,14 @@ def run(options: TrainOptions) -> None:
 
 
 def _settings(
-    options: TrainOptions, trace: TraceRequests | None, folder: Path, cache: Cache
+    options: TrainOptions, trace: TraceRequests | None, known: dict[Setting, Interval], folder: Path, cache: Cache
 ) -> tuple[list[Setting], str]:
     """The mixture of workloads and shapes, and what a load is."""
     if trace is not None:
         names = [f"{trace.name} {shape}" if len(options.cluster) > 1 else trace.name for shape in options.cluster]
         configs = map(options.machines.config, options.cluster)
         return [Setting(name, trace, config) for name, config in zip(names, configs, strict=True)], trace_load_is(trace)
-    found = _family_settings(options, options.machines, cache, options.knees)
+    found = known or _family_settings(options, options.machines, cache)
     named = {setting.name: knee for setting, knee in found.items()}
     write_knees(named, next(iter(found)).config, folder / "knees.json")
     print(f"knee of static, requests/s: {knee_text(named)}", file=sys.stderr)
@@ -291,9 +292,7 @@ def _family_settings(
 
 def _slos(options: TrainOptions) -> list[Slos]:
     """The SLOs of the mixture."""
-    if not options.tbt_slos:
-        return [options.slos.slos()]
-    return [replace(options.slos, tbt_slo=tbt_slo_s).slos() for tbt_slo_s in options.tbt_slos]
+    return [replace(options.slos, tbt_slo=one).slos() for one in options.tbt_slos] or [options.slos.slos()]
 
 
 if __name__ == "__main__":

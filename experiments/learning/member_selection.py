@@ -1,10 +1,9 @@
 """A portfolio: the trained network, costs and rules, and a model that selects which of them places requests.
 
-The members play the same new training episodes (`experiments.learning.selection_settings`).
-From the results, smoothed over similar episodes, the model learns to predict each member's regret
-(`agents.selection_fit`). Costs that are not among the most useful members of the first episodes do not play the others.
-The last episodes are a curriculum, as in Genet (Xia et al., SIGCOMM 2022): they draw the settings by the regret of the
-member that a first model selects.
+The members play the same new training episodes (`experiments.learning.selection_settings`). From the results, smoothed
+over similar episodes, the model learns to predict each member's regret (`agents.selection_fit`). Costs that are not
+among the most useful members of the first episodes do not play the others. The last episodes are a curriculum, as in
+Genet (Xia et al., SIGCOMM 2022): they draw the settings by the regret of the member that a first model selects.
 """
 
 import sys
@@ -90,11 +89,8 @@ def select_members(
     """
     file = load_policy(network)
     by_regret = int(_BY_REGRET * episodes)
-    drawn = list(
-        enumerate(
-            drawn_settings(settings, episodes - by_regret, seeds[0], other_clusters, elsewhere), start=_FIRST_EPISODE
-        )
-    )
+    first = drawn_settings(settings, episodes - by_regret, seeds[0], other_clusters, elsewhere)
+    drawn = list(enumerate(first, start=_FIRST_EPISODE))
     play = partial(play_members, network=network, choices=choices, seed=seeds[0], cache=cache)
     early = int(_EARLY * episodes) if file.costs else 0
     costs = tuple(file.costs)

@@ -11,7 +11,7 @@ from agents.episodes import FIRST_TRAINING_SEED
 from envs.choices import ChoiceSet
 from envs.cluster import ClusterConfig
 from envs.objective import Objective
-from envs.placement_env import PrefillPlacementEnv
+from envs.placement_env import CLUSTER_ARGUMENTS, PrefillPlacementEnv
 from envs.workload import Workload
 from experiments.runs.requests import Range, Source
 
@@ -19,7 +19,6 @@ TRAINING_LOADS = (0.5, 1.15)
 _BEYOND = 1.15
 """How far the TBT SLOs of training go beyond the smallest and the largest of a mixture, as a factor."""
 _TAIL, _MISS_WEIGHT = 4.0, 4.0
-_ARGUMENTS = ("profile", "shape", "step_budget", "report_age_s", "hosts")
 _START = {"start": "running", "warm_up": ("static", "shortest-ttft", "random"), "warm_up_s": (0.0, 15.0)}
 
 
@@ -34,9 +33,11 @@ class Setting:
     @property
     def cluster_fields(self) -> dict[str, Any]:
         """Fields of the config that differ from their defaults, without those that environments have arguments for."""
-        plain = [one for one in fields(ClusterConfig) if one.name not in _ARGUMENTS]
-        values = {one.name: getattr(self.config, one.name) for one in plain}
-        return {one.name: values[one.name] for one in plain if values[one.name] != one.default}
+        return {
+            one.name: value
+            for one in fields(ClusterConfig)
+            if one.name not in CLUSTER_ARGUMENTS and (value := getattr(self.config, one.name)) != one.default
+        }
 
     @property
     def tbt_slo_s(self) -> float:
