@@ -13,7 +13,8 @@ The run goes through stages. Finished work of each stage stays in --out, so the 
 5. with --portfolio-episodes, a model that selects which member of a portfolio places requests, the network or a rule,
    by the regret that it predicts; the network alone is evaluated too. With --cost-generations, the portfolio also has a
    cost for each workload, shape and TBT SLO, whose weights an evolution strategy searches for. With --members, the
-   network and the first costs are those of other policies, and stages 3 and 4 are left out;
+   network and the first costs are those of other policies, and stages 3 and 4 are left out. The episodes are written
+   to episodes.npz, from which other runs can learn, too (--earlier-episodes);
 6. the evaluation on unseen seeds, or on the unseen end of a trace: comparison.csv, requests.csv.gz, summary.md,
    figures/, report.html.
 """
@@ -33,11 +34,14 @@ from envs.slos import Slos
 from experiments.analysis.bootstrap import Interval
 from experiments.learning.family_settings import family_settings
 from experiments.learning.kairos_setting import shipped_settings, tuned_setting
+from experiments.learning.member_selection import SelectionTraining
 from experiments.learning.mixture import TRAINING_LOADS, Setting
+from experiments.learning.selection_episodes import read_episodes
 from experiments.learning.training_run import Learning, WarmStart, check_members, learn
 from experiments.options.cluster_options import ClusterOptions
 from experiments.options.execution_options import RunOptions
 from experiments.options.parser import check_counts, check_positive, command, flag, option
+from experiments.options.portfolio_options import PortfolioOptions
 from experiments.options.request_options import KNEES, RequestOptions, trace_load_is
 from experiments.options.slo_options import SloOptions
 from experiments.reports.comparison_report import write_comparison
@@ -49,7 +53,7 @@ from experiments.runs.requests import TraceRequests
 from experiments.runs.saturation import TARGET, knee_text, write_knees
 from experiments.runs.trial import Trial, run_trials
 from experiments.runs.tuning import COST_IS
-from hardware_profiles import InputError, load_profile
+from hardware_profiles import InputError
 from hardware_profiles.files import replacing
 from policies import PolicySpec
 
@@ -88,29 +92,7 @@ class TrainOptions(RunOptions):
     warm_episodes: int = option(
         120, metavar="N", help="episodes that the rules play, and of which a third each is for a round of distillation"
     )
-    portfolio_episodes: int = option(
-        0,
-        metavar="N",
-        help="episodes that the network and rules play, to learn which of them is to place requests under which "
-        "traffic; 0: the network places all",
-    )
-    other_clusters: float = option(
-        0.25,
-        metavar="SHARE",
-        help="share of these episodes on other shapes, with slower nodes and with --other-profiles",
-    )
-    other_profiles: tuple[str, ...] = option(
-        (), metavar="P", help="hardware profiles of a part of these episodes, each at multiples of the knees on it"
-    )
-    cost_generations: int = option(
-        0, metavar="N", help="generations of the search for each cost of the portfolio; 0: none is searched"
-    )
-    members: tuple[Path, ...] = option(
-        (),
-        metavar="FILE",
-        help="policy files with costs for the portfolio; the network and a selection to refine are those of the first "
-        "one, so no network is trained, and searches for costs start from these",
-    )
+    portfolio: PortfolioOptions
     wandb: WandbMode = option("offline", metavar="MODE", help="offline, online or disabled")
     loads: tuple[float, ...] = option(
         (), metavar="L", help=f"of the evaluation (default {' '.join(f'{load:g}' for load in LOADS)}; 1 for a trace)"
@@ -125,28 +107,23 @@ class TrainOptions(RunOptions):
             self.machines.config(shape)
         if self.tbt_slos and (self.slos.tbt_slo is not None or self.slos.slo_class):
             raise InputError("--tbt-slos goes without --tbt-slo and --slo-class only, which state the TBT SLO, too")
-        for name in ("portfolio_episodes", "cost_generations"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{flag(name)} {getattr(self, name)}: must be 0 or more")
-        for name in ("tbt_slos", "knees", "other_profiles"):
-            if getattr(self, name) and self.requests.trace is not None:
+        families_only = {
+            "tbt_slos": self.tbt_slos,
+            "knees": self.knees,
+            "other_profiles": self.portfolio.other_profiles,
+        }
+        for name, given in families_only.items():
+            if given and self.requests.trace is not None:
                 raise InputError(f"{flag(name)} goes with --workload only; a trace has one rate and one --tbt-slo")
-        for name in ("cost_generations", "members", "other_profiles"):
-            if getattr(self, name) and not self.portfolio_episodes:
-                raise InputError(f"{flag(name)} goes with --portfolio-episodes")
         if self.knees is not None and str(self.knees) != "shipped" and len(self.tbt_slos) > 1:
             raise InputError(
                 f"--knees {self.knees}: a file has the knees of one TBT SLO; shipped stands for those of several"
             )
         for slo_s in self.tbt_slos:
             SloOptions(tbt_slo=slo_s)  # says what is wrong with it
-        for profile in self.other_profiles:
-            load_profile(profile)
         check_counts(self, "timesteps", "warm_episodes", "seeds")
         check_positive(self, "loads")
-        if not 0.0 <= self.other_clusters <= 1.0:
-            raise InputError(f"--other-clusters {self.other_clusters:g}: must be from 0 to 1")
-        if self.members and self.warm_start != "none":
+        if self.portfolio.members and self.warm_start != "none":
             raise InputError("--members goes without --warm-start, because no network is trained")
         if min(self.seed) < 0:
             raise InputError(f"--seed {min(self.seed)}: must be 0 or more")
@@ -161,7 +138,9 @@ def run(options: TrainOptions) -> None:
     if trace is not None:
         trace.check_length()
     shipped = shipped_settings(_slos(options), config) if options.rules == "shipped" else {}
-    check_members(options.members, options.choices)
+    check_members(options.portfolio.members, options.choices)
+    for path in options.portfolio.earlier_episodes:
+        read_episodes(path)  # says what is wrong with it before anything is written
     folder = options.execution.folder("train", options)
     cache = options.execution.cache(folder, _JOBS)
     known = _family_settings(options, options.machines, cache, options.knees) if options.knees else {}
@@ -174,7 +153,7 @@ def run(options: TrainOptions) -> None:
     settings, load_is = _settings(options, trace, known, folder, cache)
     elsewhere = [
         tuple(_family_settings(options, replace(options.machines, profile=name), cache))
-        for name in options.other_profiles
+        for name in options.portfolio.other_profiles
     ]
     loads = options.loads or ((1.0,) if trace else LOADS)
     if options.rules == "tune":
@@ -189,6 +168,10 @@ def run(options: TrainOptions) -> None:
     else:
         kairos = {one: shipped[one.tbt_slo_s] for one in settings if one.tbt_slo_s in shipped}
         about_kairos = ["`kairos-tuned` has the setting that ships for the TBT SLO"] if kairos else []
+    portfolio = options.portfolio
+    selection = SelectionTraining(
+        portfolio.portfolio_episodes, portfolio.other_clusters, tuple(elsewhere), portfolio.earlier_episodes
+    )
     learned: list[PolicySpec] = []
     for seed in options.seed:
         learning = Learning(
@@ -199,11 +182,9 @@ def run(options: TrainOptions) -> None:
             options.warm_start,
             options.warm_episodes,
             options.seed[0],
-            options.portfolio_episodes,
-            options.other_clusters,
-            tuple(elsewhere),
-            options.cost_generations,
-            options.members,
+            selection if portfolio.portfolio_episodes else None,
+            portfolio.cost_generations,
+            portfolio.members,
         )
         several = len(options.seed) > 1
         files = learn(learning, folder / f"seed-{seed}" if several else folder, cache, options.wandb)
@@ -262,7 +243,7 @@ def run(options: TrainOptions) -> None:
         "wall_s": time.monotonic() - began_s,
     }
     write_json(meta, folder / "meta.json")
-    trained = "policy.npz" if options.members else "policy.npz, model.zip, progress.csv"
+    trained = "policy.npz" if options.portfolio.members else "policy.npz, model.zip, progress.csv"
     print(f"\nwritten to {folder}: {trained}, comparison.csv, report.html, summary.md, figures/")
 
 

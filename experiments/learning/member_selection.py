@@ -8,7 +8,7 @@ Genet (Xia et al., SIGCOMM 2022): they draw the settings by the regret of the me
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from envs.choices import ChoiceSet
 from experiments.learning.distilled_start import EpisodePlayed, Lesson, shared_out
 from experiments.learning.mixture import Setting
 from experiments.learning.regret_tree import grow, held_out_regret, text
+from experiments.learning.selection_episodes import SelectionEpisodes, joined, read_episodes, write_episodes
 from experiments.learning.selection_settings import drawn_settings, with_own_slos
 from experiments.runs.cache import Cache
 from hardware_profiles.files import replacing
@@ -60,36 +61,54 @@ _MEMBERS = 26
 """The largest number of members that are kept: the more there are, the more likely one looks better than it is."""
 
 
+@dataclass(frozen=True)
+class SelectionTraining:
+    """The episodes that a selection is fitted to.
+
+    Attributes:
+        episodes: how many the members play; costs that are not useful play the first three tenths of them only. The
+            last quarter is drawn by regret.
+        other_clusters: share of the earlier ones that are on other clusters.
+        elsewhere: the settings with other hardware profiles, see `drawn_settings`.
+        earlier: files of episodes of other runs, see `experiments.learning.selection_episodes`. Members without results
+            in one of them are left out.
+    """
+
+    episodes: int
+    other_clusters: float = 0.25
+    elsewhere: tuple[tuple[Setting, ...], ...] = ()
+    earlier: tuple[Path, ...] = ()
+
+
 def select_members(
     network: Path,
     policy: Path,
     settings: Sequence[Setting],
-    episodes: int,
-    other_clusters: float,
-    elsewhere: Sequence[Sequence[Setting]],
+    training: SelectionTraining,
     choices: ChoiceSet,
     seeds: tuple[int, int],
     cache: Cache,
     known: RegretModel | None = None,
 ) -> None:
-    """Fit the model and write the file of the portfolio, and selection.txt next to it: mean regrets, and a small tree.
+    """Fit the model and write the file of the portfolio; next to it, selection.txt and episodes.npz.
+
+    The text has mean regrets and a small tree, and the other file what the model was fitted to.
 
     Args:
         network: file of the trained network and of costs, which are members.
         policy: file to write: the network, the costs, the names of the members, and the model.
         settings: what the network was trained on.
-        episodes: episodes that the members play; costs that are not useful play the first three tenths of them only.
-            The last quarter is drawn by regret.
-        other_clusters: share of the earlier ones that are on other clusters.
-        elsewhere: the settings with other hardware profiles, see `drawn_settings`.
+        training: the episodes.
         choices: set of choices of the network.
         seeds: of the episodes, and of the fit.
         cache: runs the episodes.
         known: a model of the regrets of some members, with which the fit begins.
     """
     file = load_policy(network)
+    earlier = [read_episodes(path) for path in training.earlier]
+    episodes = training.episodes
     by_regret = int(_BY_REGRET * episodes)
-    first = drawn_settings(settings, episodes - by_regret, seeds[0], other_clusters, elsewhere)
+    first = drawn_settings(settings, episodes - by_regret, seeds[0], training.other_clusters, training.elsewhere)
     drawn = list(enumerate(first, start=_FIRST_EPISODE))
     play = partial(play_members, network=network, choices=choices, seed=seeds[0], cache=cache)
     early = int(_EARLY * episodes) if file.costs else 0
@@ -103,19 +122,27 @@ def select_members(
         costs = tuple(costs[member - first_cost] for member in useful)
     lessons += play(drawn[early:], costs)
     names = (NETWORK, *(rule.text for rule in RULES), *costs)
+
+    def fitted(sharpness: float) -> tuple[RegretModel, float]:
+        """The model of the most useful members, and its regret when held out."""
+        own = SelectionEpisodes(names, contexts_of(lessons), regrets_of(lessons, sharpness))
+        shared = [number for number, name in enumerate(names) if all(name in one.members for one in earlier)]
+        useful = most_useful(regrets_of(lessons)[:, shared], _MEMBERS)
+        return fit_selection(joined([own, *earlier], [names[shared[number]] for number in useful]), seeds[1], known)
+
     if by_regret:
-        regret = regrets_of(lessons)
-        model, _ = fit_selection(names, most_useful(regret, _MEMBERS), lessons, regret, seeds[1], known)
-        last = shared_out(by_regret, regret_by_setting(settings, model, names, lessons, regret))
+        model, _ = fitted(1.0)
+        of_settings = regret_by_setting(settings, model, names, lessons, regrets_of(lessons))
+        last = shared_out(by_regret, of_settings)
         lessons += play(list(enumerate(last, start=_FIRST_EPISODE + len(drawn))), costs)
-    useful = most_useful(regrets_of(lessons), _MEMBERS)
+    model, held_out = fitted(_SHARPNESS)
     regret = regrets_of(lessons, _SHARPNESS)
-    model, held_out = fit_selection(names, useful, lessons, regret, seeds[1], known)
+    write_episodes(policy.with_name("episodes.npz"), SelectionEpisodes(names, contexts_of(lessons), regret))
     about = described(model, held_out, names, lessons, regret)
     used = {name: weights for name, weights in file.costs.items() if name in model.members}
-    write_policy(policy, file._replace(regret=model, costs=used))
     with replacing(policy.with_name("selection.txt")) as path:
         path.write_text(about, encoding="utf-8")
+    write_policy(policy, file._replace(regret=model, costs=used))
     print(about.partition("\n\n")[0], file=sys.stderr)
 
 
@@ -205,20 +232,18 @@ def most_useful(regret: np.ndarray, count: int) -> list[int]:
     return sorted(kept)
 
 
-def fit_selection(
-    names: Sequence[str],
-    kept: Sequence[int],
-    lessons: Sequence[Lesson],
-    regret: np.ndarray,
-    seed: int,
-    known: RegretModel | None,
-) -> tuple[RegretModel, float]:
-    """Fit the model to the regrets of the members that are kept; returns it and its regret when held out."""
+def contexts_of(lessons: Sequence[Lesson]) -> np.ndarray:
+    """(E, N, K) the contexts of each episode."""
+    return np.array([lesson.contexts for lesson in lessons])
+
+
+def fit_selection(episodes: SelectionEpisodes, seed: int, known: RegretModel | None) -> tuple[RegretModel, float]:
+    """Fit the model to the regrets of the members; returns it and its regret when held out."""
     from agents.selection_fit import fit, refine
 
-    contexts = [lesson.contexts for lesson in lessons]
-    episode = np.repeat(np.arange(len(lessons)), [len(one) for one in contexts])
-    given = [names[member] for member in kept], np.concatenate(contexts), episode, regret[:, kept], seed
+    count, of_each, parts = episodes.contexts.shape
+    contexts = episodes.contexts.reshape(-1, parts)
+    given = episodes.members, contexts, np.repeat(np.arange(count), of_each), episodes.regret, seed
     return fit(*given) if known is None else refine(known, *given)
 
 

@@ -22,7 +22,7 @@ from envs.cluster import parse_shape
 from experiments.learning.cost_search import new_name, search_costs
 from experiments.learning.distilled_start import Distillation, best_p95_s, play_rules, shared_out
 from experiments.learning.improved_start import improve
-from experiments.learning.member_selection import select_members
+from experiments.learning.member_selection import SelectionTraining, select_members
 from experiments.learning.mixture import Setting, objective_for
 from experiments.runs import fingerprint
 from experiments.runs.cache import Cache
@@ -51,9 +51,9 @@ class Learning:
     warm_start: WarmStart = "none"
     warm_episodes: int = 120
     lessons_seed: int = 0  # of the episodes that the rules play
-    portfolio_episodes: int = 0  # that all members of the portfolio play; 0: the network places all requests
-    other_clusters: float = 0.25  # share of these episodes that is on other clusters
-    elsewhere: tuple[tuple[Setting, ...], ...] = ()  # the same settings with other hardware profiles, for each of these
+    selection: SelectionTraining | None = (
+        None  # among the members of a portfolio; None: the network places all requests
+    )
     cost_generations: int = 0  # of the search for each cost of the portfolio; 0: none is searched
     members: tuple[Path, ...] = ()
     """Policy files with the first costs of the portfolio; the first one has its network and its first selection, too.
@@ -76,9 +76,9 @@ def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode)
     Raises InputError (`folder` holds a policy that was trained otherwise).
     """
     policy_path, warm_path = folder / "policy.npz", folder / "warm-start.npz"
-    network_path = folder / "network.npz" if learning.portfolio_episodes else policy_path
+    network_path = folder / "network.npz" if learning.selection else policy_path
     found = {} if learning.warm_start == "none" else {"warm-start": warm_path}
-    found |= {"network": network_path} if learning.portfolio_episodes else {}
+    found |= {"network": network_path} if learning.selection else {}
     found["ppo"] = policy_path
     folder.mkdir(parents=True, exist_ok=True)
     _claim(learning, folder, policy_path)
@@ -91,7 +91,7 @@ def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode)
         write_policy(network_path, files[0]._replace(regret=None, costs={}))
     elif not network_path.exists():
         _train_network(learning, network_path, warm_path, cache, wandb_mode)
-    if learning.portfolio_episodes:
+    if learning.selection:
         members_path = network_path
         if learning.cost_generations:
             costs = search_costs(learning.settings, learning.cost_generations, learning.lessons_seed, cache, costs)
@@ -102,9 +102,7 @@ def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode)
             members_path,
             policy_path,
             learning.settings,
-            learning.portfolio_episodes,
-            learning.other_clusters,
-            learning.elsewhere,
+            learning.selection,
             learning.choices,
             (learning.lessons_seed, learning.seed),
             cache,
@@ -176,12 +174,12 @@ def _finished(network: "PlacementNetwork", seen: SeenRange | None) -> "Placement
 def _claim(learning: Learning, folder: Path, policy_path: Path) -> None:
     """Write down what is trained in a folder; raise InputError if something else was."""
     note = folder / "training-identity.txt"
-    settings = chain(learning.settings, *learning.elsewhere)
+    selection = learning.selection
+    settings = chain(learning.settings, *(selection.elsewhere if selection else ()))
     clusters = [fingerprint.cluster(setting.config) for setting in settings]
-    described = repr(replace(learning, members=()))
-    identity = fingerprint.digest(
-        fingerprint.code(__name__, "agents.training"), described, *clusters, files=learning.members
-    )
+    described = repr(replace(learning, members=(), selection=selection and replace(selection, earlier=())))
+    files = (*learning.members, *(selection.earlier if selection else ()))
+    identity = fingerprint.digest(fingerprint.code(__name__, "agents.training"), described, *clusters, files=files)
     trained = policy_path.exists() or (folder / "checkpoint.pt").exists()
     if trained and note.exists() and note.read_text() != identity:
         raise InputError(

@@ -121,6 +121,8 @@ def test_rules_are_tuned_only_if_asked_for(tmp_path: Path, capsys: pytest.Captur
         ("--knees absent.json", "absent.json: No such file"),
         ("--knees some.json --tbt-slos 0.03 0.05", "--knees some.json: a file has the knees of one TBT SLO"),
         ("--other-profiles h100-llama31-8b", "--other-profiles goes with --portfolio-episodes"),
+        ("--earlier-episodes absent.npz", "--earlier-episodes goes with --portfolio-episodes"),
+        ("--portfolio-episodes 2 --earlier-episodes absent.npz", "absent.npz: no such file of episodes"),
         ("--portfolio-episodes 2 --other-profiles h200", "no profile named 'h200'"),
         ("--other-clusters 1.5", "--other-clusters 1.5: must be from 0 to 1"),
         ("--portfolio-episodes -1", "--portfolio-episodes -1: must be 0 or more"),

@@ -25,12 +25,14 @@ from envs.cluster import ClusterConfig
 from experiments.learning import member_selection
 from experiments.learning.distilled_start import EpisodePlayed, Lesson, draw_episode
 from experiments.learning.member_selection import (
+    SelectionTraining,
     most_useful,
     regret_by_setting,
     regrets_of,
     select_members,
 )
 from experiments.learning.mixture import Setting
+from experiments.learning.selection_episodes import SelectionEpisodes, read_episodes, write_episodes
 from experiments.runs.cache import Cache
 from experiments.runs.executors import Execution
 from experiments.runs.requests import Family
@@ -117,7 +119,7 @@ def test_only_the_useful_costs_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
     costs = {"cost-bad": weights_of(queue=-1.0), "cost-good": STARTS["lmetric"]}
     write_policy(network, load_policy(network)._replace(costs=costs))
     cache = Cache(tmp_path / "runs", Execution())
-    select_members(network, policy, [SETTING], 10, 0.25, (), "pairs", (0, 0), cache)
+    select_members(network, policy, [SETTING], SelectionTraining(10), "pairs", (0, 0), cache)
     found = load_policy(policy)
     assert found.regret is not None
     assert found.regret.members == ("network", "cost-good")
@@ -140,14 +142,37 @@ def test_the_file_holds_the_network_and_the_rules(tmp_path: Path, monkeypatch: p
     network, policy = untrained(tmp_path), tmp_path / "policy.npz"
     cache = Cache(tmp_path / "runs", Execution())
     for _ in range(2):
-        select_members(network, policy, [SETTING], 4, 0.25, (), "pairs", (0, 0), cache)
+        select_members(network, policy, [SETTING], SelectionTraining(4), "pairs", (0, 0), cache)
         found = load_policy(policy)
         assert found.regret is not None
         assert found.regret.members == ("network", "lmetric")
         assert found.training == {"timesteps": 1}
         assert all((load_policy(network).weights[name] == weight).all() for name, weight in found.weights.items())
+    played = read_episodes(tmp_path / "episodes.npz")
+    assert played.members == ("network", "lmetric")
+    assert played.contexts.shape[0] == len(played.regret) == 4
     assert "the rule that the tree below selects" in (tmp_path / "selection.txt").read_text()
     workload, _ = draw_episode(SETTING.source, 0, 1)
     selected = LearnedPolicy(policy)
     play_rule(workload, selected, SETTING.config)
     assert selected.handed_over > 0.5 * selected.decisions  # the untrained network is worse than the rule
+
+
+@pytest.mark.slow
+def test_a_selection_learns_from_the_episodes_of_earlier_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(member_selection, "RULES", (PolicySpec.parse("lmetric"), PolicySpec.parse("static")))
+    network, cache = untrained(tmp_path), Cache(tmp_path / "runs", Execution())
+    members = ("lmetric", "network", "other")
+    contexts = np.random.default_rng(0).uniform(size=(200, 24, len(CONTEXT)))
+    for worst in (0, 1):
+        regret = np.tile(np.eye(3)[worst], (200, 1))
+        earlier, policy = tmp_path / f"earlier-{worst}.npz", tmp_path / str(worst) / "policy.npz"
+        policy.parent.mkdir()
+        write_episodes(earlier, SelectionEpisodes(members, contexts, regret))
+        select_members(network, policy, [SETTING], SelectionTraining(4, earlier=(earlier,)), "pairs", (0, 0), cache)
+        model = load_policy(policy).regret
+        assert model is not None
+        assert model.members == ("network", "lmetric")  # there are no results of static
+        predicted = np.array([model.predict(context) for context in contexts[:, 0]])
+        assert (predicted.argmin(axis=1) == worst).mean() > 0.9  # members are in the other order there
+        assert len(read_episodes(policy.with_name("episodes.npz")).regret) == 4
