@@ -66,8 +66,8 @@ class SelectionTraining:
     """The episodes that a selection is fitted to.
 
     Attributes:
-        episodes: how many the members play; costs that are not useful play the first three tenths of them only. The
-            last quarter is drawn by regret.
+        episodes: how many the members play; costs that are neither useful nor in the model to begin with play the first
+            three tenths of them only. The last quarter is drawn by regret.
         other_clusters: share of the earlier ones that are on other clusters.
         elsewhere: the settings with other hardware profiles, see `drawn_settings`.
         earlier: files of episodes of other runs, see `experiments.learning.selection_episodes`. Members without results
@@ -112,16 +112,17 @@ def select_members(
     drawn = list(enumerate(first, start=_FIRST_EPISODE))
     play = partial(play_members, network=network, choices=choices, seed=seeds[0], cache=cache)
     early = int(_EARLY * episodes) if file.costs else 0
-    costs = tuple(file.costs)
+    others, costs = (NETWORK, *(rule.text for rule in RULES)), tuple(file.costs)
     lessons = play(drawn[:early], costs)
     if early:
-        first_cost = 1 + len(RULES)  # members are the network, the rules, and the costs
-        useful = [member for member in most_useful(regrets_of(lessons), _MEMBERS) if member >= first_cost]
-        kept = [*range(first_cost), *useful]
+        names = (*others, *costs)
+        useful = {names[member] for member in most_useful(regrets_of(lessons), _MEMBERS)}
+        useful |= set(known.members if known else ())
+        kept = [member for member, name in enumerate(names) if name in others or name in useful]
         lessons = [replace(one, results=tuple(one.results[member] for member in kept)) for one in lessons]
-        costs = tuple(costs[member - first_cost] for member in useful)
+        costs = tuple(name for name in costs if name in useful)
     lessons += play(drawn[early:], costs)
-    names = (NETWORK, *(rule.text for rule in RULES), *costs)
+    names = (*others, *costs)
 
     def fitted(sharpness: float) -> tuple[RegretModel, float]:
         """The model of the most useful members, and its regret when held out."""

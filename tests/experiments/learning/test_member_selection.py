@@ -135,6 +135,12 @@ def test_only_the_useful_costs_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
     play_rule(workload, selected, SETTING.config)
     assert selected.handed_over == 0
 
+    assert read_episodes(tmp_path / "episodes.npz").members == ("network", "static", "cost-good")
+    shapes = RegretModel.shapes(1, 2, 2)
+    known = RegretModel(("network", "cost-bad"), {name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+    select_members(network, policy, [SETTING], SelectionTraining(10), "pairs", (0, 0), cache, known)
+    assert read_episodes(tmp_path / "episodes.npz").members == ("network", "static", "cost-bad", "cost-good")
+
 
 @pytest.mark.slow
 def test_the_file_holds_the_network_and_the_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
