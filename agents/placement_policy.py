@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import cast
 
 from agents.cost_policy import CostPolicy
+from agents.even_roles import EvenRoles, trained_evenly
 from agents.layout import Layout
 from agents.numpy_policy import NumpyActor
 from agents.policy_file import load_policy
@@ -19,6 +20,9 @@ from policies.shortest_ttft import ShortestTTFT
 
 MEMBERS = ("all", "network", "rules", "costs")
 """The members of a portfolio that may place requests."""
+
+ROLES = ("trained", "given")
+"""Whose division into prefill and decode nodes a policy uses."""
 
 FALLBACK = ShortestTTFT(alpha=0.8)
 """Decides where a network has seen nothing alike. It keeps the roles unless a deflection is predicted to be a fifth
@@ -88,13 +92,17 @@ class LearnedPolicy:
         guard: whether FALLBACK may decide instead of the network.
         members: "network", "rules" and "costs" leave out the other members of the portfolio, the name of a cost all
             others.
+        roles: "trained": if all clusters in training were evenly divided into prefill and decode nodes, any cluster is
+            (`agents.even_roles`). "given": nodes have the roles of the cluster.
 
     Raises:
         InputError: the file cannot be used; the message names the file and the reason.
     """
 
-    def __init__(self, path: str | Path, guard: bool = True, members: str = "all") -> None:
+    def __init__(self, path: str | Path, guard: bool = True, members: str = "all", roles: str = "trained") -> None:
         self.name = Path(path).stem
+        if roles not in ROLES:
+            raise InputError(f"{path}: roles must be {' or '.join(ROLES)}, not {roles!r}")
         file = load_policy(Path(path))
         choice_set = file.layout.choice_set
         if choice_set not in CHOICE_SETS or file.layout != current_layout(choice_set):
@@ -103,6 +111,7 @@ class LearnedPolicy:
                 f"layout {LAYOUT_VERSION} of {', '.join(CHOICE_SETS)}; train it again"
             )
         self.training = file.training
+        self._even_roles = EvenRoles() if roles == "trained" and trained_evenly(file.training) else None
         features = (*file.layout.request, *file.layout.global_)
         unguarded = [features.index(name) for name in UNGUARDED]
         seen = file.seen.without(unguarded) if guard and file.seen is not None else None
@@ -131,6 +140,8 @@ class LearnedPolicy:
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         self.decisions += 1
+        if self._even_roles is not None:
+            view = self._even_roles.of(view)
         member = self._first
         if self._selection is not None:
             if self._puts_off and self._selection.began:

@@ -25,6 +25,13 @@ def parse_shape(shape: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def evenly_divided(prefill: int, decode: int) -> tuple[int, int]:
+    """Numbers of prefill and decode nodes after the fewest changes of roles that leave them equal or one apart."""
+    half = (prefill + decode) // 2
+    found = min(max(prefill, half), prefill + decode - half)
+    return found, prefill + decode - found
+
+
 @dataclass(frozen=True)
 class ClusterConfig:
     """A cluster and its router.

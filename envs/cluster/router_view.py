@@ -97,3 +97,37 @@ class RouterView:
     def default_placement(self) -> Placement:
         """The default placement: shortest prefill queue, least loaded decode node."""
         return Placement(self.shortest_prefill_queue(), self.least_loaded_decode_node())
+
+
+class OtherRolesView(RouterView):
+    """A view whose nodes have other roles; all else is that of the view that it is made from, at any time.
+
+    Args:
+        view: the cluster.
+        topology: that of the view with other roles.
+    """
+
+    __slots__ = ("_view",)
+
+    def __init__(self, view: RouterView, topology: Topology) -> None:
+        self._view = view
+        self.topology = topology
+        self.counters = view.counters
+        self.has_prefix_caches = view.has_prefix_caches
+
+    @property
+    def now_s(self) -> float:
+        """Current time, seconds."""
+        return self._view.now_s
+
+    def report(self, node: int) -> NodeReport:
+        """The latest report of a node that has reached the router."""
+        return self._view.report(node)
+
+    def prefix_hit_tokens(self, request: RequestView | Request, node: int) -> int:
+        """Prompt tokens of a request in a node's prefix cache at the time of its latest report."""
+        return self._view.prefix_hit_tokens(request, node)
+
+    def mean_generated_tokens(self, node: int) -> float:
+        """Tokens from the decode steps of a node so far, per request that decodes there."""
+        return self._view.mean_generated_tokens(node)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 
-from envs.cluster.config import ClusterConfig, parse_shape
+from envs.cluster.config import ClusterConfig, evenly_divided, parse_shape
 from hardware_profiles import Link, Profile, StepLaw
 
 _TYPICAL_BATCH, _TYPICAL_CONTEXT_TOKENS = 32, 1024
@@ -11,6 +11,8 @@ _TYPICAL_BATCH, _TYPICAL_CONTEXT_TOKENS = 32, 1024
 
 class Topology:
     """The static knowledge of a router, part of every view. Only the loss of a node changes it.
+
+    Roles are labels for routers: engines do not know them, and any node may prefill, decode or do both.
 
     Attributes:
         prefill_nodes: indices of the prefill nodes that are not lost.
@@ -92,6 +94,17 @@ class Topology:
         twin.prefill_nodes = self.prefill_nodes
         twin.decode_nodes = self.decode_nodes
         twin.live_nodes = self.live_nodes
+        twin.first_decode_node = self.first_decode_node
+        return twin
+
+    def evenly_divided(self) -> "Topology":
+        """The same nodes with roles as in `evenly_divided`, lower indices prefill; itself if no role changes."""
+        prefill, _ = evenly_divided(len(self.prefill_nodes), len(self.decode_nodes))
+        if prefill == len(self.prefill_nodes):
+            return self
+        twin = self.copy()
+        twin.prefill_nodes, twin.decode_nodes = self.live_nodes[:prefill], self.live_nodes[prefill:]
+        twin.first_decode_node = twin.decode_nodes[0]
         return twin
 
     def link(self, source: int, target: int) -> Link:

@@ -9,14 +9,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from envs.cluster import parse_shape
+from envs.cluster import evenly_divided, parse_shape
 from experiments.learning.mixture import Setting
 from experiments.runs.requests import Family
 
-_OTHER_SHAPES = ("1P1D", "1P2D", "2P1D", "1P4D", "2P3D", "3P2D", "4P1D", "3P3D")
-"""None of them is a shape of docs/protocol.md."""
+_OTHER_SHAPES = ("1P1D", "1P2D", "2P1D", "2P3D", "3P2D", "3P3D")
+"""Evenly divided nodes, because policies see others like that (`agents.even_roles`); none is in docs/protocol.md."""
 _SLOW = (0.5, 0.7, 0.85)
 """Speeds of a slower node; the one of docs/protocol.md has another."""
+
+
+def with_even_roles(setting: Setting) -> Setting:
+    """A setting on the same nodes, evenly divided into prefill and decode nodes."""
+    prefill, decode = evenly_divided(*parse_shape(setting.config.shape))
+    return replace(setting, config=replace(setting.config, shape=f"{prefill}P{decode}D"))
 
 
 def reshaped(setting: Setting, shape: str) -> Setting:
