@@ -1,6 +1,7 @@
 """The episodes that the members of a portfolio play, and the file that comes of them."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from math import e
@@ -140,6 +141,29 @@ def test_only_the_useful_costs_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
     known = RegretModel(("network", "cost-bad"), {name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
     select_members(network, policy, [SETTING], SelectionTraining(10), "pairs", (0, 0), cache, known)
     assert read_episodes(tmp_path / "episodes.npz").members == ("network", "static", "cost-bad", "cost-good")
+
+
+@pytest.mark.parametrize(("trained_on", "played_on"), [("2P2D", "2P2D"), ("3P1D", "3P1D")])
+def test_members_play_on_the_roles_that_they_will_see(
+    trained_on: str, played_on: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = untrained(tmp_path)
+    write_policy(network, load_policy(network)._replace(training={"clusters": [trained_on]}))
+    uneven = replace(SETTING, config=replace(SETTING.config, shape="3P1D"))
+    drawn: list[Setting] = []
+
+    class DrawnError(Exception):
+        """Raised instead of the play."""
+
+    def draw(settings: Sequence[Setting], *rest: object) -> None:
+        drawn.extend([*settings, *rest[-1][0]])  # type: ignore[index]
+        raise DrawnError
+
+    monkeypatch.setattr(member_selection, "drawn_settings", draw)
+    training = SelectionTraining(4, elsewhere=((uneven,),))
+    with pytest.raises(DrawnError):
+        select_members(network, tmp_path / "p.npz", [uneven], training, "pairs", (0, 0), Cache(tmp_path, Execution()))
+    assert [one.config.shape for one in drawn] == [played_on, played_on]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from envs.cluster import ClusterConfig, parse_shape
 from envs.objective import Objective
 from experiments.learning.distilled_start import draw_episode
 from experiments.learning.mixture import Setting
-from experiments.learning.selection_settings import drawn_settings
+from experiments.learning.selection_settings import drawn_settings, with_even_roles
 from experiments.runs.requests import Family, TraceRequests
 from hardware_profiles import load_profile
 
@@ -32,6 +32,7 @@ def test_a_share_of_the_settings_is_on_other_clusters_that_the_protocol_does_not
         assert isinstance(one.source, Family)
         assert one.source.unit_rps / sum(parse_shape(one.config.shape)) == pytest.approx(8.0 / 4)
         assert one.config.shape not in PROTOCOL.read_text().partition("## Amendments")[0]
+        assert with_even_roles(one) == one
     slowed = [one for one in others if one.config.shape == RANGE.config.shape]
     for one in slowed:
         assert one.source in (RANGE.source, SETTING.source)
@@ -41,6 +42,12 @@ def test_a_share_of_the_settings_is_on_other_clusters_that_the_protocol_does_not
         assert one.environment("pairs", 16, Objective()).unwrapped.config == one.config
     assert {one.config.node_speeds.index(min(one.config.node_speeds)) for one in slowed} == {0, 3}
     assert [one.name.split()[0].strip(",") for one in drawn] == ["burst", "other"] * 160
+
+
+def test_even_roles_change_roles_alone() -> None:
+    uneven = replace(SLOW_NODE, config=replace(SLOW_NODE.config, shape="3P1D"))
+    assert with_even_roles(uneven) == SLOW_NODE
+    assert with_even_roles(SLOW_NODE) == SLOW_NODE
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
