@@ -1,10 +1,9 @@
-"""Policy files: the actor's weights and metadata, in one `.npz` without pickled objects.
+"""Policy files: the actor's weights and metadata (`agents.array_file`).
 
 A file has one array per parameter of the actor and "metadata", a JSON text with the observation layout that the policy
-was trained with and the arguments of the training. Loading it runs no code.
+was trained with and the arguments of the training.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from agents.array_file import read_arrays, write_arrays
 from agents.context import CONTEXT
 from agents.layout import FeatureSizes, Layout
 from agents.seen import SeenRange
 from agents.selection import RegretModel
 from envs.choice_cost import TERMS
 from hardware_profiles.errors import InputError
-from hardware_profiles.files import replacing
 
 if TYPE_CHECKING:  # only training needs torch
     from agents.placement_network import PlacementNetwork
@@ -82,8 +81,7 @@ def write_policy(path: Path, file: PolicyFile) -> None:
     if file.costs:
         metadata["costs"] = {"names": list(file.costs), "terms": TERMS}
         arrays[_COSTS] = np.stack(list(file.costs.values())).astype(np.float32)
-    with replacing(path) as temporary, temporary.open("wb") as opened:
-        np.savez_compressed(opened, allow_pickle=False, metadata=np.array(json.dumps(metadata)), **arrays)
+    write_arrays(path, metadata, arrays)
 
 
 def load_policy(path: Path) -> PolicyFile:
@@ -93,12 +91,7 @@ def load_policy(path: Path) -> PolicyFile:
         InputError: the file is missing, damaged or not a policy file; the message names the file and the reason.
     """
     try:
-        # Opened here, because np.load does not close a damaged file that it opened.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        if damaged := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-            raise ValueError(f"{damaged[0]} is not an array")  # NumPy returns a damaged member as bytes
-        metadata = json.loads(str(arrays.pop("metadata")))
+        metadata, arrays = read_arrays(path)
         if metadata["format"] != FORMAT:
             raise InputError(f"{path}: format {metadata['format']!r}, but this version reads {FORMAT!r}")
         layout = _layout(metadata["layout"])

@@ -129,22 +129,17 @@ def select_members(
     lessons += play(drawn[early:], costs)
     names = (*others, *costs)
 
-    def fitted(sharpness: float) -> tuple[RegretModel, float]:
-        """The model of the most useful members, and its regret when held out."""
-        own = SelectionEpisodes(names, contexts_of(lessons), regrets_of(lessons, sharpness))
-        shared = [number for number, name in enumerate(names) if all(name in one.members for one in earlier)]
-        useful = most_useful(regrets_of(lessons)[:, shared], _MEMBERS)
-        return fit_selection(joined([own, *earlier], [names[shared[number]] for number in useful]), seeds[1], known)
-
+    fit = partial(fit_selection, earlier=earlier, seed=seeds[1], known=known)
+    regret = regrets_of(lessons)
     if by_regret:
-        model, _ = fitted(1.0)
-        of_settings = regret_by_setting(settings, model, names, lessons, regrets_of(lessons))
-        last = shared_out(by_regret, of_settings)
+        model, _ = fit(SelectionEpisodes(names, contexts_of(lessons), regret), regret)
+        last = shared_out(by_regret, regret_by_setting(settings, model, names, lessons, regret))
         lessons += play(list(enumerate(last, start=_FIRST_EPISODE + len(drawn))), costs)
-    model, held_out = fitted(_SHARPNESS)
-    regret = regrets_of(lessons, _SHARPNESS)
-    write_episodes(policy.with_name("episodes.npz"), SelectionEpisodes(names, contexts_of(lessons), regret))
-    about = described(model, held_out, names, lessons, regret)
+        regret = regrets_of(lessons)
+    own = SelectionEpisodes(names, contexts_of(lessons), regrets_of(lessons, _SHARPNESS))
+    model, held_out = fit(own, regret)
+    write_episodes(policy.with_name("episodes.npz"), own)
+    about = described(model, held_out, names, lessons, own.regret)
     used = {name: weights for name, weights in file.costs.items() if name in model.members}
     with replacing(policy.with_name("selection.txt")) as path:
         path.write_text(about, encoding="utf-8")
@@ -243,10 +238,22 @@ def contexts_of(lessons: Sequence[Lesson]) -> np.ndarray:
     return np.array([lesson.contexts for lesson in lessons])
 
 
-def fit_selection(episodes: SelectionEpisodes, seed: int, known: RegretModel | None) -> tuple[RegretModel, float]:
-    """Fit the model to the regrets of the members; returns it and its regret when held out."""
+def fit_selection(
+    own: SelectionEpisodes,
+    wider: np.ndarray,
+    earlier: Sequence[SelectionEpisodes],
+    seed: int,
+    known: RegretModel | None,
+) -> tuple[RegretModel, float]:
+    """Fit the model to these episodes and to earlier ones; returns it and its regret when held out.
+
+    The model has the most useful members by the regrets `wider` (E, M), of those that all episodes have.
+    """
     from agents.selection_fit import fit, refine
 
+    shared = [name for name in own.members if all(name in one.members for one in earlier)]
+    useful = most_useful(own._replace(regret=wider).of(shared).regret, _MEMBERS)
+    episodes = joined([own, *earlier], [shared[number] for number in useful])
     count, of_each, parts = episodes.contexts.shape
     contexts = episodes.contexts.reshape(-1, parts)
     given = episodes.members, contexts, np.repeat(np.arange(count), of_each), episodes.regret, seed

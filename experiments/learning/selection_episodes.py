@@ -1,15 +1,14 @@
 """Episodes that the members of a portfolio have played: what a selection is fitted to, and the file of them."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from agents.array_file import read_arrays, write_arrays
 from agents.context import CONTEXT
 from hardware_profiles import InputError
-from hardware_profiles.files import replacing
 
 FORMAT = "prefill-placement-selection-episodes/1"
 """Changes whenever older readers cannot use new files."""
@@ -46,15 +45,9 @@ def joined(parts: Sequence[SelectionEpisodes], members: Sequence[str]) -> Select
 
 def write_episodes(path: Path, episodes: SelectionEpisodes) -> None:
     """Write a file of episodes, atomically."""
-    metadata = json.dumps({"format": FORMAT, "members": episodes.members, "context": CONTEXT})
-    with replacing(path) as temporary, temporary.open("wb") as opened:
-        np.savez_compressed(
-            opened,
-            allow_pickle=False,
-            metadata=np.array(metadata),
-            contexts=episodes.contexts.astype(np.float32),
-            regret=episodes.regret.astype(np.float32),
-        )
+    metadata = {"format": FORMAT, "members": episodes.members, "context": CONTEXT}
+    arrays = {"contexts": episodes.contexts, "regret": episodes.regret}
+    write_arrays(path, metadata, {name: array.astype(np.float32) for name, array in arrays.items()})
 
 
 def read_episodes(path: Path) -> SelectionEpisodes:
@@ -64,10 +57,9 @@ def read_episodes(path: Path) -> SelectionEpisodes:
         InputError: the file is missing, damaged or not one of episodes; the message names the file and the reason.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            metadata = json.loads(str(archive["metadata"]))
-            found = SelectionEpisodes(tuple(metadata["members"]), archive["contexts"], archive["regret"])
-            written, context = metadata["format"], metadata["context"]
+        metadata, arrays = read_arrays(path)
+        found = SelectionEpisodes(tuple(metadata["members"]), arrays["contexts"], arrays["regret"])
+        written, context = metadata["format"], metadata["context"]
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file of episodes") from error
     except Exception as error:  # the readers of zip, NumPy and JSON raise exceptions of many types

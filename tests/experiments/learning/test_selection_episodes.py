@@ -67,6 +67,11 @@ def test_a_file_that_is_absent_or_damaged_is_named(tmp_path: Path) -> None:
         read_episodes(tmp_path / "absent.npz")
     path = tmp_path / "episodes.npz"
     write_episodes(path, drawn(("network", "lmetric"), 5))
-    path.write_bytes(path.read_bytes()[:300])
+    whole = path.read_bytes()
+    for size in (0, 300, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(InputError, match="or a damaged one"):
+            read_episodes(path)
+    np.savez(path, metadata=np.array("{}"))
     with pytest.raises(InputError, match="or a damaged one"):
         read_episodes(path)
