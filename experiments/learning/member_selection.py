@@ -113,7 +113,7 @@ def select_members(
         elsewhere = tuple([tuple([with_even_roles(one) for one in several]) for several in elsewhere])
     episodes = training.episodes
     by_regret = int(_BY_REGRET * episodes)
-    first = drawn_settings(settings, episodes - by_regret, seeds[0], training.other_clusters, elsewhere)
+    first = drawn_settings(settings, episodes - by_regret, seeds[0], training.other_clusters, elsewhere=elsewhere)
     drawn = list(enumerate(first, start=_FIRST_EPISODE))
     play = partial(play_members, network=network, choices=choices, seed=seeds[0], cache=cache)
     early = int(_EARLY * episodes) if file.costs else 0

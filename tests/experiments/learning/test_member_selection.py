@@ -143,9 +143,9 @@ def test_only_the_useful_costs_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
     assert read_episodes(tmp_path / "episodes.npz").members == ("network", "static", "cost-bad", "cost-good")
 
 
-@pytest.mark.parametrize(("trained_on", "played_on"), [("2P2D", "2P2D"), ("3P1D", "3P1D")])
+@pytest.mark.parametrize("trained_on", ["2P2D", "3P1D"])
 def test_members_play_on_the_roles_that_they_will_see(
-    trained_on: str, played_on: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained_on: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = untrained(tmp_path)
     write_policy(network, load_policy(network)._replace(training={"clusters": [trained_on]}))
@@ -155,15 +155,15 @@ def test_members_play_on_the_roles_that_they_will_see(
     class DrawnError(Exception):
         """Raised instead of the play."""
 
-    def draw(settings: Sequence[Setting], *rest: object) -> None:
-        drawn.extend([*settings, *rest[-1][0]])  # type: ignore[index]
+    def draw(settings: Sequence[Setting], *_: float, elsewhere: Sequence[Sequence[Setting]]) -> None:
+        drawn.extend([*settings, *elsewhere[0]])
         raise DrawnError
 
     monkeypatch.setattr(member_selection, "drawn_settings", draw)
     training = SelectionTraining(4, elsewhere=((uneven,),))
     with pytest.raises(DrawnError):
         select_members(network, tmp_path / "p.npz", [uneven], training, "pairs", (0, 0), Cache(tmp_path, Execution()))
-    assert [one.config.shape for one in drawn] == [played_on, played_on]
+    assert [one.config.shape for one in drawn] == [trained_on, trained_on]
 
 
 @pytest.mark.slow
