@@ -26,10 +26,10 @@ _RIDGE = 1e-4
 
 def nodes_of(view: RouterView) -> list[Node]:
     """The counts of the nodes that are not lost, as `linear_scores` takes them."""
-    counters, first = view.counters, view.topology.first_decode_node
+    counters, decodes = view.counters, view.topology.decodes
     return [
         {
-            "role": float(node >= first),
+            "role": float(decodes[node]),
             "queued_prompts": float(counters.queued_prompts[node]),
             "queued_prompt_tokens": float(counters.queued_prompt_tokens[node]),
             "decode_requests": float(counters.decode_requests[node]),

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import cast
 
 from agents.cost_policy import CostPolicy
-from agents.even_roles import EvenRoles, trained_evenly
 from agents.layout import Layout
 from agents.numpy_policy import NumpyActor
+from agents.own_view import OwnView, trained_evenly
 from agents.policy_file import load_policy
 from agents.seen import SeenRange
 from agents.selection import NETWORK, Selection
@@ -23,6 +23,9 @@ MEMBERS = ("all", "network", "rules", "costs")
 
 ROLES = ("trained", "given")
 """Whose division into prefill and decode nodes a policy uses."""
+
+SPEEDS = ("measured", "given")
+"""Which speeds of nodes a policy assumes."""
 
 FALLBACK = ShortestTTFT(alpha=0.8)
 """Decides where a network has seen nothing alike. It keeps the roles unless a deflection is predicted to be a fifth
@@ -93,16 +96,26 @@ class LearnedPolicy:
         members: "network", "rules" and "costs" leave out the other members of the portfolio, the name of a cost all
             others.
         roles: "trained": if all clusters in training were evenly divided into prefill and decode nodes, any cluster is
-            (`agents.even_roles`). "given": nodes have the roles of the cluster.
+            (`agents.own_view`). "given": nodes have the roles of the cluster.
+        speeds: "measured": predictions are made with the speeds that the router has measured. "given": with those that
+            it was told.
 
     Raises:
         InputError: the file cannot be used; the message names the file and the reason.
     """
 
-    def __init__(self, path: str | Path, guard: bool = True, members: str = "all", roles: str = "trained") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        guard: bool = True,
+        members: str = "all",
+        roles: str = "trained",
+        speeds: str = "measured",
+    ) -> None:
         self.name = Path(path).stem
-        if roles not in ROLES:
-            raise InputError(f"{path}: roles must be {' or '.join(ROLES)}, not {roles!r}")
+        for knob, value, values in (("roles", roles, ROLES), ("speeds", speeds, SPEEDS)):
+            if value not in values:
+                raise InputError(f"{path}: {knob} must be {' or '.join(values)}, not {value!r}")
         file = load_policy(Path(path))
         choice_set = file.layout.choice_set
         if choice_set not in CHOICE_SETS or file.layout != current_layout(choice_set):
@@ -111,7 +124,9 @@ class LearnedPolicy:
                 f"layout {LAYOUT_VERSION} of {', '.join(CHOICE_SETS)}; train it again"
             )
         self.training = file.training
-        self._even_roles = EvenRoles() if roles == "trained" and trained_evenly(file.training) else None
+        self._own_view = OwnView(
+            roles=roles == "trained" and trained_evenly(file.training), speeds=speeds == "measured"
+        )
         features = (*file.layout.request, *file.layout.global_)
         unguarded = [features.index(name) for name in UNGUARDED]
         seen = file.seen.without(unguarded) if guard and file.seen is not None else None
@@ -140,8 +155,7 @@ class LearnedPolicy:
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         self.decisions += 1
-        if self._even_roles is not None:
-            view = self._even_roles.of(view)
+        view = self._own_view.of(request, view)
         member = self._first
         if self._selection is not None:
             if self._puts_off and self._selection.began:

@@ -159,7 +159,7 @@ class Choices:
         sources = _sources(view, hits)
         if choice_set == "deflection":
             least = view.least_loaded_decode_node()
-            targets = [least] + [node for node in sources if node >= topology.first_decode_node and node != least]
+            targets = [least] + [node for node in sources if topology.decodes[node] and node != least]
             pairing = _deflections(_positions(sources, targets))
         else:
             targets = _targets(view)

@@ -90,7 +90,7 @@ class PrefillOutlook:
         prompt_tokens = request.prompt_tokens
         ahead = report.prefill_tokens_ahead
         self.node = node
-        self.is_decode_node = node >= topology.first_decode_node
+        self.is_decode_node = topology.decodes[node]
         self.cached_tokens = cached_tokens
         self.tokens_ahead = ahead if ahead > 0 else 0
         self.queued_prompts = counters.queued_prompts[node]
@@ -201,7 +201,7 @@ class DecodeOutlook:
         prompt_tokens = request.prompt_tokens
         step_s = shared_step_s = steps.joined_step_s(prompt_tokens, topology.max_seqs)
         self.node = node
-        self.is_decode_node = node >= topology.first_decode_node
+        self.is_decode_node = topology.decodes[node]
         self.cached_tokens = cached_tokens
         self.generated_tokens = view.mean_generated_tokens(node)
         self.room_s, self.slots_left, self.kv_left = room_s(view, node, prompt_tokens, step_s, self.generated_tokens)

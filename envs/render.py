@@ -9,7 +9,7 @@ _ROLES = ("prefill", "decode")
 
 
 def _role(view: RouterView, node: int) -> str:
-    return _ROLES[node >= view.topology.first_decode_node]
+    return _ROLES[view.topology.decodes[node]]
 
 
 def node_table(view: RouterView) -> str:

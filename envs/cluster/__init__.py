@@ -11,7 +11,7 @@ from envs.cluster.gaps import GapLog
 from envs.cluster.placement import Placement, prefill_then_decode
 from envs.cluster.request import Phase, Request, RequestRecord, RequestView, request_of, view_of
 from envs.cluster.router_counters import RouterCounters
-from envs.cluster.router_view import OtherRolesView, RouterView
+from envs.cluster.router_view import OtherTopologyView, RouterView
 from envs.cluster.sampler import Samples, Watch
 from envs.cluster.simulate import ClairvoyantPolicy, Policy, RunCounters, RunResult, simulate
 from envs.cluster.telemetry import NodeReport
@@ -24,7 +24,7 @@ __all__ = [
     "Disturbance",
     "GapLog",
     "NodeReport",
-    "OtherRolesView",
+    "OtherTopologyView",
     "Phase",
     "Placement",
     "Policy",

@@ -9,6 +9,7 @@ the step in progress, and the scheduler runs there.
 
 from collections.abc import Mapping
 from heapq import heappop
+from math import inf
 
 from mypy_extensions import mypyc_attr
 
@@ -56,12 +57,15 @@ class Engine:
     __slots__ = (
         "_at_boundary",
         "_hand_over",
+        "_known_law",
         "_kv",
         "_law",
         "_lifecycle",
         "_max_seqs",
+        "_measured_law",
         "_next_law",
         "_snapshots",
+        "_speeds",
         "_streams",
         "_timeline",
         "_wake_call",
@@ -89,7 +93,8 @@ class Engine:
     ) -> None:
         self.index = index
         self._timeline = timeline
-        self._law = self._next_law = law
+        self._law = self._next_law = self._known_law = self._measured_law = law
+        self._speeds = [(-inf, 1.0)]  # since when its finished steps have had which speed, relative to the known law
         self._lifecycle = lifecycle
         self._hand_over = hand_over
         self._streams = config.kv_streaming
@@ -111,6 +116,8 @@ class Engine:
         """Copy another engine's state; `twins` maps its requests to their copies."""
         self._law = other._law
         self._next_law = other._next_law
+        self._measured_law = other._measured_law
+        self._speeds = other._speeds.copy()
         self.scheduler.copy_state(other.scheduler, twins)
         self._snapshots.clear()
         self._snapshots.extend(other._snapshots)
@@ -301,6 +308,8 @@ class Engine:
         step = scheduler.step
         chunks = step.chunks
         self.busy_s += span.end_s - start_s
+        if self._law is not self._measured_law:
+            self._measure(now_s)
         if chunks:
             scheduler.computed_tokens += steps * step.chunk_tokens
             if members:
@@ -353,6 +362,19 @@ class Engine:
             self._lifecycle.finished(request, now_s)
         else:
             batch.join(request, fresh=False)
+
+    def _measure(self, now_s: float) -> None:
+        """Note how much faster than known the steps are that ended now; it is the same for steps of all kinds."""
+        self._measured_law = law = self._law
+        self._speeds.append((now_s, self._known_law.chunk_step_s(1, 0.0) / law.chunk_step_s(1, 0.0)))
+
+    def measured_speed(self, at_s: float) -> float:
+        """Speed of the steps that were finished at `at_s`, relative to the law that the engine began with."""
+        speeds = self._speeds
+        i = len(speeds) - 1
+        while speeds[i][0] > at_s:
+            i -= 1
+        return speeds[i][1]
 
     def report(self, at_s: float) -> NodeReport:
         """The node's report as of `at_s`, which is at most `ClusterConfig.report_age_s` ago."""

@@ -82,6 +82,14 @@ class RouterView:
         """
         return self._engines[node].mean_generated_tokens()
 
+    def measured_speed(self, node: int) -> float:
+        """Speed of a node's steps in its latest report, relative to its speed in the topology.
+
+        An engine measures how long its steps take, and the topology says how long they should. The value is 1 until a
+        step has taken longer or shorter.
+        """
+        return self._engines[node].measured_speed(self._timeline.now_s - self._report_age_s)
+
     def uncached_tokens(self, request: RequestView, node: int) -> int:
         """Prompt tokens of a request that a node would have to compute, that is without its prefix hits there."""
         return request.prompt_tokens - self.prefix_hit_tokens(request, node)
@@ -99,18 +107,20 @@ class RouterView:
         return Placement(self.shortest_prefill_queue(), self.least_loaded_decode_node())
 
 
-class OtherRolesView(RouterView):
-    """A view whose nodes have other roles; all else is that of the view that it is made from, at any time.
+class OtherTopologyView(RouterView):
+    """A view with another topology of the same nodes; all else is that of the view that it is made from, at any time.
 
     Args:
         view: the cluster.
-        topology: that of the view with other roles.
+        topology: the other topology, see `Topology.known_otherwise`.
+        speeds: of each node, its speed there relative to that in the view's topology.
     """
 
-    __slots__ = ("_view",)
+    __slots__ = ("_speeds", "_view")
 
-    def __init__(self, view: RouterView, topology: Topology) -> None:
+    def __init__(self, view: RouterView, topology: Topology, speeds: Sequence[float]) -> None:
         self._view = view
+        self._speeds = speeds
         self.topology = topology
         self.counters = view.counters
         self.has_prefix_caches = view.has_prefix_caches
@@ -131,3 +141,7 @@ class OtherRolesView(RouterView):
     def mean_generated_tokens(self, node: int) -> float:
         """Tokens from the decode steps of a node so far, per request that decodes there."""
         return self._view.mean_generated_tokens(node)
+
+    def measured_speed(self, node: int) -> float:
+        """Speed of a node's steps in its latest report, relative to its speed in the topology."""
+        return self._view.measured_speed(node) / self._speeds[node]

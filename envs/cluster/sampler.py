@@ -164,7 +164,7 @@ class Watch:
         by_node = rows[:, 1:].reshape(len(rows), topology.nodes, len(COLUMNS))
         return Samples(
             rows[:, 0],
-            topology.first_decode_node,
+            topology.decodes.index(True),
             np.array(topology.kv_capacity_tokens, dtype=np.float64),
             *np.moveaxis(by_node, 2, 0),
         )

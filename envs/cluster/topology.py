@@ -1,9 +1,10 @@
 """The static knowledge of a router about a cluster: nodes, links, step laws and limits."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
-from envs.cluster.config import ClusterConfig, evenly_divided, parse_shape
+from envs.cluster.config import ClusterConfig, parse_shape
 from hardware_profiles import Link, Profile, StepLaw
 
 _TYPICAL_BATCH, _TYPICAL_CONTEXT_TOKENS = 32, 1024
@@ -19,7 +20,7 @@ class Topology:
         decode_nodes: indices of the decode nodes that are not lost.
         live_nodes: indices of all nodes that are not lost.
         lost: indices of the lost nodes.
-        first_decode_node: index of the first decode node; nodes with lower indices are prefill nodes.
+        decodes: of each node, whether its role is decode, lost ones included.
         hosts: host of each node.
         nics: NIC of each node.
         laws: step law of each node.
@@ -30,8 +31,9 @@ class Topology:
         token_budget: tokens per step of an engine.
         step_budget, slo_share, chunk_grain_tokens: see `ClusterConfig`.
         max_seqs: largest number of requests that run on an engine.
-        typical_decode_step_s: duration of a decode step of 32 requests with 1,024 tokens of context each, mean over the
-            nodes, seconds; a reference for TBT SLOs.
+        typical_decode_steps_s: duration of a decode step of 32 requests with 1,024 tokens of context each, per node,
+            seconds.
+        typical_decode_step_s: their mean, a reference for TBT SLOs.
     """
 
     def __init__(self, config: ClusterConfig) -> None:
@@ -42,7 +44,7 @@ class Topology:
         self.prefill_nodes = tuple(range(prefill))
         self.decode_nodes = tuple(range(prefill, nodes))
         self.live_nodes = self.prefill_nodes + self.decode_nodes
-        self.first_decode_node = prefill
+        self.decodes = (False,) * prefill + (True,) * decode
         self.hosts: tuple[int, ...] = tuple(config.hosts if config.hosts is not None else range(nodes))
         self.nics: tuple[int, ...] = tuple(config.nics if config.nics is not None else range(nodes))
         self.laws = _laws(config, profiles)
@@ -61,12 +63,14 @@ class Topology:
         self._inter_node = config.profile.inter_node
         self._intra_node = config.profile.intra_node
         self._block_tokens = config.kv_block_tokens
-        steps_s = [
-            law.token_time_s[batch] + law.decode_s(batch, batch * _TYPICAL_CONTEXT_TOKENS)
-            for law in self.laws
-            for batch in (min(_TYPICAL_BATCH, law.max_decode_batch),)
-        ]
-        self.typical_decode_step_s = sum(steps_s) / nodes
+        self.typical_decode_steps_s = tuple(
+            [
+                law.token_time_s[batch] + law.decode_s(batch, batch * _TYPICAL_CONTEXT_TOKENS)
+                for law in self.laws
+                for batch in (min(_TYPICAL_BATCH, law.max_decode_batch),)
+            ]
+        )
+        self.typical_decode_step_s = sum(self.typical_decode_steps_s) / nodes
         full_s = [law.chunk_step_s(config.token_budget, 0.0) for law in self.laws]
         self.speeds = tuple([full_s[0] / one_s for one_s in full_s])
         self.lost: frozenset[int] = frozenset()
@@ -94,17 +98,23 @@ class Topology:
         twin.prefill_nodes = self.prefill_nodes
         twin.decode_nodes = self.decode_nodes
         twin.live_nodes = self.live_nodes
-        twin.first_decode_node = self.first_decode_node
+        twin.decodes = self.decodes
         return twin
 
-    def evenly_divided(self) -> "Topology":
-        """The same nodes with roles as in `evenly_divided`, lower indices prefill; itself if no role changes."""
-        prefill, _ = evenly_divided(len(self.prefill_nodes), len(self.decode_nodes))
-        if prefill == len(self.prefill_nodes):
-            return self
-        twin = self.copy()
-        twin.prefill_nodes, twin.decode_nodes = self.live_nodes[:prefill], self.live_nodes[prefill:]
-        twin.first_decode_node = twin.decode_nodes[0]
+    def known_otherwise(self, prefill_nodes: Sequence[int], speeds: Sequence[float]) -> "Topology":
+        """The same nodes as a router may know them, too: with other roles, and other speeds than the cluster says.
+
+        Args:
+            prefill_nodes: the live nodes that are prefill nodes; all others are decode nodes.
+            speeds: of each node, relative to what this topology says.
+        """
+        known = self._config.node_speeds or (1.0,) * self.nodes
+        changed = tuple([speed * factor for speed, factor in zip(known, speeds, strict=True)])
+        twin = Topology(replace(self._config, node_speeds=changed))
+        twin.lost, twin.live_nodes = self.lost, self.live_nodes
+        twin.prefill_nodes = tuple(prefill_nodes)
+        twin.decode_nodes = tuple([node for node in self.live_nodes if node not in prefill_nodes])
+        twin.decodes = tuple([node not in prefill_nodes for node in range(self.nodes)])
         return twin
 
     def link(self, source: int, target: int) -> Link:

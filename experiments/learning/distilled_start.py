@@ -21,6 +21,7 @@ import numpy as np
 from agents.context import CONTEXT, WatchedContext
 from agents.distillation import Played, best_rule, label_episode, play_rule
 from agents.numpy_policy import NumpyActor
+from agents.own_view import WithOwnView
 from agents.placement_policy import current_layout
 from agents.policy_file import load_policy, save_policy
 from agents.seen import SeenRange
@@ -77,7 +78,8 @@ def drawn_warm_up(workload: Workload, rng: np.random.Generator) -> tuple[WarmUp,
 class EpisodePlayed(Task):
     """Each policy's result on a training episode, [P95 TTFT, seconds; SLO attainment]; `episode` is its number.
 
-    If `contexts` is above 0, the first policy is watched, and so many contexts of its run are drawn.
+    If `contexts` is above 0, the first policy is watched, and so many contexts of its run are drawn. `own_roles`: the
+    policies see the cluster as a trained policy does (`agents.own_view`), with its roles or those of the cluster.
     """
 
     source: Source
@@ -87,6 +89,7 @@ class EpisodePlayed(Task):
     episode: int
     contexts: int = 0
     choices: ChoiceSet = "pairs"  # of the observations that contexts are made from
+    own_roles: bool | None = None
 
     def __str__(self) -> str:
         return f"{'rules' if len(self.policies) > 1 else self.policies[0].label} on episode {self.episode}"
@@ -98,6 +101,8 @@ class EpisodePlayed(Task):
         contexts: list[list[float]] = []
         if self.contexts:
             policies[0] = watched = WatchedContext(policies[0])
+        if self.own_roles is not None:
+            policies = [WithOwnView(one, self.own_roles) for one in policies]
         played = [play_rule(workload, policy, self.config) for policy in policies]
         if self.contexts:
             contexts = rng.choice(np.array(watched.contexts), size=self.contexts).round(6).tolist()

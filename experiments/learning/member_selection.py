@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from agents.distillation import Played
-from agents.even_roles import trained_evenly
+from agents.own_view import trained_evenly
 from agents.policy_file import load_policy, write_policy
 from agents.regret import regrets
 from agents.selection import NETWORK, RegretModel
@@ -24,7 +24,7 @@ from experiments.learning.distilled_start import EpisodePlayed, Lesson, shared_o
 from experiments.learning.mixture import Setting
 from experiments.learning.regret_tree import grow, held_out_regret, text
 from experiments.learning.selection_episodes import SelectionEpisodes, joined, read_episodes, write_episodes
-from experiments.learning.selection_settings import drawn_settings, with_even_roles, with_own_slos
+from experiments.learning.selection_settings import drawn_settings, with_own_slos
 from experiments.runs.cache import Cache
 from hardware_profiles.files import replacing
 from policies import PolicySpec
@@ -107,15 +107,12 @@ def select_members(
     """
     file = load_policy(network)
     earlier = [read_episodes(path) for path in training.earlier]
-    elsewhere = training.elsewhere
-    if trained_evenly(file.training):  # so all members will see the nodes like that
-        settings = [with_even_roles(one) for one in settings]
-        elsewhere = tuple([tuple([with_even_roles(one) for one in several]) for several in elsewhere])
     episodes = training.episodes
     by_regret = int(_BY_REGRET * episodes)
-    first = drawn_settings(settings, episodes - by_regret, seeds[0], training.other_clusters, elsewhere=elsewhere)
+    first = drawn_settings(settings, episodes - by_regret, seeds[0], training.other_clusters, training.elsewhere)
     drawn = list(enumerate(first, start=_FIRST_EPISODE))
-    play = partial(play_members, network=network, choices=choices, seed=seeds[0], cache=cache)
+    own_roles = trained_evenly(file.training)
+    play = partial(play_members, network=network, own_roles=own_roles, choices=choices, seed=seeds[0], cache=cache)
     early = int(_EARLY * episodes) if file.costs else 0
     others, costs = (NETWORK, *(rule.text for rule in RULES)), tuple(file.costs)
     lessons = play(drawn[:early], costs)
@@ -151,18 +148,25 @@ def play_members(
     drawn: Sequence[tuple[int, Setting]],
     costs: Sequence[str],
     network: Path,
+    own_roles: bool,
     choices: ChoiceSet,
     seed: int,
     cache: Cache,
 ) -> list[Lesson]:
-    """The network, the rules and these costs play the episodes; contexts are those of the network's runs."""
+    """The network, the rules and these costs play the episodes as parts of a trained policy would.
+
+    Contexts are those of the network's runs. `own_roles`: see `EpisodePlayed`.
+    """
     own = PolicySpec(NETWORK, "", f"guard=false,members={NETWORK}", network)
     of_costs = tuple(PolicySpec(name, "", f"members={name}", network) for name in costs)
     played = [
         [
             entry.value
             for entry in cache.run(
-                [EpisodePlayed(one.source, one.config, members, seed, number, count, choices) for number, one in drawn],
+                [
+                    EpisodePlayed(one.source, one.config, members, seed, number, count, choices, own_roles)
+                    for number, one in drawn
+                ],
                 f"episodes of {what}",
             )
         ]

@@ -1,7 +1,8 @@
 """The settings of the episodes that the members of a portfolio play, so that its selection knows more than one cluster.
 
 Half of the episodes have the SLOs of the evaluation, the others SLOs from the ranges around them. A share of both is on
-other clusters: shapes at the same rates per node, one slower node, or another hardware profile.
+other clusters: shapes at the same rates per node, one slower node, nodes or links that are slower than routers are
+told, or another hardware profile; or has higher rates or other requests than the settings.
 """
 
 from collections.abc import Sequence
@@ -9,20 +10,25 @@ from dataclasses import replace
 
 import numpy as np
 
-from envs.cluster import evenly_divided, parse_shape
+from envs.cluster import Disturbance, parse_shape
+from envs.variation import Variation
 from experiments.learning.mixture import Setting
 from experiments.runs.requests import Family
 
 _OTHER_SHAPES = ("1P1D", "1P2D", "2P1D", "2P3D", "3P2D", "3P3D")
-"""Evenly divided nodes, because policies see others like that (`agents.even_roles`); none is in docs/protocol.md."""
+"""Evenly divided nodes, because policies see others like that (`agents.own_view`); none is in docs/protocol.md."""
 _SLOW = (0.5, 0.7, 0.85)
 """Speeds of a slower node; the one of docs/protocol.md has another."""
+_MISJUDGED = (0.7, 0.9)
+"""Speeds that routers are not told; those of docs/protocol.md are others."""
+_BUSIER = 1.6
+"""By this factor are rates higher: large clusters, and those that ignore roles, carry more per node than `static` on
+2P2D, whose knee is load 1."""
 
 
-def with_even_roles(setting: Setting) -> Setting:
-    """A setting on the same nodes, evenly divided into prefill and decode nodes."""
-    prefill, decode = evenly_divided(*parse_shape(setting.config.shape))
-    return replace(setting, config=replace(setting.config, shape=f"{prefill}P{decode}D"))
+_PROMPT_FACTORS, _OUTPUT_FACTORS = (0.33, 3.0), (0.33, 5.0)
+_BUSY_S, _PAUSE_S, _WITH_PAUSES = (5.0, 40.0), (10.0, 80.0), 0.5
+"""Ranges of what varies, see `envs.variation`, and the share with pauses. None of these is from a paper."""
 
 
 def reshaped(setting: Setting, shape: str) -> Setting:
@@ -42,6 +48,35 @@ def slowed(setting: Setting, node: int, speed: float) -> Setting:
         name=f"{setting.name}, node {node} at {speed:g}",
         config=replace(setting.config, node_speeds=speeds),
     )
+
+
+def misjudged(setting: Setting, part: str, factor: float) -> Setting:
+    """A setting whose "prefill" or "decode" nodes, or the "links" of all nodes, are slower than routers are told."""
+    prefill, decode = parse_shape(setting.config.shape)
+    nodes = range(prefill if part == "decode" else 0, prefill if part == "prefill" else prefill + decode)
+    events = tuple([Disturbance(0.0, "link" if part == "links" else "speed", node, factor) for node in nodes])
+    return replace(
+        setting,
+        name=f"{setting.name}, {part} at {factor:g}",
+        config=replace(setting.config, disturbances=events),
+    )
+
+
+def busier(setting: Setting, factor: float) -> Setting:
+    """A setting at higher rates."""
+    assert isinstance(setting.source, Family)
+    source = replace(setting.source, unit_rps=factor * setting.source.unit_rps)
+    return replace(setting, name=f"{setting.name}, rates {factor:g}x", source=source)
+
+
+def varied(setting: Setting, rng: np.random.Generator) -> Setting:
+    """A setting with other lengths, about as busy, and in half of the draws with pauses."""
+    assert isinstance(setting.source, Family)
+    prompt, output = (float(np.exp(rng.uniform(*np.log(limits)))) for limits in (_PROMPT_FACTORS, _OUTPUT_FACTORS))
+    busy_s, pause_s = (float(np.exp(rng.uniform(*np.log(limits)))) for limits in (_BUSY_S, _PAUSE_S))
+    variation = Variation(prompt, output, busy_s, pause_s if rng.random() < _WITH_PAUSES else 0.0)
+    source = replace(setting.source, unit_rps=setting.source.unit_rps / variation.work, variation=variation)
+    return replace(setting, name=f"{setting.name}, varied", source=source)
 
 
 def with_own_slos(setting: Setting) -> Setting:
@@ -65,8 +100,8 @@ def drawn_settings(
         episodes: how many to draw.
         seed: of the draws.
         other_clusters: the share.
-        elsewhere: for each of some hardware profiles, the same settings with it. Other shapes, slower nodes and each of
-            these profiles are equally likely.
+        elsewhere: for each of some hardware profiles, the same settings with it. Each of these profiles and each other
+            kind of cluster are equally likely.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x5E1,)))
     drawn = []
@@ -76,13 +111,21 @@ def drawn_settings(
         due = (around // 2 + 1) * other_clusters % 1.0 < other_clusters
         usual = not setting.cluster_fields and setting.config.hosts is None
         if due and usual and isinstance(setting.source, Family):
-            kind = int(rng.integers(2 + len(elsewhere)))
+            kind = int(rng.integers(5 + len(elsewhere)))
             if kind == 0:
                 setting = reshaped(setting, str(rng.choice(_OTHER_SHAPES)))
             elif kind == 1:
                 last = sum(parse_shape(setting.config.shape)) - 1
                 setting = slowed(setting, int(rng.choice((0, last))), float(rng.choice(_SLOW)))
+            elif kind == 2:
+                part = str(rng.choice(("prefill", "decode", "links")))
+                setting = misjudged(setting, part, float(rng.choice(_MISJUDGED)))
+            elif kind == 3:
+                shape = str(rng.choice((setting.config.shape, *_OTHER_SHAPES)))
+                setting = busier(reshaped(setting, shape), _BUSIER)
+            elif kind == 4:
+                setting = varied(setting, rng)
             else:
-                setting = elsewhere[kind - 2][index]
+                setting = elsewhere[kind - 5][index]
         drawn.append(with_own_slos(setting) if around % 2 else setting)
     return drawn

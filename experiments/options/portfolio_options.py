@@ -20,7 +20,7 @@ class PortfolioOptions:
     other_clusters: float = option(
         0.25,
         metavar="SHARE",
-        help="share of these episodes on other shapes, with slower nodes and with --other-profiles",
+        help="share of these episodes on other shapes, with slower nodes, at higher rates and with --other-profiles",
     )
     other_profiles: tuple[str, ...] = option(
         (), metavar="P", help="hardware profiles of a part of these episodes, each at multiples of the knees on it"

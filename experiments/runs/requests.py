@@ -16,6 +16,7 @@ import numpy as np
 from envs.generators import generate, slos_of_family
 from envs.slos import DEFAULT_SLOS, Slos
 from envs.traces import read_trace, slos_of_format
+from envs.variation import Variation
 from envs.workload import Workload
 from experiments.runs.data_splits import EVALUATION_PART, TRAINING_PART, TRAINING_SEED, TUNING_PART
 from experiments.runs.fingerprint import digest
@@ -58,7 +59,7 @@ class Family:
     """A generated family at loads that are multiples of `unit_rps`, such as the knee of `static`.
 
     With `tbt_range_s`, the TBT SLO of each training episode is drawn from it, log-uniformly, and half of the episodes
-    have another TTFT SLO.
+    have another TTFT SLO. With `variation`, the requests of training episodes are changed.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Family:
     slos: Slos = DEFAULT_SLOS
     span_s: float = 0.0
     tbt_range_s: Range | None = None
+    variation: Variation | None = None
 
     @property
     def own_slos(self) -> Slos:
@@ -93,7 +95,8 @@ class Family:
             factor = float(np.exp(rng.uniform(*np.log(_TTFT_FACTORS)))) if rng.random() < _TTFT_VARIED else 1.0
             classes = [replace(one, tbt_s=tbt_s, ttft_s=factor * one.ttft_s) for one in self.slos.classes]
             recipe = replace(recipe, slos=replace(self.slos, classes=tuple(classes)))
-        return recipe.make()
+        workload = recipe.make()
+        return workload if self.variation is None else self.variation.applied(workload, seed)
 
     @property
     def long_episode_requests(self) -> int:

@@ -79,6 +79,10 @@ class LiveView(RouterView):
         begun = min(max(state.begun_tokens, 0), queued)
         return NodeReport(batch, kv_tokens, queued - begun, kv_tokens + begun, tbt_slo_s)
 
+    def measured_speed(self, node: int) -> float:  # noqa: ARG002 - see RouterView
+        """Always 1: workers do not report how long their steps take."""
+        return 1.0
+
     def mean_generated_tokens(self, node: int) -> float:
         """Tokens from the decode steps of a node so far, per request that decodes there."""
         decoding = self.nodes[node].decoding

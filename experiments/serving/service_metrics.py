@@ -30,7 +30,7 @@ class ServiceMetrics:
     def __init__(self, topology: Topology, alarm_s: float) -> None:
         self.registry = registry = CollectorRegistry()
         self._alarm_s = alarm_s
-        self._prefill_nodes = topology.first_decode_node
+        self._prefill_nodes = topology.decodes.index(True)
         self._rate = prefill_rate(topology, self._prefill_nodes)
         self._waits_s = deque([0.0] * (round(TREND_S / SAMPLE_S) + 1), maxlen=round(TREND_S / SAMPLE_S) + 1)
         self._alarm = Gauge("placement_alarm", "1 while the queue wait with its trend is too long.", registry=registry)
@@ -102,7 +102,7 @@ class ServiceMetrics:
 
 
 def _role(topology: Topology, node: int) -> str:
-    return "prefill" if node < topology.first_decode_node else "decode"
+    return "decode" if topology.decodes[node] else "prefill"
 
 
 def _done_with(record: RequestRecord, prefill_nodes: int) -> str:

@@ -39,7 +39,7 @@ class Reference:
         topology = Topology(config)
         self.laws = topology.laws
         self.links = Links(config, topology)
-        self.first_decode_node = topology.first_decode_node
+        self.first_decode_node = topology.decodes.index(True)
         self.nodes = [
             Node(self, config, index, law, capacity, cache // HASH_BLOCK_TOKENS if config.prefix_cache else 0)
             for index, (law, capacity, cache) in enumerate(

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from envs.cluster import ClusterConfig, Disturbance, Placement, RequestView, RunResult, simulate
+from envs.cluster import ClusterConfig, Disturbance, Placement, RequestView, RouterView, RunResult, simulate
 from envs.generators import generate
 from envs.workload import Workload
 from hardware_profiles import InputError
@@ -63,6 +63,41 @@ def test_a_slowdown_in_a_decode_run_takes_effect_at_the_next_step() -> None:
     one_s = TOY_LAW.time_s((), 1, 4097)
     rest_s = plain.last_token_s - plain.first_token_s - one_s
     assert slowed.last_token_s - slowed.first_token_s == pytest.approx(one_s + 2 * rest_s)
+
+
+class Measuring:
+    """Notes the time, and the speed that the router has measured, of node 0."""
+
+    name = "measuring"
+
+    def __init__(self) -> None:
+        self.measured: list[tuple[float, float]] = []
+
+    def place(self, _request: RequestView, view: RouterView) -> Placement:
+        assert view.measured_speed(1) == 1.0
+        self.measured.append((view.now_s, view.measured_speed(0)))
+        return Placement(0, 1)
+
+
+@given(st.floats(0.0, 12.0), st.sampled_from([0.25, 0.8, 1.5]), st.sampled_from([0.0, 0.1, 2.0]))
+@settings(max_examples=20)
+def test_routers_measure_a_speed_when_a_report_after_the_first_step_has_come(
+    at_s: float, factor: float, age_s: float
+) -> None:
+    workload = generate("HPLD", rate_rps=10.0, requests=120, seed=4)
+    policy = Measuring()
+    config = ClusterConfig(
+        toy_profile(), shape="1P1D", report_age_s=age_s, disturbances=(Disturbance(at_s, "speed", 0, factor),)
+    )
+    simulate(workload, policy, config)
+    longest_s = TOY_LAW.time_s([(2048, 16384)], 0, 0) * 2 / factor
+    for now_s, speed in policy.measured:
+        if now_s < at_s + age_s:
+            assert speed == 1.0
+        elif now_s > at_s + age_s + longest_s + 1.0:  # the node is never idle for a second
+            assert speed == pytest.approx(factor)
+        else:
+            assert speed in (1.0, pytest.approx(factor))
 
 
 def test_a_link_at_a_quarter_takes_four_times_as_long() -> None:

@@ -54,6 +54,7 @@ class HandMade(RouterView):
         self.has_prefix_caches = True
         self.hits = [0] * self.topology.nodes
         self.generated = [0.0] * self.topology.nodes
+        self.speeds = [1.0] * self.topology.nodes
         self.at_s = at_s
         assert len(self.reports) == self.topology.nodes
 
@@ -69,6 +70,9 @@ class HandMade(RouterView):
 
     def mean_generated_tokens(self, node: int) -> float:
         return self.generated[node]
+
+    def measured_speed(self, node: int) -> float:
+        return self.speeds[node]
 
     @classmethod
     def of(cls, view: RouterView, request: RequestView) -> "HandMade":
