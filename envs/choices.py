@@ -226,7 +226,7 @@ def _sources(view: RouterView, hits: list[int]) -> list[int]:
     topology = view.topology
     counters = view.counters
     if len(topology.prefill_nodes) <= SHORTLIST and len(topology.decode_nodes) <= SHORTLIST:
-        return list(topology.live_nodes)
+        return list(topology.prefill_nodes + topology.decode_nodes)
     work = [tokens - hit for tokens, hit in zip(counters.queued_prompt_tokens, hits, strict=True)]
     ties = counters.decode_requests
     return _least(topology.prefill_nodes, work, ties) + _least(topology.decode_nodes, work, ties)

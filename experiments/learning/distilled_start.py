@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp, log
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -34,9 +34,6 @@ from experiments.runs.cache import Cache, Result, Task, packed
 from experiments.runs.requests import Source
 from policies import PolicySpec
 
-if TYPE_CHECKING:  # torch is slow to import, and invalid input should be reported at once
-    pass
-
 TEACHERS = tuple(
     PolicySpec.parse(name)
     for name in (
@@ -55,8 +52,7 @@ TEACHERS = tuple(
 
 _RATES_ALIKE, _TBT_SLOS_ALIKE = 0.06, 0.05  # natural logarithms
 _LONGEST_WARM_UP_S = 15.0
-_EXAMPLES = 300  # of an episode
-_LEARNER_SHARE = 0.8
+_EXAMPLES, _LEARNER_SHARE = 300, 0.8  # of an episode, and of its requests
 _EPOCHS = 8
 _ATTAINMENT_GAP = 5.0
 

@@ -29,7 +29,7 @@ def any_views(draw: st.DrawFn, shapes: list[str] | None = None) -> HandMade:
     """A random view of a small cluster under either step budget; nodes may be lost."""
     view = draw(mixed_views(draw(st.sampled_from(shapes or SHAPES)), draw(st.sampled_from(BUDGETS))))
     for node in draw(st.lists(st.integers(0, view.topology.nodes - 1), max_size=2, unique=True)):
-        kind = view.topology.prefill_nodes if node < view.topology.first_decode_node else view.topology.decode_nodes
+        kind = view.topology.prefill_nodes if not view.topology.decodes[node] else view.topology.decode_nodes
         if len(kind) > 1:
             view.topology.lose(node)
     return view
@@ -116,7 +116,7 @@ def test_no_placement_is_listed_twice_or_on_a_lost_node(view: HandMade, request:
     found = pairs_of(choices)
     assert len(set(found)) == len(found)
     assert not view.topology.lost & {node for pair in found for node in pair}
-    shape = view.topology.first_decode_node, view.topology.nodes - view.topology.first_decode_node
+    shape = len(view.topology.prefill_nodes), len(view.topology.decode_nodes)
     assert len(choices) <= most_choices(choice_set, *shape)  # type: ignore[arg-type]
     if not view.topology.lost and max(shape) <= SHORTLIST:
         assert len(choices) == most_choices(choice_set, *shape)  # type: ignore[arg-type]
@@ -157,11 +157,11 @@ def test_the_error_names_an_unknown_choice_set() -> None:
 @given(view=any_views([*SHAPES, "8P8D"]), request=requests, choice_set=st.sampled_from(CHOICE_SETS))
 def test_a_row_is_feasible_if_it_keeps_the_tbt_limit(view: HandMade, request: RequestView, choice_set: str) -> None:
     choices = Choices.of(request, view, choice_set)  # type: ignore[arg-type]
-    first_decode = view.topology.first_decode_node
+    decodes = view.topology.decodes
     expected, keeping = [], []
     for prefill, decode in pairs_of(choices):
         expected.append(as_a_source(prefill, request, view).slack_s >= 0.0)
-        keeping.append(prefill < first_decode <= decode)
+        keeping.append(not decodes[prefill] and decodes[decode])
     assert [choices.keeps_roles(row) for row in range(len(choices))] == keeping
     assert any(keeping)
     assert choices.feasible == (expected if any(expected) else keeping)
@@ -198,7 +198,7 @@ def test_a_prefill_takes_its_queue_and_its_chunks(view: HandMade, request: Reque
             done_tokens=cached,
         )
         assert local is not None
-        planned = node >= topology.first_decode_node or counters.decode_requests[node] > 0
+        planned = topology.decodes[node] or counters.decode_requests[node] > 0
         if topology.step_budget == "slo" or planned:
             queue_s = local_queue_s(view, node, report, request.prompt_tokens, local, cached)
             assert (one.execution_s, one.steps, one.chunk_plan) == (local.total_s, local.steps, local.chunks)

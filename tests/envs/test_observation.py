@@ -184,10 +184,10 @@ def test_every_feature_has_the_value_of_its_name(
     places = {row: choices.placement(row)[:2] for row in range(len(choices))}
     fewest_decoding = min(counters.decode_requests[node] for node in topology.decode_nodes)
     shortest_queue = min(counters.queued_prompt_tokens[node] for node in topology.prefill_nodes)
-    to_least = [row for row, (p, d) in places.items() if p < topology.first_decode_node <= d]
+    to_least = [row for row, (p, d) in places.items() if not topology.decodes[p] and topology.decodes[d]]
     to_least = [row for row in to_least if counters.decode_requests[places[row][1]] == fewest_decoding]
     of_static = {row for row in to_least if counters.queued_prompt_tokens[places[row][0]] == shortest_queue}
-    of_deflection = {*to_least, *(row for row, (p, d) in places.items() if p == d >= topology.first_decode_node)}
+    of_deflection = {*to_least, *(row for row, (p, d) in places.items() if p == d and topology.decodes[d])}
     feasible = [row for row in places if choices.feasible[row]]
     best_deflection_s = min((choices.ttft_s[row] for row in feasible if row in of_deflection), default=inf)
     best_keeping_s = min((choices.ttft_s[row] for row in feasible if choices.keeps_roles(row)), default=inf)
@@ -198,7 +198,7 @@ def test_every_feature_has_the_value_of_its_name(
         p, d = places[row]
         report, decode_report = view.report(p), view.report(d)
         expected: dict[str, float] = {
-            "prefill_on_decode_node": p >= topology.first_decode_node,
+            "prefill_on_decode_node": topology.decodes[p],
             "prefill_queue_s": source.queue_s,
             "prefill_execution_s": source.execution_s,
             "prefill_tbt_slack_s": source.slack_s,
@@ -212,7 +212,7 @@ def test_every_feature_has_the_value_of_its_name(
             "prefill_decode_requests": counters.decode_requests[p],
             "prefill_kv_share": report.kv_used_tokens / 400_000,
             "prefill_kv_leaving_bytes": counters.kv_leaving_tokens[p] * 100_000,
-            "decode_on_decode_node": d >= topology.first_decode_node,
+            "decode_on_decode_node": topology.decodes[d],
             "decode_room_s": target.room_s,
             "decode_slots_left": topology.max_seqs - counters.decode_requests[d] - 1,
             "decode_kv_left": target.kv_left,

@@ -169,7 +169,7 @@ def test_pools_are_never_empty_and_a_flip_waits_for_the_cool_down(
         assert placed.decode_node in decode_pool
         for node in range(view.topology.nodes):
             prefills = node in prefill_pool
-            was, since_s = role_since.get(node, (node < view.topology.first_decode_node, -1e9))
+            was, since_s = role_since.get(node, (not view.topology.decodes[node], -1e9))
             if prefills != was:
                 assert now_s - since_s >= cooldown_s
                 role_since[node] = (prefills, now_s)

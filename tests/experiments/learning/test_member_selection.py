@@ -1,7 +1,6 @@
 """The episodes that the members of a portfolio play, and the file that comes of them."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from math import e
@@ -149,21 +148,32 @@ def test_members_play_on_the_roles_that_they_will_see(
 ) -> None:
     network = untrained(tmp_path)
     write_policy(network, load_policy(network)._replace(training={"clusters": [trained_on]}))
-    uneven = replace(SETTING, config=replace(SETTING.config, shape="3P1D"))
-    drawn: list[Setting] = []
+    given: list[bool] = []
 
-    class DrawnError(Exception):
+    class PlayedError(Exception):
         """Raised instead of the play."""
 
-    def draw(settings: Sequence[Setting], *_: float, elsewhere: Sequence[Sequence[Setting]]) -> None:
-        drawn.extend([*settings, *elsewhere[0]])
-        raise DrawnError
+    def play(*_: object, own_roles: bool, **__: object) -> None:
+        given.append(own_roles)
+        raise PlayedError
 
-    monkeypatch.setattr(member_selection, "drawn_settings", draw)
-    training = SelectionTraining(4, elsewhere=((uneven,),))
-    with pytest.raises(DrawnError):
-        select_members(network, tmp_path / "p.npz", [uneven], training, "pairs", (0, 0), Cache(tmp_path, Execution()))
-    assert [one.config.shape for one in drawn] == [trained_on, trained_on]
+    monkeypatch.setattr(member_selection, "play_members", play)
+    with pytest.raises(PlayedError):
+        select_members(
+            network, tmp_path / "p.npz", [SETTING], SelectionTraining(4), "pairs", (0, 0), Cache(tmp_path, Execution())
+        )
+    assert given == [trained_on == "2P2D"]
+
+
+def test_rules_play_with_own_roles_as_on_a_cluster_that_has_them() -> None:
+    def played(shape: str, own_roles: bool | None) -> object:
+        config = replace(SETTING.config, shape=shape)
+        return EpisodePlayed(SETTING.source, config, (PolicySpec.parse("static"),), 0, 1, own_roles=own_roles).run(None)
+
+    even = played("2P2D", None)
+    assert played("3P1D", own_roles=True) == even
+    assert played("2P2D", own_roles=True) == even
+    assert played("3P1D", own_roles=False) == played("3P1D", None) != even
 
 
 @pytest.mark.slow
