@@ -64,6 +64,7 @@ class OwnView:
         self._checked_s = 0.0
         self._known: Topology | None = None  # with the roles of the cluster and measured speeds
         self._seen: dict[tuple[int, ...], RouterView] = {}  # by prefill nodes
+        self._last: tuple[float, RouterView] | None = None  # the last request's TBT SLO, and what was shown
 
     def of(self, request: RequestView, view: RouterView) -> RouterView:
         """The cluster as the policy sees it when it places a request; the view itself if that is no different."""
@@ -74,13 +75,15 @@ class OwnView:
         if self._measures and not self._checked_s <= view.now_s < self._checked_s + _CHECK_S:
             self._checked_s = view.now_s
             self._measure(view)
+        if self._last is not None and self._last[0] == request.tbt_slo_s:
+            return self._last[1]
         known = self._known
         assert known is not None
         prefill_nodes = own_prefill_nodes(known, request.tbt_slo_s) if self._roles else known.prefill_nodes
-        seen = self._seen.get(prefill_nodes)
-        if seen is None:
-            seen = self._seen[prefill_nodes] = self._shown(view, prefill_nodes)
-        return seen
+        if prefill_nodes not in self._seen:
+            self._seen[prefill_nodes] = self._shown(view, prefill_nodes)
+        self._last = request.tbt_slo_s, self._seen[prefill_nodes]
+        return self._last[1]
 
     def _measure(self, view: RouterView) -> None:
         """Take notable changes of the measured speeds into account."""
@@ -92,6 +95,7 @@ class OwnView:
         """Assume these speeds, relative to those of the cluster."""
         self._speeds = speeds
         self._seen = {}
+        self._last = None
         topology = view.topology
         different = any(speed != 1.0 for speed in speeds)
         self._known = topology.known_otherwise(topology.prefill_nodes, speeds) if different else topology
