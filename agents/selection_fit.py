@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from agents.selection import RegretModel
 
 _NETWORKS, _HIDDEN, _EPOCHS, _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 2, 80, 80, 1024, 1e-2, 1e-3
-_REFINEMENTS, _REFINING_RATE = 3, 5e-4  # of a model that begins with another one
+_REFINEMENTS, _REFINING_RATE = 3, 2e-3  # of a model that begins with another one
 _SELECTION_WEIGHT, _TEMPERATURE = 3.0, 0.05  # of the loss: the regret of a member drawn by predictions
 _UNKNOWN = 0.5  # the first prediction for members that the model to begin with does not have
 _HELD_OUT = 0.15  # share of the episodes, used only for choosing the epoch

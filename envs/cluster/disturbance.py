@@ -11,8 +11,10 @@ Kind = Literal["speed", "link", "loss"]
 
 @dataclass(frozen=True)
 class Disturbance:
-    """One event of a stress test. The router is not notified: its topology has the undisturbed speeds and links,
-    but it can ask for `RouterView.measured_speed`.
+    """One event of a stress test.
+
+    The router is not notified: its topology has the undisturbed speeds and links. It can ask for
+    `RouterView.measured_speed`.
 
     Attributes:
         at_s: time of the event, seconds.
