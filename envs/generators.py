@@ -40,7 +40,7 @@ from hardware_profiles.errors import InputError
 # Default limit on prompts: any node's KV cache should hold several such prompts.
 MAX_PROMPT_TOKENS = 32768
 # Longer outputs are too rare in the traces for the fits to be valid.
-_MAX_OUTPUT_TOKENS = 8192
+MAX_OUTPUT_TOKENS = 8192
 _MAX_REQUESTS = 10_000_000
 
 _GAPS, _INTENSITY, _PROMPTS, _OUTPUTS = range(4)  # keys of the streams
@@ -89,7 +89,7 @@ _FAMILIES = {
         OnOff(on_s=12.8, off_log_mean=2.88, off_log_sd=1.19, burst_rps=9.58, burst_log_sd=0.5, gap_shape=0.36),
         "ON/OFF arrivals fitted to Azure code 2023",
         Lengths((LogNormal(5.54, 1.32, 0.31), LogNormal(7.65, 0.72, 0.69)), cap=7437),
-        Lengths((LogNormal(2.37, 0.38, 0.66), LogNormal(3.60, 0.90, 0.34)), cap=_MAX_OUTPUT_TOKENS),
+        Lengths((LogNormal(2.37, 0.38, 0.66), LogNormal(3.60, 0.90, 0.34)), cap=MAX_OUTPUT_TOKENS),
         fitted=True,
     ),
     "mooncake-conv": _Family(
@@ -99,7 +99,7 @@ _FAMILIES = {
             (LogNormal(6.81, 0.02, 0.095), LogNormal(8.94, 1.08, 0.905)),
             tail=ParetoTail(17_900, 1.51, 126_195),
         ),
-        Lengths((LogNormal(4.03, 1.62, 0.34), LogNormal(6.01, 0.35, 0.66)), cap=_MAX_OUTPUT_TOKENS),
+        Lengths((LogNormal(4.03, 1.62, 0.34), LogNormal(6.01, 0.35, 0.66)), cap=MAX_OUTPUT_TOKENS),
         fitted=True,
         ttft_per_1k_tokens_s=MOONCAKE_TTFT_PER_1K_TOKENS_S,
     ),

@@ -1,16 +1,13 @@
 """Variations of a workload: other lengths and pauses, so that a policy can be trained on more than a few families."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from envs.generators import MAX_OUTPUT_TOKENS, MAX_PROMPT_TOKENS
 from envs.streams import stream
+from envs.workload import FloatArray, Workload
 
-if TYPE_CHECKING:
-    from envs.workload import FloatArray, Workload
-
-_LONGEST_PROMPT_TOKENS, _LONGEST_OUTPUT_TOKENS = 32_768, 8_192  # as in `envs.generators`
 _PAUSES = 103  # key of the stream; differs from the keys of the readers, the generators and the SLOs
 
 
@@ -36,7 +33,7 @@ class Variation:
         """By how much the work per request grows at most: that of prompts or that of decodes."""
         return max(self.prompt_factor, self.output_factor)
 
-    def applied(self, workload: "Workload", seed: int) -> "Workload":
+    def applied(self, workload: Workload, seed: int) -> Workload:
         """The changed workload; its SLOs are the same.
 
         Args:
@@ -51,13 +48,13 @@ class Variation:
         return replace(
             workload,
             arrival_s=arrival_s,
-            prompt_tokens=np.minimum(prompt_tokens, _LONGEST_PROMPT_TOKENS).astype(np.int64),
-            output_tokens=np.minimum(output_tokens, _LONGEST_OUTPUT_TOKENS).astype(np.int64),
+            prompt_tokens=np.minimum(prompt_tokens, MAX_PROMPT_TOKENS).astype(np.int64),
+            output_tokens=np.minimum(output_tokens, MAX_OUTPUT_TOKENS).astype(np.int64),
             label=f"{workload.label}, varied",
             block_hashes=(),
         )
 
-    def _with_pauses(self, arrival_s: "FloatArray", rng: np.random.Generator) -> "FloatArray":
+    def _with_pauses(self, arrival_s: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Arrival times that come faster, but with pauses."""
         busy_s = arrival_s * (self.busy_s / (self.busy_s + self.pause_s))
         count = 2 * int(busy_s[-1] / self.busy_s) + 20

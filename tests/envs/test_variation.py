@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.generators import families, generate
+from envs.generators import MAX_OUTPUT_TOKENS, MAX_PROMPT_TOKENS, families, generate
 from envs.variation import Variation
 
 FACTORS = st.floats(0.2, 6.0)
@@ -16,7 +16,10 @@ def test_lengths_are_multiples_within_the_usual_limits(family: str, prompt: floa
     workload = generate(family, rate_rps=10.0, requests=50, seed=seed)
     varied = Variation(prompt, output).applied(workload, seed)
     assert np.array_equal(varied.arrival_s, workload.arrival_s)
-    for name, factor, most in (("prompt_tokens", prompt, 32_768), ("output_tokens", output, 8_192)):
+    for name, factor, most in (
+        ("prompt_tokens", prompt, MAX_PROMPT_TOKENS),
+        ("output_tokens", output, MAX_OUTPUT_TOKENS),
+    ):
         before, after = getattr(workload, name), getattr(varied, name)
         assert (after == np.minimum(np.ceil(factor * before), most)).all()
     for name in ("ttft_slo_s", "tbt_slo_s"):
