@@ -19,6 +19,7 @@ from envs.cluster import (
     evenly_divided,
     parse_shape,
 )
+from policies import make
 
 _CHECK_S = 0.5
 """Time between two looks at the measured speeds, seconds of the cluster's clock."""
@@ -126,3 +127,17 @@ class WithOwnView:
         """Place one request."""
         seen = self._own_view.of(request, view)
         return self._policy.place(request, seen) or seen.default_placement()
+
+
+class RuleWithOwnView(WithOwnView):
+    """A rule with the roles and speeds that a trained policy sees: `agents.own_view:RuleWithOwnView:base=RULE`.
+
+    Args:
+        base: the rule, with its knobs; it takes the rest of the name.
+
+    Raises:
+        InputError: no such rule, knob or value.
+    """
+
+    def __init__(self, base: str) -> None:
+        super().__init__(make(base), roles=True)

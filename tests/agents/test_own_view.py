@@ -184,3 +184,12 @@ def test_the_shipped_policy_is_better_off_with_measured_speeds_where_the_router_
         records = simulate(workload, make(f"{SHIPPED_POLICY}:speeds={speeds}"), slower).records
         p95_s[speeds] = np.percentile([one.first_token_s - one.arrival_s for one in records], 95)
     assert p95_s["measured"] < 0.9 * p95_s["given"]
+
+
+def test_a_rule_can_have_the_same_view() -> None:
+    name = "agents.own_view:RuleWithOwnView:base=shortest-ttft:alpha=0.9,choices=deflection"
+    rule = "shortest-ttft:alpha=0.9,choices=deflection"
+    uneven = replace(CONFIG, shape="1P3D")
+    assert simulate(WORKLOAD, make(name), uneven).records == simulate(WORKLOAD, make(rule), CONFIG).records
+    with pytest.raises(InputError, match="shortest-tft"):
+        make("agents.own_view:RuleWithOwnView:base=shortest-tft")
