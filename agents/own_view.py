@@ -6,7 +6,7 @@ is better off as a prefill node. Predictions assume the speeds of the topology; 
 router was told, what it has measured is closer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from envs.cluster import (
@@ -63,7 +63,7 @@ class OwnView:
         self._lost: frozenset[int] = frozenset()
         self._speeds: tuple[float, ...] = ()
         self._checked_s = 0.0
-        self._known: Topology | None = None  # with the roles of the cluster and measured speeds
+        self._known: Topology | None = None  # with measured speeds and the roles of the cluster
         self._seen: dict[tuple[int, ...], RouterView] = {}  # by prefill nodes
         self._last: tuple[float, RouterView] | None = None  # the last request's TBT SLO, and what was shown
 
@@ -82,7 +82,7 @@ class OwnView:
         assert known is not None
         prefill_nodes = own_prefill_nodes(known, request.tbt_slo_s) if self._roles else known.prefill_nodes
         if prefill_nodes not in self._seen:
-            self._seen[prefill_nodes] = self._shown(view, prefill_nodes)
+            self._seen[prefill_nodes] = self._shown(view, known.with_roles(prefill_nodes))
         self._last = request.tbt_slo_s, self._seen[prefill_nodes]
         return self._last[1]
 
@@ -97,16 +97,10 @@ class OwnView:
         self._speeds = speeds
         self._seen = {}
         self._last = None
-        topology = view.topology
-        different = any(speed != 1.0 for speed in speeds)
-        self._known = topology.known_otherwise(topology.prefill_nodes, speeds) if different else topology
+        self._known = view.topology.with_speeds(speeds)
 
-    def _shown(self, view: RouterView, prefill_nodes: Sequence[int]) -> RouterView:
-        """The view with these prefill nodes."""
-        known = self._known
-        assert known is not None
-        if tuple(prefill_nodes) != known.prefill_nodes:
-            known = view.topology.known_otherwise(prefill_nodes, self._speeds)
+    def _shown(self, view: RouterView, known: Topology) -> RouterView:
+        """The view with a topology."""
         return view if known is view.topology else OtherTopologyView(view, known, self._speeds)
 
 
@@ -125,8 +119,7 @@ class WithOwnView:
 
     def place(self, request: RequestView, view: RouterView) -> Placement | None:
         """Place one request."""
-        seen = self._own_view.of(request, view)
-        return self._policy.place(request, seen) or seen.default_placement()
+        return self._policy.place(request, self._own_view.of(request, view))
 
 
 class RuleWithOwnView(WithOwnView):
@@ -134,10 +127,11 @@ class RuleWithOwnView(WithOwnView):
 
     Args:
         base: the rule, with its knobs; it takes the rest of the name.
+        seed: of a rule that draws random numbers.
 
     Raises:
         InputError: no such rule, knob or value.
     """
 
-    def __init__(self, base: str) -> None:
-        super().__init__(make(base), roles=True)
+    def __init__(self, base: str, seed: int = 0) -> None:
+        super().__init__(make(base, seed), roles=True)

@@ -112,7 +112,7 @@ class OtherTopologyView(RouterView):
 
     Args:
         view: the cluster.
-        topology: the other topology, see `Topology.known_otherwise`.
+        topology: the other topology, see `Topology.with_roles` and `Topology.with_speeds`.
         speeds: of each node, its speed there relative to that in the view's topology.
     """
 

@@ -93,28 +93,34 @@ class Topology:
 
     def copy(self) -> "Topology":
         """An independent copy."""
-        twin = Topology(self._config)
+        return self._with_config(self._config)
+
+    def with_roles(self, prefill_nodes: tuple[int, ...]) -> "Topology":
+        """The same live nodes, of which these are prefill nodes and all others decode nodes; itself if they are now."""
+        if prefill_nodes == self.prefill_nodes:
+            return self
+        twin = self.copy()
+        twin.prefill_nodes = prefill_nodes
+        twin.decode_nodes = tuple([node for node in self.live_nodes if node not in prefill_nodes])
+        twin.decodes = tuple([node not in prefill_nodes for node in range(self.nodes)])
+        return twin
+
+    def with_speeds(self, speeds: Sequence[float]) -> "Topology":
+        """The same nodes with these speeds, relative to their present ones; itself if all are 1."""
+        if all(speed == 1.0 for speed in speeds):
+            return self
+        known = self._config.node_speeds or (1.0,) * self.nodes
+        changed = tuple([speed * factor for speed, factor in zip(known, speeds, strict=True)])
+        return self._with_config(replace(self._config, node_speeds=changed))
+
+    def _with_config(self, config: ClusterConfig) -> "Topology":
+        """The nodes of another configuration with the present roles and losses."""
+        twin = Topology(config)
         twin.lost = self.lost
         twin.prefill_nodes = self.prefill_nodes
         twin.decode_nodes = self.decode_nodes
         twin.live_nodes = self.live_nodes
         twin.decodes = self.decodes
-        return twin
-
-    def known_otherwise(self, prefill_nodes: Sequence[int], speeds: Sequence[float]) -> "Topology":
-        """The same nodes as a router may know them, too: with other roles, and other speeds than the cluster says.
-
-        Args:
-            prefill_nodes: the live nodes that are prefill nodes; all others are decode nodes.
-            speeds: of each node, relative to what this topology says.
-        """
-        known = self._config.node_speeds or (1.0,) * self.nodes
-        changed = tuple([speed * factor for speed, factor in zip(known, speeds, strict=True)])
-        twin = Topology(replace(self._config, node_speeds=changed))
-        twin.lost, twin.live_nodes = self.lost, self.live_nodes
-        twin.prefill_nodes = tuple(prefill_nodes)
-        twin.decode_nodes = tuple([node for node in self.live_nodes if node not in prefill_nodes])
-        twin.decodes = tuple([node not in prefill_nodes for node in range(self.nodes)])
         return twin
 
     def link(self, source: int, target: int) -> Link:

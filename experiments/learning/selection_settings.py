@@ -79,6 +79,28 @@ def varied(setting: Setting, rng: np.random.Generator) -> Setting:
     return replace(setting, name=f"{setting.name}, varied", source=source)
 
 
+def _on_another_shape(setting: Setting, rng: np.random.Generator) -> Setting:
+    return reshaped(setting, str(rng.choice(_OTHER_SHAPES)))
+
+
+def _with_a_slow_node(setting: Setting, rng: np.random.Generator) -> Setting:
+    last = sum(parse_shape(setting.config.shape)) - 1
+    return slowed(setting, int(rng.choice((0, last))), float(rng.choice(_SLOW)))
+
+
+def _with_a_misjudged_part(setting: Setting, rng: np.random.Generator) -> Setting:
+    part = str(rng.choice(("prefill", "decode", "links")))
+    return misjudged(setting, part, float(rng.choice(_MISJUDGED)))
+
+
+def _with_higher_rates(setting: Setting, rng: np.random.Generator) -> Setting:
+    shape = str(rng.choice((setting.config.shape, *_OTHER_SHAPES)))
+    return busier(reshaped(setting, shape), _BUSIER)
+
+
+_KINDS = (_on_another_shape, _with_a_slow_node, _with_a_misjudged_part, _with_higher_rates, varied)
+
+
 def with_own_slos(setting: Setting) -> Setting:
     """A setting without a range of SLOs: all its episodes have the SLOs of the evaluation."""
     if not isinstance(setting.source, Family):
@@ -111,21 +133,7 @@ def drawn_settings(
         due = (around // 2 + 1) * other_clusters % 1.0 < other_clusters
         usual = not setting.cluster_fields and setting.config.hosts is None
         if due and usual and isinstance(setting.source, Family):
-            kind = int(rng.integers(5 + len(elsewhere)))
-            if kind == 0:
-                setting = reshaped(setting, str(rng.choice(_OTHER_SHAPES)))
-            elif kind == 1:
-                last = sum(parse_shape(setting.config.shape)) - 1
-                setting = slowed(setting, int(rng.choice((0, last))), float(rng.choice(_SLOW)))
-            elif kind == 2:
-                part = str(rng.choice(("prefill", "decode", "links")))
-                setting = misjudged(setting, part, float(rng.choice(_MISJUDGED)))
-            elif kind == 3:
-                shape = str(rng.choice((setting.config.shape, *_OTHER_SHAPES)))
-                setting = busier(reshaped(setting, shape), _BUSIER)
-            elif kind == 4:
-                setting = varied(setting, rng)
-            else:
-                setting = elsewhere[kind - 5][index]
+            kind = int(rng.integers(len(_KINDS) + len(elsewhere)))
+            setting = _KINDS[kind](setting, rng) if kind < len(_KINDS) else elsewhere[kind - len(_KINDS)][index]
         drawn.append(with_own_slos(setting) if around % 2 else setting)
     return drawn

@@ -44,7 +44,7 @@ def test_every_live_node_has_one_role(prefill: int, decode: int, data: st.DataOb
     count, _ = evenly_divided(len(topology.prefill_nodes), len(topology.decode_nodes))
     assert len(chosen) == count
     assert list(chosen) == sorted(set(chosen))
-    known = topology.known_otherwise(chosen, (1.0,) * nodes)
+    known = topology.with_roles(chosen)
     assert sorted(known.prefill_nodes + known.decode_nodes) == list(known.live_nodes) == list(topology.live_nodes)
     assert known.lost == topology.lost
     assert [node for node in known.live_nodes if known.decodes[node]] == list(known.decode_nodes)
@@ -191,5 +191,13 @@ def test_a_rule_can_have_the_same_view() -> None:
     rule = "shortest-ttft:alpha=0.9,choices=deflection"
     uneven = replace(CONFIG, shape="1P3D")
     assert simulate(WORKLOAD, make(name), uneven).records == simulate(WORKLOAD, make(rule), CONFIG).records
+    rejecting = "mooncake:reject=true"
+    crowded = generate("burst", rate_rps=40.0, requests=150, seed=3)
+    rejected = simulate(crowded, make(f"agents.own_view:RuleWithOwnView:base={rejecting}"), CONFIG).records
+    assert repr(rejected) == repr(simulate(crowded, make(rejecting), CONFIG).records)  # nan is not equal to itself
+    assert any(one.decode_node < 0 for one in rejected)
+    for seed in (1, 2):
+        placed = simulate(WORKLOAD, make("agents.own_view:RuleWithOwnView:base=random", seed), CONFIG).records
+        assert placed == simulate(WORKLOAD, make("random", seed), CONFIG).records
     with pytest.raises(InputError, match="shortest-tft"):
         make("agents.own_view:RuleWithOwnView:base=shortest-tft")
