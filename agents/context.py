@@ -1,17 +1,31 @@
 """The context of a selection: the traffic and the cluster, but not where requests were placed."""
 
-from math import inf
+from math import exp, inf
 
 import numpy as np
 
 from envs.cluster import Placement, Policy, RequestView, RouterView
-from envs.cluster.router_counters import STEADY_S
-from envs.features import TRAFFIC_FEATURES
-from envs.observation import encode_traffic
+from envs.cluster.router_counters import RECENT_S, STEADY_S
+from envs.features import TRAFFIC_FEATURES, Feature
+from envs.observation import Scale, encode_traffic, squash
 
-CONTEXT = (*[feature.name for feature in TRAFFIC_FEATURES], "rates_known", "output_known")
-"""The parts of a context. The last two are from 0, at the start of a run, to 1: how far the mean rates and the mean
-output length can be relied on. Short outputs finish first, so that mean is too low at the start."""
+SPREAD_FEATURES = (
+    Feature("prompt_tokens", 512.0, "prompt tokens; their mean shows long prompts less than `steady_prompt_tokens`"),
+    Feature("recent_over_mean_1s", 1.0, "prompt tokens of the last second or so, over those of a mean second"),
+    Feature("recent_over_mean_10s", 1.0, "the same for ten seconds"),
+    Feature("live_nodes", 4.0, "nodes that are not lost: bursts are smaller on large clusters"),
+    Feature("slowest_over_fastest", 0.5, "speed of the slowest live node over that of the fastest"),
+)
+"""How far single requests, seconds and nodes are from the means that TRAFFIC_FEATURES describe."""
+
+CONTEXT = (
+    *[feature.name for feature in TRAFFIC_FEATURES],
+    "rates_known",
+    "output_known",
+    *[feature.name for feature in SPREAD_FEATURES],
+)
+"""The parts of a context. "rates_known" and "output_known" are from 0, at the start of a run, to 1: how far the mean
+rates and the mean output length can be relied on. Short outputs finish first, so that mean is too low at the start."""
 
 PERIOD_S = 0.5
 """Time between two selections, seconds of the cluster's clock."""
@@ -19,6 +33,7 @@ _AVERAGED = 120
 """Decisions in the running mean of the context: a minute of them. The rates of a minute of requests are off by
 several percent, which near saturation makes another member look better, and a change of members costs TTFT."""
 _FINISHED = 100.0  # finished requests whose mean output length counts as known
+_SPREAD = Scale(SPREAD_FEATURES)
 
 
 class Context:
@@ -44,7 +59,21 @@ class Context:
         self.seen = min(self.seen + 1, _AVERAGED)
         counters = view.counters
         known = (counters.steady_span_s / STEADY_S, counters.finished_requests / _FINISHED)
-        self.mean += (np.append(encode_traffic(request, view), np.minimum(known, 1.0)) - self.mean) / self.seen
+        parts = (encode_traffic(request, view), np.minimum(known, 1.0), squash(_spread(request, view), _SPREAD))
+        self.mean += (np.concatenate(parts) - self.mean) / self.seen
+
+
+def _spread(request: RequestView, view: RouterView) -> np.ndarray:
+    """The values of SPREAD_FEATURES at a decision."""
+    counters, topology = view.counters, view.topology
+    mean_per_s = max(1.0, counters.tokens_steady) / max(RECENT_S[0], counters.steady_span_s)
+    ago_s = view.now_s - counters.last_arrival_s
+    recent = [
+        tokens * exp(-ago_s / time_s) / (time_s * mean_per_s)
+        for tokens, time_s in zip(counters.recent_prompt_tokens, RECENT_S, strict=True)
+    ]
+    speeds = [topology.speeds[node] for node in topology.live_nodes]
+    return np.array([request.prompt_tokens, *recent, len(speeds), min(speeds) / max(speeds)])
 
 
 class WatchedContext:

@@ -98,7 +98,8 @@ def load_policy(path: Path) -> PolicyFile:
         training = metadata["training"]
         portfolio = metadata.get("portfolio", {"members": [], "context": list(CONTEXT)})
         members = tuple(str(name) for name in portfolio["members"])
-        if portfolio["context"] != list(CONTEXT):
+        context = [str(name) for name in portfolio["context"]]
+        if context != list(CONTEXT[: len(context)]):
             raise InputError(f"{path}: its portfolio is selected by other features than this version has; fit it again")
         costs = metadata.get("costs", {"names": [], "terms": list(TERMS)})
         terms = [str(name) for name in costs["terms"]]
@@ -117,7 +118,7 @@ def load_policy(path: Path) -> PolicyFile:
     seen = _part(path, arrays, _SEEN, dict.fromkeys(SeenRange._fields, (size,)))
     first = arrays.get(f"{_REGRET}first.bias")
     networks, hidden = first.shape if first is not None and first.ndim == 2 else (0, 0)
-    regret = _part(path, arrays, _REGRET, RegretModel.shapes(networks, hidden, len(members)))
+    regret = _part(path, arrays, _REGRET, RegretModel.shapes(networks, hidden, len(members), len(context)))
     if members and not regret:
         raise InputError(f"{path}: it names a portfolio, but has no weights to select a member")
     cost = _part(path, arrays, _COSTS, {"": (len(of_costs), len(terms))})
@@ -128,9 +129,20 @@ def load_policy(path: Path) -> PolicyFile:
         layout,
         training,
         SeenRange(**seen) if seen else None,
-        RegretModel(members, regret) if regret else None,
+        RegretModel(members, _of_all_parts(regret)) if regret else None,
         dict(zip(of_costs, _of_all_terms(cost[""], terms), strict=True)) if cost else {},
     )
+
+
+def _of_all_parts(regret: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weights of a model for all parts of CONTEXT; 0 for those that were added after the file was written."""
+    missing = len(CONTEXT) - len(regret["low"])
+    return {
+        name: np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)])
+        if name in ("low", "high", "first.weight")
+        else array
+        for name, array in regret.items()
+    }
 
 
 def _of_all_terms(weights: np.ndarray, terms: Sequence[str]) -> np.ndarray:

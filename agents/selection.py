@@ -37,9 +37,8 @@ class RegretModel:
     weights: Mapping[str, np.ndarray]
 
     @staticmethod
-    def shapes(networks: int, hidden: int, members: int) -> dict[str, tuple[int, ...]]:
-        """Shape of every weight, by name."""
-        size = len(CONTEXT)
+    def shapes(networks: int, hidden: int, members: int, size: int = len(CONTEXT)) -> dict[str, tuple[int, ...]]:
+        """Shape of every weight, by name; `size` is that of a context."""
         return {
             "low": (size,),
             "high": (size,),

@@ -2,7 +2,8 @@
 
 Half of the episodes have the SLOs of the evaluation, the others SLOs from the ranges around them. A share of both is on
 other clusters: shapes at the same rates per node, one slower node, nodes or links that are slower than routers are
-told, or another hardware profile; or has higher rates or other requests than the settings.
+told, or another hardware profile, with tighter TBT SLOs or not; or has higher rates or other requests than the
+settings.
 """
 
 from collections.abc import Sequence
@@ -15,19 +16,21 @@ from envs.variation import Variation
 from experiments.learning.mixture import Setting
 from experiments.runs.requests import Family
 
-_OTHER_SHAPES = ("1P1D", "1P2D", "2P1D", "2P3D", "3P2D", "3P3D")
+_OTHER_SHAPES = ("1P1D", "1P2D", "2P1D", "2P3D", "3P2D", "3P3D", "3P4D", "4P5D", "6P6D")
 """Evenly divided nodes, because policies see others like that (`agents.own_view`); none is in docs/protocol.md."""
 _SLOW = (0.5, 0.7, 0.85)
 """Speeds of a slower node; the one of docs/protocol.md has another."""
 _MISJUDGED = (0.7, 0.9)
 """Speeds that routers are not told; those of docs/protocol.md are others."""
-_BUSIER = 1.6
-"""By this factor are rates higher: large clusters, and those that ignore roles, carry more per node than `static` on
-2P2D, whose knee is load 1."""
-
+_BUSIER = (1.4, 2.0)
+"""Range of a factor on rates: large clusters, and those that ignore roles, carry more per node than `static` on 2P2D,
+whose knee is load 1."""
+_TIGHTER, _WITH_TIGHTER = (0.7, 0.95), 0.5
+"""Range of a factor on the TBT SLOs of other hardware profiles, and the share that has it: a typical decode step may be
+longer than the SLO."""
 
 _PROMPT_FACTORS, _OUTPUT_FACTORS = (0.33, 3.0), (0.33, 5.0)
-_BUSY_S, _PAUSE_S, _WITH_PAUSES = (5.0, 40.0), (10.0, 80.0), 0.5
+_BUSY_S, _PAUSE_S, _WITH_PAUSES = (2.0, 40.0), (4.0, 80.0), 0.5
 """Ranges of what varies, see `envs.variation`, and the share with pauses. None of these is from a paper."""
 
 
@@ -69,6 +72,19 @@ def busier(setting: Setting, factor: float) -> Setting:
     return replace(setting, name=f"{setting.name}, rates {factor:g}x", source=source)
 
 
+def tightened(setting: Setting, factor: float) -> Setting:
+    """A setting with other TBT SLOs, at the same rates."""
+    assert isinstance(setting.source, Family)
+    slos, range_s = setting.source.slos, setting.source.tbt_range_s
+    classes = tuple([replace(one, tbt_s=factor * one.tbt_s) for one in slos.classes])
+    source = replace(
+        setting.source,
+        slos=replace(slos, classes=classes),
+        tbt_range_s=None if range_s is None else (factor * range_s[0], factor * range_s[1]),
+    )
+    return replace(setting, name=f"{setting.name}, TBT SLOs {factor:g}x", source=source)
+
+
 def varied(setting: Setting, rng: np.random.Generator) -> Setting:
     """A setting with other lengths, about as busy, and in half of the draws with pauses."""
     assert isinstance(setting.source, Family)
@@ -95,10 +111,17 @@ def _with_a_misjudged_part(setting: Setting, rng: np.random.Generator) -> Settin
 
 def _with_higher_rates(setting: Setting, rng: np.random.Generator) -> Setting:
     shape = str(rng.choice((setting.config.shape, *_OTHER_SHAPES)))
-    return busier(reshaped(setting, shape), _BUSIER)
+    return busier(reshaped(setting, shape), round(float(rng.uniform(*_BUSIER)), 2))
 
 
-_KINDS = (_on_another_shape, _with_a_slow_node, _with_a_misjudged_part, _with_higher_rates, varied)
+_KINDS = (
+    _on_another_shape,
+    _with_a_slow_node,
+    _with_a_misjudged_part,
+    *(_with_higher_rates, _with_higher_rates),
+    *(varied, varied),
+)
+"""Equally likely. There is more to know about high rates and other requests than about the others."""
 
 
 def with_own_slos(setting: Setting) -> Setting:
@@ -122,8 +145,8 @@ def drawn_settings(
         episodes: how many to draw.
         seed: of the draws.
         other_clusters: the share.
-        elsewhere: for each of some hardware profiles, the same settings with it. Each of these profiles and each other
-            kind of cluster are equally likely.
+        elsewhere: for each of some hardware profiles, the same settings with it, half of which get tighter TBT SLOs.
+            Each of these profiles is as likely as each of _KINDS.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x5E1,)))
     drawn = []
@@ -134,6 +157,11 @@ def drawn_settings(
         usual = not setting.cluster_fields and setting.config.hosts is None
         if due and usual and isinstance(setting.source, Family):
             kind = int(rng.integers(len(_KINDS) + len(elsewhere)))
-            setting = _KINDS[kind](setting, rng) if kind < len(_KINDS) else elsewhere[kind - len(_KINDS)][index]
+            if kind < len(_KINDS):
+                setting = _KINDS[kind](setting, rng)
+            else:
+                setting = elsewhere[kind - len(_KINDS)][index]
+                if rng.random() < _WITH_TIGHTER:
+                    setting = tightened(setting, round(float(rng.uniform(*_TIGHTER)), 2))
         drawn.append(with_own_slos(setting) if around % 2 else setting)
     return drawn

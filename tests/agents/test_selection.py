@@ -1,5 +1,6 @@
 """Selection from a portfolio: the context, the fit, and the policy that follows the selected member."""
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from agents.context import CONTEXT, PERIOD_S, Context, WatchedContext
+from agents.context import CONTEXT, PERIOD_S, SPREAD_FEATURES, Context, WatchedContext
 from agents.cost_policy import CostPolicy
 from agents.evolution import STARTS
 from agents.placement_network import PlacementNetwork
@@ -25,6 +26,7 @@ from envs.cluster import Cluster, ClusterConfig, Placement, RequestView, RouterV
 from envs.features import GLOBAL_FEATURES, REQUEST_FEATURES, TRAFFIC_FEATURES
 from envs.generators import generate
 from envs.observation import encode
+from envs.workload import Workload
 from hardware_profiles import InputError, load_profile
 
 RULES = ("static", "lmetric")
@@ -83,6 +85,71 @@ def test_contexts_of_a_run_are_a_period_apart_and_watching_changes_nothing() -> 
     assert all((before != after).any() for before, after in pairwise(watched.contexts))
     known = np.array(watched.contexts)[:, CONTEXT.index("rates_known")]
     assert (np.diff(known) > 0.0).all()
+
+
+class Noted(Context):
+    """A context that keeps what it was given, and the requests so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[np.ndarray] = []
+
+    def add(self, request: RequestView, view: RouterView) -> None:
+        before = self.seen * self.mean
+        super().add(request, view)
+        self.parts.append(self.seen * self.mean - before)
+
+
+def _noted(workload: Workload, config: ClusterConfig = CONFIG) -> np.ndarray:
+    """(N, K) the single values of the contexts of a run, as long as their mean is over all of them."""
+    noted = Noted()
+    static = policies.make("static")
+
+    class Noting:
+        name = "noting"
+
+        def place(self, request: RequestView, view: RouterView) -> Placement | None:
+            if noted.is_due(view.now_s):
+                noted.add(request, view)
+            return static.place(request, view)
+
+    simulate(workload, Noting(), config)
+    return np.array(noted.parts[:100])
+
+
+def _part(noted: np.ndarray, name: str) -> np.ndarray:
+    """The values of a part, before they were squashed."""
+    feature = next(one for one in SPREAD_FEATURES if one.name == name)
+    squashed = noted[:, CONTEXT.index(name)]
+    found: np.ndarray = feature.reference * np.expm1(squashed / (1.0 - squashed))
+    return found
+
+
+def test_steady_requests_are_recent_requests() -> None:
+    # One request of 500 tokens every 0.6 s: the sum of exp(-0.6 i / T) over i from 1 on, over T.
+    arrivals = 0.6 * np.arange(200)
+    noted = _noted(Workload.of(arrivals, np.full(200, 500), np.full(200, 20), label="even"))
+    assert _part(noted, "prompt_tokens") == pytest.approx(500.0, rel=1e-4)
+    for name, time_s in (("recent_over_mean_1s", 1.0), ("recent_over_mean_10s", 10.0)):
+        expected = 0.6 / time_s / np.expm1(0.6 / time_s)
+        assert _part(noted, name)[-1] == pytest.approx(expected, rel=0.02)
+
+
+def test_bursts_are_above_the_mean_and_a_pause_is_below() -> None:
+    burst = np.concatenate([60.0 * k + 0.1 * np.arange(40) for k in range(4)])
+    noted = _noted(Workload.of(burst, np.full(160, 500), np.full(160, 20), label="bursts"))
+    recent = _part(noted, "recent_over_mean_10s")
+    assert recent.max() > 3.0
+    first = [8 * k for k in range(1, 4)]  # of a burst; its 40 requests are 8 decisions
+    assert (recent[first] < 0.05).all()
+
+
+def test_a_context_knows_the_nodes_and_their_speeds() -> None:
+    workload = WORKLOAD.head(20)
+    for shape, speeds, nodes, ratio in (("2P2D", (1.0, 1.0, 0.5, 1.0), 4, 0.5), ("3P4D", None, 7, 1.0)):
+        noted = _noted(workload, replace(CONFIG, shape=shape, node_speeds=speeds))
+        assert _part(noted, "live_nodes") == pytest.approx(nodes)
+        assert _part(noted, "slowest_over_fastest") == pytest.approx(ratio)
 
 
 # ---- model -----------------------------------------------------------------------------------------------------------
@@ -253,7 +320,7 @@ class Caught:
 def test_in_use_a_change_of_the_member_takes_effect_one_request_later(network: Path) -> None:
     # The same placements, so the contexts are the same.
     alike = tuple(f"shortest-ttft:alpha={alpha}" for alpha in ("0.9", "0.90", ".9"))
-    path = portfolio(network, model((0.2, 0.2, 0.2), members=alike, seed=52))
+    path = portfolio(network, model((0.2, 0.2, 0.2), members=alike, seed=1))
     usual, in_use = (Caught(LearnedPolicy(path)) for _ in range(2))
     in_use.policy.put_in_use()
     first, second = (simulate(LOADED, one, CONFIG).records for one in (usual, in_use))
@@ -268,6 +335,31 @@ def test_members_can_be_left_out(members: str, alone: str | None, network: Path)
     policy = LearnedPolicy(path, members=members)
     expected = policies.make(alone or str(network))
     assert simulate(WORKLOAD, policy, CONFIG).records == simulate(WORKLOAD, expected, CONFIG).records
+
+
+@pytest.mark.parametrize("fewer", [1, 3])
+def test_a_file_without_the_last_parts_of_a_context_selects_without_them(network: Path, fewer: int) -> None:
+    path = portfolio(network, model((0.2, 0.2, 0.2), seed=1))
+    whole = load_policy(path).regret
+    assert whole is not None
+    arrays, metadata = dict(np.load(path)), json.loads(str(np.load(path)["metadata"]))
+    for name in ("low", "high", "first.weight"):
+        arrays[f"regret.{name}"] = arrays[f"regret.{name}"][..., :-fewer]
+    metadata["portfolio"]["context"] = metadata["portfolio"]["context"][:-fewer]
+    np.savez(path, allow_pickle=False, **{**arrays, "metadata": np.array(json.dumps(metadata))})
+    older = load_policy(path).regret
+    assert older is not None
+    rng = np.random.default_rng(0)
+    contexts, others = rng.random((2, 20, len(CONTEXT)))
+    others[:, :-fewer] = contexts[:, :-fewer]
+    for context, other in zip(contexts, others, strict=True):
+        assert older.predict(context) == pytest.approx(older.predict(other))
+    assert not np.allclose(whole.predict(contexts[0]), whole.predict(others[0]))
+
+    metadata["portfolio"]["context"] = metadata["portfolio"]["context"][1:]
+    np.savez(path, allow_pickle=False, **{**arrays, "metadata": np.array(json.dumps(metadata))})
+    with pytest.raises(InputError, match="selected by other features"):
+        load_policy(path)
 
 
 def with_costs(network: Path) -> Path:
