@@ -220,15 +220,16 @@ def regret_by_setting(
     return {setting: float(np.mean(values or [0.0])) for setting, values in found.items()}
 
 
-def most_useful(regret: np.ndarray, count: int) -> list[int]:
-    """Members for a smaller portfolio: the first, then always the one with which the least regret falls most.
+def most_useful(regret: np.ndarray, count: int, first: Sequence[int] = (0,)) -> list[int]:
+    """Members for a smaller portfolio: some, then always the one with which the least regret falls most.
 
     Args:
         regret: (E, M); the regret of each member on each episode.
         count: how many to keep.
+        first: the members to begin with, at least one.
     """
-    kept = [0]
-    least = regret[:, 0]
+    kept = list(first)
+    least = regret[:, kept].min(axis=1)
     while len(kept) < min(count, regret.shape[1]):
         falls = np.minimum(least[:, None], regret).mean(axis=0)
         falls[kept] = np.inf
@@ -251,12 +252,14 @@ def fit_selection(
 ) -> tuple[RegretModel, float]:
     """Fit the model to these episodes and to earlier ones; returns it and its regret when held out.
 
-    The model has the most useful members by the regrets `wider` (E, M), of those that all episodes have.
+    The model has the most useful members by the regrets `wider` (E, M), of those that all episodes have. A known model
+    keeps its members, because most of the episodes that it was fitted to are not here.
     """
     from agents.selection_fit import fit, refine
 
     shared = [name for name in own.members if all(name in one.members for one in earlier)]
-    useful = most_useful(own._replace(regret=wider).of(shared).regret, _MEMBERS)
+    first = [shared.index(name) for name in known.members if name in shared] if known else [0]
+    useful = most_useful(own._replace(regret=wider).of(shared).regret, _MEMBERS, first)
     episodes = joined([own, *earlier], [shared[number] for number in useful])
     count, of_each, parts = episodes.contexts.shape
     contexts = episodes.contexts.reshape(-1, parts)

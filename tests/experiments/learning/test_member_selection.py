@@ -77,6 +77,9 @@ def test_the_most_useful_members_lose_less_the_more_there_are(regret: np.ndarray
     assert all(more <= fewer for fewer, more in pairwise(lost))
     assert lost[-1] == regret.min(axis=1).mean()
     assert most_useful(regret, regret.shape[1] + 3) == list(range(regret.shape[1]))
+    last = regret.shape[1] - 1
+    assert all(last in most_useful(regret, count, [last]) for count in range(1, regret.shape[1]))
+    assert most_useful(regret, 1, range(regret.shape[1])) == list(range(regret.shape[1]))
 
 
 def test_the_regret_of_a_setting_is_that_of_the_selected_member_there() -> None:
@@ -140,6 +143,9 @@ def test_only_the_useful_costs_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
     known = RegretModel(("network", "cost-bad"), {name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
     select_members(network, policy, [SETTING], SelectionTraining(10), "pairs", (0, 0), cache, known)
     assert read_episodes(tmp_path / "episodes.npz").members == ("network", "static", "cost-bad", "cost-good")
+    again = load_policy(policy).regret
+    assert again is not None
+    assert set(known.members) <= set(again.members)
 
 
 @pytest.mark.parametrize("trained_on", ["2P2D", "3P1D"])
