@@ -3,7 +3,8 @@
 The members play the same new training episodes (`experiments.learning.selection_settings`). From the results, smoothed
 over similar episodes, the model learns to predict each member's regret (`agents.selection_fit`). Costs that are not
 among the most useful members of the first episodes do not play the others. The last episodes are a curriculum, as in
-Genet (Xia et al., SIGCOMM 2022): they draw the settings by the regret of the member that a first model selects.
+Genet (Xia et al., SIGCOMM 2022): they draw from the settings of the others, other clusters included, by the regret of
+the members that a first model selects there.
 """
 
 import sys
@@ -24,7 +25,7 @@ from experiments.learning.distilled_start import EpisodePlayed, Lesson, shared_o
 from experiments.learning.mixture import Setting
 from experiments.learning.regret_tree import grow, held_out_regret, text
 from experiments.learning.selection_episodes import SelectionEpisodes, joined, read_episodes, write_episodes
-from experiments.learning.selection_settings import drawn_settings, with_own_slos
+from experiments.learning.selection_settings import drawn_settings
 from experiments.runs.cache import Cache
 from hardware_profiles.files import replacing
 from policies import PolicySpec
@@ -130,7 +131,7 @@ def select_members(
     regret = regrets_of(lessons)
     if by_regret:
         model, _ = fit(SelectionEpisodes(names, contexts_of(lessons), regret), regret)
-        last = shared_out(by_regret, regret_by_setting(settings, model, names, lessons, regret))
+        last = shared_out(by_regret, regret_by_setting(model, names, lessons, regret))
         lessons += play(list(enumerate(last, start=_FIRST_EPISODE + len(drawn))), costs)
         regret = regrets_of(lessons)
     own = SelectionEpisodes(names, contexts_of(lessons), regrets_of(lessons, _SHARPNESS))
@@ -205,19 +206,15 @@ def regrets_of(lessons: Sequence[Lesson], sharpness: float = 1.0) -> np.ndarray:
 
 
 def regret_by_setting(
-    settings: Sequence[Setting],
-    model: RegretModel,
-    names: Sequence[str],
-    lessons: Sequence[Lesson],
-    regret: np.ndarray,
+    model: RegretModel, names: Sequence[str], lessons: Sequence[Lesson], regret: np.ndarray
 ) -> dict[Setting, float]:
-    """The mean regret of the member that the model selects, of each of these settings with and without its range."""
+    """The regret (E, M) of the members that the model selects, summed over the episodes of each setting."""
     kept = [names.index(member) for member in model.members]
-    found: dict[Setting, list[float]] = {one: [] for setting in settings for one in (setting, with_own_slos(setting))}
+    found: dict[Setting, float] = {}
     for lesson, of_members in zip(lessons, regret[:, kept], strict=True):
-        if lesson.setting in found:
-            found[lesson.setting].append(float(of_members[model.predict(lesson.contexts.mean(axis=0)).argmin()]))
-    return {setting: float(np.mean(values or [0.0])) for setting, values in found.items()}
+        selected = int(model.predict(lesson.contexts.mean(axis=0)).argmin())
+        found[lesson.setting] = found.get(lesson.setting, 0.0) + float(of_members[selected])
+    return found
 
 
 def most_useful(regret: np.ndarray, count: int, first: Sequence[int] = (0,)) -> list[int]:
