@@ -22,9 +22,9 @@ _SLOW = (0.5, 0.7, 0.85)
 """Speeds of a slower node; the one of docs/protocol.md has another."""
 _MISJUDGED = (0.7, 0.9)
 """Speeds that routers are not told; those of docs/protocol.md are others."""
-_BUSIER = (1.4, 2.0)
-"""Range of a factor on rates: large clusters, and those that ignore roles, carry more per node than `static` on 2P2D,
-whose knee is load 1."""
+_BUSIER = (1.4, 3.0)
+"""Range of a factor on rates. Load 1 is the knee of `static` on 2P2D; others carry up to three times as much per node
+on larger clusters (docs/results.md, "Capacity by shape")."""
 _TIGHTER, _WITH_TIGHTER = (0.7, 0.95), 0.5
 """Range of a factor on the TBT SLOs of other hardware profiles, and the share that has it: a typical decode step may be
 longer than the SLO."""
