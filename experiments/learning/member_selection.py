@@ -255,8 +255,8 @@ def fit_selection(
     from agents.selection_fit import fit, refine
 
     shared = [name for name in own.members if all(name in one.members for one in earlier)]
-    first = [shared.index(name) for name in known.members if name in shared] if known else [0]
-    useful = most_useful(own._replace(regret=wider).of(shared).regret, _MEMBERS, first)
+    first = [shared.index(name) for name in known.members if name in shared] if known else []
+    useful = most_useful(own._replace(regret=wider).of(shared).regret, _MEMBERS, first or [0])
     episodes = joined([own, *earlier], [shared[number] for number in useful])
     count, of_each, parts = episodes.contexts.shape
     contexts = episodes.contexts.reshape(-1, parts)

@@ -118,10 +118,12 @@ _KINDS = (
     _on_another_shape,
     _with_a_slow_node,
     _with_a_misjudged_part,
-    *(_with_higher_rates, _with_higher_rates),
-    *(varied, varied),
+    _with_higher_rates,
+    _with_higher_rates,
+    varied,
+    varied,
 )
-"""Equally likely. There is more to know about high rates and other requests than about the others."""
+"""Equally likely; two are listed twice, because a selection had the largest regrets there."""
 
 
 def with_own_slos(setting: Setting) -> Setting:
