@@ -28,11 +28,6 @@ class Variation:
     busy_s: float = 1.0
     pause_s: float = 0.0
 
-    @property
-    def work(self) -> float:
-        """By how much the work per request grows at most: that of prompts or that of decodes."""
-        return max(self.prompt_factor, self.output_factor)
-
     def applied(self, workload: Workload, seed: int) -> Workload:
         """The changed workload; its SLOs are the same.
 

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from envs.cluster import Disturbance, parse_shape
+from envs.cluster import Disturbance, Topology, parse_shape
+from envs.prediction import decode_step_s
 from envs.variation import Variation
 from experiments.learning.mixture import Setting
 from experiments.runs.requests import Family
@@ -29,9 +30,11 @@ _TIGHTER, _WITH_TIGHTER = (0.7, 0.95), 0.5
 """Range of a factor on the TBT SLOs of other hardware profiles, and the share that has it: a typical decode step may be
 longer than the SLO."""
 
-_PROMPT_FACTORS, _OUTPUT_FACTORS = (0.33, 3.0), (0.33, 5.0)
-_BUSY_S, _PAUSE_S, _WITH_PAUSES = (2.0, 40.0), (4.0, 80.0), 0.5
-"""Ranges of what varies, see `envs.variation`, and the share with pauses. None of these is from a paper."""
+_PROMPT_FACTORS, _OUTPUT_FACTORS, _WORK_FACTORS = (0.25, 4.0), (0.2, 10.0), (0.7, 1.6)
+_BUSY_S, _PAUSE_S, _WITH_PAUSES = (1.0, 40.0), (4.0, 120.0), 0.5
+"""Ranges of what varies, see `envs.variation`, and the share with pauses. Mean outputs are from ten tokens, as those of
+code completion, to thousands, as those of reasoning models. None of these is from a paper."""
+_WORK_REQUESTS, _WORK_BATCH = 512, 32
 
 
 def reshaped(setting: Setting, shape: str) -> Setting:
@@ -86,13 +89,26 @@ def tightened(setting: Setting, factor: float) -> Setting:
 
 
 def varied(setting: Setting, rng: np.random.Generator) -> Setting:
-    """A setting with other lengths, about as busy, and in half of the draws with pauses."""
+    """A setting with other lengths, about as much work, and in half of the draws with pauses."""
     assert isinstance(setting.source, Family)
-    prompt, output = (float(np.exp(rng.uniform(*np.log(limits)))) for limits in (_PROMPT_FACTORS, _OUTPUT_FACTORS))
-    busy_s, pause_s = (float(np.exp(rng.uniform(*np.log(limits)))) for limits in (_BUSY_S, _PAUSE_S))
+    ranges = (_PROMPT_FACTORS, _OUTPUT_FACTORS, _WORK_FACTORS, _BUSY_S, _PAUSE_S)
+    prompt, output, work, busy_s, pause_s = (float(np.exp(rng.uniform(*np.log(limits)))) for limits in ranges)
     variation = Variation(prompt, output, busy_s, pause_s if rng.random() < _WITH_PAUSES else 0.0)
-    source = replace(setting.source, unit_rps=setting.source.unit_rps / variation.work, variation=variation)
-    return replace(setting, name=f"{setting.name}, varied", source=source)
+    source = replace(setting.source, variation=variation)
+    other = replace(setting, name=f"{setting.name}, varied", source=source)
+    rate_rps = setting.source.unit_rps * work * work_s(setting) / work_s(other)
+    return replace(other, source=replace(source, unit_rps=rate_rps))
+
+
+def work_s(setting: Setting) -> float:
+    """Mean time that a request takes of a node: that of its prompt in full steps, and its share of decode steps."""
+    requests = setting.source.draw(_WORK_REQUESTS, 1.0, 0)
+    topology = Topology(setting.config)
+    law = topology.laws[0]
+    prompt_tokens, output_tokens = float(requests.prompt_tokens.mean()), float(requests.output_tokens.mean())
+    context = prompt_tokens + 0.5 * output_tokens
+    prefill_s = prompt_tokens / topology.token_budget * law.chunk_step_s(topology.token_budget, 0.0)
+    return prefill_s + output_tokens / _WORK_BATCH * decode_step_s(law, _WORK_BATCH, int(_WORK_BATCH * context))
 
 
 def _on_another_shape(setting: Setting, rng: np.random.Generator) -> Setting:

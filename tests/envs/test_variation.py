@@ -44,8 +44,3 @@ def test_the_mean_rate_stays_the_same() -> None:
     again = Variation(1.0, 1.0, 10.0, 30.0).applied(workload, 1)
     assert np.array_equal(varied.arrival_s, again.arrival_s)
     assert (np.diff(varied.arrival_s) > 5.0).sum() > 100
-
-
-def test_work_is_that_of_what_grows_most() -> None:
-    assert Variation(2.0, 0.5).work == 2.0
-    assert Variation(0.4, 0.8).work == 0.8

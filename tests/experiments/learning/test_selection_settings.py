@@ -7,9 +7,10 @@ import pytest
 
 from envs.cluster import ClusterConfig, evenly_divided, parse_shape
 from envs.objective import Objective
+from envs.variation import Variation
 from experiments.learning.distilled_start import draw_episode
 from experiments.learning.mixture import Setting
-from experiments.learning.selection_settings import drawn_settings
+from experiments.learning.selection_settings import drawn_settings, work_s
 from experiments.runs.requests import Family, TraceRequests
 from hardware_profiles import load_profile
 
@@ -33,10 +34,10 @@ def _kind_of(setting: Setting) -> str:
 @pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
 def test_a_share_of_the_settings_is_on_other_clusters_that_the_protocol_does_not_have(share: float) -> None:
     sets = PROTOCOL.read_text().partition("## Amendments")[0]
-    drawn = drawn_settings([RANGE, replace(RANGE, name="other")], 320, 1, share)
-    assert drawn == drawn_settings([RANGE, replace(RANGE, name="other")], 320, 1, share)
+    drawn = drawn_settings([RANGE, replace(RANGE, name="other")], 960, 1, share)
+    assert drawn == drawn_settings([RANGE, replace(RANGE, name="other")], 960, 1, share)
     others = [one for one in drawn if one.name not in ("burst", "other")]
-    assert len(others) == share * 320
+    assert len(others) == share * 960
     kinds: dict[str, list[Setting]] = {"shape": [], "speed": [], "misjudged": [], "rates": [], "varied": []}
     for one in others:
         kinds[_kind_of(one)].append(one)
@@ -60,13 +61,13 @@ def test_a_share_of_the_settings_is_on_other_clusters_that_the_protocol_does_not
     for one in kinds["varied"]:
         assert isinstance(one.source, Family)
         assert one.source.variation is not None
-        assert one.source.unit_rps * one.source.variation.work == pytest.approx(8.0)
+        assert 0.7 <= one.source.unit_rps * work_s(one) / (8.0 * work_s(SETTING)) <= 1.6
         assert one.config == RANGE.config
     assert 0.3 < sum(one.source.variation.pause_s > 0.0 for one in kinds["varied"]) / len(kinds["varied"]) < 0.7
     for one in kinds["speed"] + kinds["misjudged"]:
         assert one.environment("pairs", 16, Objective()).unwrapped.config == one.config
         assert 0.8 not in [event.factor for event in one.config.disturbances]
-    assert [one.name.split()[0].strip(",") for one in drawn] == ["burst", "other"] * 160
+    assert [one.name.split()[0].strip(",") for one in drawn] == ["burst", "other"] * 480
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
@@ -111,3 +112,14 @@ def test_settings_with_fields_of_single_nodes_keep_their_shape() -> None:
 def test_a_trace_has_only_its_own_slos() -> None:
     trace = Setting("trace", TraceRequests(Path("absent.csv"), "azure"), SETTING.config)
     assert set(drawn_settings([trace], 12, 1, 0.5)) == {trace}
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 3.0])
+def test_a_request_takes_more_of_a_node_with_longer_prompts_or_outputs(factor: float) -> None:
+    def of(prompt: float, output: float) -> float:
+        return work_s(replace(SETTING, source=replace(SETTING.source, variation=Variation(prompt, output))))
+
+    assert of(1.0, 1.0) == work_s(SETTING)
+    before = of(factor, factor)
+    assert before < of(2.0 * factor, factor) < 2.0 * before  # a chunk's cost does not depend on earlier ones
+    assert before < of(factor, 2.0 * factor)
