@@ -13,6 +13,7 @@ import numpy as np
 
 from envs.cluster import Disturbance, Topology, parse_shape
 from envs.prediction import decode_step_s
+from envs.slos import MOONCAKE_TTFT_PER_1K_TOKENS_S
 from envs.variation import Variation
 from experiments.learning.mixture import Setting
 from experiments.runs.requests import Family
@@ -30,10 +31,13 @@ _TIGHTER, _WITH_TIGHTER = (0.7, 0.95), 0.5
 """Range of a factor on the TBT SLOs of other hardware profiles, and the share that has it: a typical decode step may be
 longer than the SLO."""
 
-_PROMPT_FACTORS, _OUTPUT_FACTORS, _WORK_FACTORS = (0.25, 4.0), (0.2, 10.0), (0.7, 1.6)
+_PROMPT_FACTORS, _OUTPUT_FACTORS, _WORK_FACTORS = (0.25, 8.0), (0.2, 10.0), (0.7, 1.6)
 _BUSY_S, _PAUSE_S, _WITH_PAUSES = (1.0, 40.0), (4.0, 120.0), 0.5
 """Ranges of what varies, see `envs.variation`, and the share with pauses. Mean outputs are from ten tokens, as those of
-code completion, to thousands, as those of reasoning models. None of these is from a paper."""
+code completion, to thousands, as those of reasoning models; mean prompts up to 10,000 or more, as those of long
+conversations. None of these is from a paper."""
+_WITH_GROWING_TTFT = 0.3
+"""Share with a TTFT SLO that grows with the prompt, because long prompts cannot meet 2 s."""
 _WORK_REQUESTS, _WORK_BATCH = 512, 32
 
 
@@ -89,12 +93,16 @@ def tightened(setting: Setting, factor: float) -> Setting:
 
 
 def varied(setting: Setting, rng: np.random.Generator) -> Setting:
-    """A setting with other lengths, about as much work, and in half of the draws with pauses."""
+    """A setting with other lengths and about as much work; in some draws with pauses or growing TTFT SLOs."""
     assert isinstance(setting.source, Family)
     ranges = (_PROMPT_FACTORS, _OUTPUT_FACTORS, _WORK_FACTORS, _BUSY_S, _PAUSE_S)
     prompt, output, work, busy_s, pause_s = (float(np.exp(rng.uniform(*np.log(limits)))) for limits in ranges)
     variation = Variation(prompt, output, busy_s, pause_s if rng.random() < _WITH_PAUSES else 0.0)
     source = replace(setting.source, variation=variation)
+    if rng.random() < _WITH_GROWING_TTFT:  # SLOs are those of the prompts before they are changed
+        per_1k_tokens_s = prompt * MOONCAKE_TTFT_PER_1K_TOKENS_S
+        classes = [replace(one, ttft_per_1k_tokens_s=per_1k_tokens_s) for one in source.slos.classes]
+        source = replace(source, slos=replace(source.slos, classes=tuple(classes)))
     other = replace(setting, name=f"{setting.name}, varied", source=source)
     rate_rps = setting.source.unit_rps * work * work_s(setting) / work_s(other)
     return replace(other, source=replace(source, unit_rps=rate_rps))

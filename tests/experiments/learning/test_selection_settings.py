@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from envs.cluster import ClusterConfig, evenly_divided, parse_shape
@@ -10,7 +11,7 @@ from envs.objective import Objective
 from envs.variation import Variation
 from experiments.learning.distilled_start import draw_episode
 from experiments.learning.mixture import Setting
-from experiments.learning.selection_settings import drawn_settings, work_s
+from experiments.learning.selection_settings import drawn_settings, varied, work_s
 from experiments.runs.requests import Family, TraceRequests
 from hardware_profiles import load_profile
 
@@ -64,6 +65,8 @@ def test_a_share_of_the_settings_is_on_other_clusters_that_the_protocol_does_not
         assert 0.7 <= one.source.unit_rps * work_s(one) / (8.0 * work_s(SETTING)) <= 1.6
         assert one.config == RANGE.config
     assert 0.3 < sum(one.source.variation.pause_s > 0.0 for one in kinds["varied"]) / len(kinds["varied"]) < 0.7
+    growing = [one for one in kinds["varied"] if one.source.own_slos.flat_ttft_s is None]
+    assert 0.1 < len(growing) / len(kinds["varied"]) < 0.5
     for one in kinds["speed"] + kinds["misjudged"]:
         assert one.environment("pairs", 16, Objective()).unwrapped.config == one.config
         assert 0.8 not in [event.factor for event in one.config.disturbances]
@@ -123,3 +126,15 @@ def test_a_request_takes_more_of_a_node_with_longer_prompts_or_outputs(factor: f
     before = of(factor, factor)
     assert before < of(2.0 * factor, factor) < 2.0 * before  # a chunk's cost does not depend on earlier ones
     assert before < of(factor, 2.0 * factor)
+
+
+def test_a_growing_ttft_slo_is_that_of_the_changed_prompts() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [one.source for one in (varied(SETTING, rng) for _ in range(20)) if isinstance(one.source, Family)]
+    growing = [source for source in drawn if source.own_slos.flat_ttft_s is None]
+    assert growing
+    for source in growing:
+        requests = source.draw(200, 1.0, 1)
+        unclipped = requests.prompt_tokens < requests.prompt_tokens.max()
+        expected_s = source.slos.classes[0].ttft_s + 0.25 * requests.prompt_tokens / 1000
+        assert requests.ttft_slo_s[unclipped] == pytest.approx(expected_s[unclipped], rel=1e-3)
