@@ -8,6 +8,7 @@ import pytest
 
 from envs.cluster import ClusterConfig, evenly_divided, parse_shape
 from envs.objective import Objective
+from envs.slos import MOONCAKE_TTFT_PER_1K_TOKENS_S
 from envs.variation import Variation
 from experiments.learning.distilled_start import draw_episode
 from experiments.learning.mixture import Setting
@@ -136,5 +137,5 @@ def test_a_growing_ttft_slo_is_that_of_the_changed_prompts() -> None:
     for source in growing:
         requests = source.draw(200, 1.0, 1)
         unclipped = requests.prompt_tokens < requests.prompt_tokens.max()
-        expected_s = source.slos.classes[0].ttft_s + 0.25 * requests.prompt_tokens / 1000
+        expected_s = source.slos.classes[0].ttft_s + MOONCAKE_TTFT_PER_1K_TOKENS_S * requests.prompt_tokens / 1000
         assert requests.ttft_slo_s[unclipped] == pytest.approx(expected_s[unclipped], rel=1e-3)
