@@ -97,7 +97,7 @@ class EpisodeSource:
         if self.tbt_slo_s is not None:
             low_s, high_s = self.tbt_slo_s
             tbt_s = exp(float(rng.uniform(log(low_s), log(high_s))))
-            slos = replace(slos, classes=tuple([replace(one, tbt_s=tbt_s) for one in slos.classes]))
+            slos = slos.changed(lambda one: replace(one, tbt_s=tbt_s))
         seed = int(rng.integers(2**31))
         # A longer workload begins with the shorter one, so drawing more requests does not change these.
         count = (self.horizon.requests or 0) + 1

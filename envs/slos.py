@@ -4,6 +4,7 @@ A TTFT SLO may grow with the prompt, because no node computes 30,000 tokens as f
 `ttft_s + ttft_per_1k_tokens_s * prompt_tokens / 1000`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Self
@@ -99,14 +100,16 @@ class Slos:
         found = {one.ttft_s for one in self.classes}
         return found.pop() if len(found) == 1 else None
 
+    def changed(self, change: Callable[[SloClass], SloClass]) -> Self:
+        """Return these SLOs with every class changed."""
+        return replace(self, classes=tuple([change(one) for one in self.classes]))
+
     def with_default(self, ttft_per_1k_tokens_s: float) -> Self:
         """Return these SLOs with a value for every class whose `ttft_per_1k_tokens_s` is None."""
-        return replace(
-            self,
-            classes=tuple(
+        return self.changed(
+            lambda one: (
                 one if one.ttft_per_1k_tokens_s is not None else replace(one, ttft_per_1k_tokens_s=ttft_per_1k_tokens_s)
-                for one in self.classes
-            ),
+            )
         )
 
     def apply(self, workload: Workload, seed: int) -> Workload:

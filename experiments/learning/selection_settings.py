@@ -83,10 +83,9 @@ def tightened(setting: Setting, factor: float) -> Setting:
     """A setting with other TBT SLOs, at the same rates."""
     assert isinstance(setting.source, Family)
     slos, range_s = setting.source.slos, setting.source.tbt_range_s
-    classes = tuple([replace(one, tbt_s=factor * one.tbt_s) for one in slos.classes])
     source = replace(
         setting.source,
-        slos=replace(slos, classes=classes),
+        slos=slos.changed(lambda one: replace(one, tbt_s=factor * one.tbt_s)),
         tbt_range_s=None if range_s is None else (factor * range_s[0], factor * range_s[1]),
     )
     return replace(setting, name=f"{setting.name}, TBT SLOs {factor:g}x", source=source)
@@ -101,8 +100,8 @@ def varied(setting: Setting, rng: np.random.Generator) -> Setting:
     source = replace(setting.source, variation=variation)
     if rng.random() < _WITH_GROWING_TTFT:  # SLOs are those of the prompts before they are changed
         per_1k_tokens_s = prompt * MOONCAKE_TTFT_PER_1K_TOKENS_S
-        classes = [replace(one, ttft_per_1k_tokens_s=per_1k_tokens_s) for one in source.slos.classes]
-        source = replace(source, slos=replace(source.slos, classes=tuple(classes)))
+        slos = source.slos.changed(lambda one: replace(one, ttft_per_1k_tokens_s=per_1k_tokens_s))
+        source = replace(source, slos=slos)
     other = replace(setting, name=f"{setting.name}, varied", source=source)
     rate_rps = setting.source.unit_rps * work * work_s(setting) / work_s(other)
     return replace(other, source=replace(source, unit_rps=rate_rps))

@@ -93,8 +93,8 @@ class Family:
             rng = np.random.default_rng(seed)
             tbt_s = float(np.exp(rng.uniform(*np.log(self.tbt_range_s))))
             factor = float(np.exp(rng.uniform(*np.log(_TTFT_FACTORS)))) if rng.random() < _TTFT_VARIED else 1.0
-            classes = [replace(one, tbt_s=tbt_s, ttft_s=factor * one.ttft_s) for one in self.slos.classes]
-            recipe = replace(recipe, slos=replace(self.slos, classes=tuple(classes)))
+            slos = self.slos.changed(lambda one: replace(one, tbt_s=tbt_s, ttft_s=factor * one.ttft_s))
+            recipe = replace(recipe, slos=slos)
         workload = recipe.make()
         return workload if self.variation is None else self.variation.applied(workload, seed)
 
