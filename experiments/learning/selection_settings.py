@@ -98,9 +98,8 @@ def varied(setting: Setting, rng: np.random.Generator) -> Setting:
     prompt, output, work, busy_s, pause_s = (float(np.exp(rng.uniform(*np.log(limits)))) for limits in ranges)
     variation = Variation(prompt, output, busy_s, pause_s if rng.random() < _WITH_PAUSES else 0.0)
     source = replace(setting.source, variation=variation)
-    if rng.random() < _WITH_GROWING_TTFT:  # SLOs are those of the prompts before they are changed
-        per_1k_tokens_s = prompt * MOONCAKE_TTFT_PER_1K_TOKENS_S
-        slos = source.slos.changed(lambda one: replace(one, ttft_per_1k_tokens_s=per_1k_tokens_s))
+    if rng.random() < _WITH_GROWING_TTFT:
+        slos = source.slos.changed(lambda one: replace(one, ttft_per_1k_tokens_s=MOONCAKE_TTFT_PER_1K_TOKENS_S))
         source = replace(source, slos=slos)
     other = replace(setting, name=f"{setting.name}, varied", source=source)
     rate_rps = setting.source.unit_rps * work * work_s(setting) / work_s(other)
@@ -114,8 +113,9 @@ def work_s(setting: Setting) -> float:
     law = topology.laws[0]
     prompt_tokens, output_tokens = float(requests.prompt_tokens.mean()), float(requests.output_tokens.mean())
     context = prompt_tokens + 0.5 * output_tokens
+    batch = min(_WORK_BATCH, law.max_decode_batch)
     prefill_s = prompt_tokens / topology.token_budget * law.chunk_step_s(topology.token_budget, 0.0)
-    return prefill_s + output_tokens / _WORK_BATCH * decode_step_s(law, _WORK_BATCH, int(_WORK_BATCH * context))
+    return prefill_s + output_tokens / batch * decode_step_s(law, batch, int(batch * context))
 
 
 def _on_another_shape(setting: Setting, rng: np.random.Generator) -> Setting:

@@ -96,7 +96,10 @@ class Family:
             slos = self.slos.changed(lambda one: replace(one, tbt_s=tbt_s, ttft_s=factor * one.ttft_s))
             recipe = replace(recipe, slos=slos)
         workload = recipe.make()
-        return workload if self.variation is None else self.variation.applied(workload, seed)
+        if self.variation is None:
+            return workload
+        # A TTFT SLO may grow with the prompt, so it is that of the changed one.
+        return slos_of_family(self.name, recipe.slos).apply(self.variation.applied(workload, seed), seed)
 
     @property
     def long_episode_requests(self) -> int:
