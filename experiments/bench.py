@@ -50,6 +50,7 @@ class BenchOptions(CommandOptions):
     profile: str = option("a100-qwen3-8b", metavar="P", help="hardware profile")
     trace: Path | None = option(None, metavar="FILE", help="Azure CSV to simulate, at rate scale 3")
     seconds: float = option(60.0, metavar="S", help="time for the repetitions")
+    quick: bool = option(False, help="do a small part of the work: rough figures in seconds")
     step_budget: StepBudget = option(ClusterConfig.step_budget, help="as in experiments.compare")
     no_plain: bool = option(False, help="leave out the process in plain Python")
     json: bool = option(False, help="print one JSON object")
@@ -70,16 +71,21 @@ def measure(options: BenchOptions) -> dict[str, Any]:
     profile = options.profile
     config = ClusterConfig(load_profile(profile), step_budget=options.step_budget)
     fresh = replace(config, report_age_s=0.0)
-    workload = read_trace(options.trace, "azure", rate_scale=3.0) if options.trace else measurements.conversation()
+    work = measurements.QUICK if options.quick else measurements.Work()
+    if options.trace:
+        workload = read_trace(options.trace, "azure", rate_scale=3.0)
+    else:
+        workload = measurements.conversation(work.requests)
+    steps, rollouts = work.steps, work.rollouts
     taken_in_turn: dict[str, Callable[[], float]] = {
-        "simpy_events_per_s": measurements.simpy_events_per_s,
+        "simpy_events_per_s": lambda: measurements.simpy_events_per_s(work.events),
         "simulated_requests_per_s": lambda: measurements.requests_per_s(workload, "static", config),
         "simulated_requests_per_s_kairos": lambda: measurements.requests_per_s(workload, "kairos", fresh),
-        "env_steps_per_s": lambda: measurements.env_steps_per_s(profile=profile),
-        "env_steps_per_s_8p8d": lambda: measurements.env_steps_per_s(profile=profile, cluster="8P8D"),
-        "vector_env_steps_per_s": lambda: measurements.vector_env_steps_per_s(profile=profile),
-        "ppo_steps_per_s": lambda: measurements.ppo_steps_per_s(profile=profile),
-        "ppo_ceiling_steps_per_s": lambda: measurements.ppo_ceiling_steps_per_s(profile=profile),
+        "env_steps_per_s": lambda: measurements.env_steps_per_s(steps, profile=profile),
+        "env_steps_per_s_8p8d": lambda: measurements.env_steps_per_s(steps, profile=profile, cluster="8P8D"),
+        "vector_env_steps_per_s": lambda: measurements.vector_env_steps_per_s(work.vector_steps, profile=profile),
+        "ppo_steps_per_s": lambda: measurements.ppo_steps_per_s(rollouts, profile=profile),
+        "ppo_ceiling_steps_per_s": lambda: measurements.ppo_ceiling_steps_per_s(rollouts, profile=profile),
         "copy_s": lambda: measurements.copy_s(config),
     }
     for one in (config, fresh):  # so that no figure includes work that is done once and kept
@@ -93,7 +99,7 @@ def measure(options: BenchOptions) -> dict[str, Any]:
             found[name] = better(value, found.get(name, value))
         print(".", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    found["decision_us"] = measurements.decision_us(workload.head(3_000), config)
+    found["decision_us"] = measurements.decision_us(workload.head(work.decided), config)
     found["ratios"] = {figure.name: figure.ratio(found) for figure in baseline.FIGURES}
     return {"compiled": is_compiled(), "step_budget": options.step_budget, **found}
 
@@ -105,7 +111,8 @@ def run(options: BenchOptions) -> None:
     if found["compiled"] and not options.no_plain:
         same = {name: getattr(options, name) for name in ("profile", "trace", "seconds", "step_budget")}
         given = [f"{flag(name)}={value}" for name, value in same.items() if value is not None]
-        process = [sys.executable, "-m", "experiments.bench", "--json", *given]
+        quick = [flag("quick")] if options.quick else []
+        process = [sys.executable, "-m", "experiments.bench", "--json", *quick, *given]
         environment = {**os.environ, "PREFILL_PLACEMENT_PLAIN": "1"}
         done = subprocess.run(process, env=environment, stdout=subprocess.PIPE, check=True)
         found["plain"] = json.loads(done.stdout)

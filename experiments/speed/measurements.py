@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -26,19 +27,39 @@ from envs.workload import Workload
 
 ENV = "envs:PrefillPlacement-v1"
 
-_REQUESTS = 6_000
 _CHAINS = 8
-_EVENTS = 200_000
-_STEPS = 3_000
 _VECTOR = 32
-_VECTOR_STEPS = 500  # of each environment
-_ROLLOUTS = 3
 
 
-def simpy_events_per_s() -> float:
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """How much each measurement does.
+
+    Attributes:
+        requests: requests that are simulated.
+        decided: the first of them, which each policy places for `decision_us`.
+        events: events of bare SimPy.
+        steps: steps of one environment.
+        vector_steps: steps of each of 32 environments.
+        rollouts: rollouts of PPO.
+    """
+
+    requests: int = 6_000
+    decided: int = 3_000
+    events: int = 200_000
+    steps: int = 3_000
+    vector_steps: int = 500
+    rollouts: int = 3
+
+
+QUICK = Work(requests=600, decided=100, events=50_000, steps=300, vector_steps=30, rollouts=1)
+"""Enough to see orders of magnitude."""
+
+
+def simpy_events_per_s(events: int) -> float:
     """Bare SimPy: timeouts whose callback sets the next timeout."""
     env = simpy.Environment()
-    left = _EVENTS
+    left = events
 
     def fire(_: simpy.Event) -> None:
         nonlocal left
@@ -54,10 +75,10 @@ def simpy_events_per_s() -> float:
         timeout.callbacks.append(fire)
     began = perf_counter()
     env.run()
-    return (_EVENTS + _CHAINS) / (perf_counter() - began)
+    return (events + _CHAINS) / (perf_counter() - began)
 
 
-def conversation(requests: int = _REQUESTS) -> Workload:
+def conversation(requests: int) -> Workload:
     """Generated requests like the Azure conversation trace at three times its rate, so that no file is needed.
 
     Arrivals: the two-state MMPP fitted to it, 4.62 and 7.01 /s with sojourns of 119 and 74 s, time
@@ -86,31 +107,31 @@ def requests_per_s(workload: Workload, policy: str, config: ClusterConfig) -> fl
 
 
 @rare_garbage_collection()
-def env_steps_per_s(**arguments: Any) -> float:
+def env_steps_per_s(steps: int, **arguments: Any) -> float:
     """Steps per second of the environment, resets included, actions drawn from the mask; `arguments` are the env's."""
     env = gymnasium.make(ENV, **arguments).unwrapped
     rng = np.random.default_rng(0)
     observation, _ = env.reset(seed=0)
     began = perf_counter()
-    for _ in range(_STEPS):
+    for _ in range(steps):
         allowed = observation["action_mask"].nonzero()[0]
         observation, _, _, truncated, _ = env.step(allowed[int(rng.random() * len(allowed))])
         if truncated:
             observation, _ = env.reset()
-    return _STEPS / (perf_counter() - began)
+    return steps / (perf_counter() - began)
 
 
 @rare_garbage_collection()
-def vector_env_steps_per_s(**arguments: Any) -> float:
+def vector_env_steps_per_s(steps: int, **arguments: Any) -> float:
     """Steps per second of 32 environments in one process, all of them together."""
     envs = gymnasium.make_vec(ENV, num_envs=_VECTOR, **arguments)
     rng = np.random.default_rng(0)
     observation, _ = envs.reset(seed=0)
     shape = observation["action_mask"].shape
     began = perf_counter()
-    for _ in range(_VECTOR_STEPS):
+    for _ in range(steps):
         observation, *_ = envs.step((rng.random(shape) * observation["action_mask"]).argmax(axis=1))
-    return _VECTOR * _VECTOR_STEPS / (perf_counter() - began)
+    return _VECTOR * steps / (perf_counter() - began)
 
 
 class _Free(VecEnv):
@@ -151,7 +172,7 @@ class _Free(VecEnv):
         return [False for _ in self._get_indices(indices)]
 
 
-def ppo_steps_per_s(**arguments: Any) -> float:
+def ppo_steps_per_s(rollouts: int, **arguments: Any) -> float:
     """Decisions per second in PPO's training with default arguments, in the best of its rollouts and updates."""
     seeds = TrainingSeeds(0, PPOArguments().rollouts_per_arrivals)
     processes = min(2, os.cpu_count() or 1)
@@ -160,17 +181,17 @@ def ppo_steps_per_s(**arguments: Any) -> float:
         envs = [PrefillPlacementEnv(**arguments) for _ in first_episodes]
         return PlacementVecEnv(envs, seeds, first_episodes, processes=processes)
 
-    return _trained_per_s(make)
+    return _trained_per_s(make, rollouts)
 
 
-def ppo_ceiling_steps_per_s(**arguments: Any) -> float:
+def ppo_ceiling_steps_per_s(rollouts: int, **arguments: Any) -> float:
     """The same on environments whose steps are free."""
-    return _trained_per_s(lambda first_episodes: _Free(PrefillPlacementEnv(**arguments), first_episodes))
+    return _trained_per_s(lambda first_episodes: _Free(PrefillPlacementEnv(**arguments), first_episodes), rollouts)
 
 
-def _trained_per_s(make: MakeVecEnv) -> float:
+def _trained_per_s(make: MakeVecEnv, rollouts: int) -> float:
     arguments = PPOArguments()
-    decisions = _ROLLOUTS * arguments.n_envs * arguments.n_steps
+    decisions = rollouts * arguments.n_envs * arguments.n_steps
     rates: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         train(
