@@ -71,7 +71,7 @@ def test_a_short_run_equals_the_reference_for_all_options(scenario: Scenario) ->
 
 
 @pytest.mark.slow
-@settings(max_examples=450)
+@settings(max_examples=250)
 @given(scenario=scenarios())
 def test_a_run_equals_the_reference_for_all_options(scenario: Scenario) -> None:
     play_both(scenario)

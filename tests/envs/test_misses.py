@@ -79,7 +79,7 @@ def test_the_count_of_a_short_run_equals_a_recount_step_by_step(scenario: Scenar
 
 
 @pytest.mark.slow
-@settings(max_examples=250)
+@settings(max_examples=150)
 @given(scenario=with_ttft_slos(most_requests=40))
 def test_the_count_equals_a_recount_step_by_step(scenario: Scenario) -> None:
     assert_counted(scenario)
