@@ -197,9 +197,9 @@ class Lifecycle:
         request.phase = FINISHED
         request.generated_tokens = request.output_tokens
         request.last_token_s = now_s
-        if request.misses(now_s):
-            self.misses += 1
-        self.counters.finished(request)
+        missed = request.misses(now_s)
+        self.misses += missed
+        self.counters.finished(request, missed)
         del self.in_flight[request.index]
         self._on_record(request.record())
 

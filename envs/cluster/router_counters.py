@@ -20,11 +20,13 @@ FIELDS = (
     "decode_prompt_tokens",
     "decode_requests",
     "deflected_requests",
+    "finished_count",
     "finished_output_tokens",
     "finished_requests",
     "kv_coming_tokens",
     "kv_leaving_tokens",
     "last_arrival_s",
+    "missed_count",
     "queued_prompt_tokens",
     "queued_prompts",
     "requests_fast",
@@ -52,6 +54,7 @@ class RouterCounters:
         deflected_requests: per node, prompts among `queued_prompts` that decode there too.
         kv_leaving_tokens: per node, tokens prefilled there whose KV has not arrived on another node, their decode node.
         kv_coming_tokens: the same tokens per decode node.
+        finished_count, missed_count: finished requests, and those of them that missed an SLO.
         finished_requests, finished_output_tokens: sums over finished requests of 1 and of the output tokens, weighted
             by 0.99 per later finish; their ratio is the recent mean output length.
         last_arrival_s: time at which the latest request was placed.
@@ -70,6 +73,7 @@ class RouterCounters:
         self.unplanned_prompt_tokens = [0] * nodes
         self.kv_leaving_tokens = [0] * nodes
         self.kv_coming_tokens = [0] * nodes
+        self.finished_count = self.missed_count = 0
         self.finished_requests = self.finished_output_tokens = 0.0
         self.last_arrival_s = 0.0
         self.requests_fast = self.requests_slow = 0.0
@@ -161,9 +165,11 @@ class RouterCounters:
         """Stop counting the rest of a split prompt: it is computed, or the prompt is not split any more."""
         self._count_rest(request, request.decode_node, -1)
 
-    def finished(self, request: Request) -> None:
-        """Count a request whose last token is out."""
+    def finished(self, request: Request, missed: bool) -> None:
+        """Count a request whose last token is out, and whether it has missed an SLO."""
         self._gone(request)
+        self.finished_count += 1
+        self.missed_count += missed
         self.finished_requests = self.finished_requests * _KEPT + 1.0
         self.finished_output_tokens = self.finished_output_tokens * _KEPT + request.output_tokens
 

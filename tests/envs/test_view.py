@@ -197,6 +197,7 @@ def test_counters_equal_recounts(seed: int, times_s: list[float], capacity: int)
     whole = played.drain()
     placed = Placed(seed, 0.1, capacity)
     plans = placements(seed)
+    asked = workload(seed)
     for time_s in times_s:
         counters = placed.view(time_s).counters
         here = [r for r in whole if r.arrival_s < time_s]
@@ -217,6 +218,12 @@ def test_counters_equal_recounts(seed: int, times_s: list[float], capacity: int)
             assert counters.kv_leaving_tokens[node] == sum(leaving)
             assert counters.kv_coming_tokens[node] == sum(coming)
         ended = [r for r in reversed(played.records) if r.last_token_s < time_s]  # the latest first
+        assert counters.finished_count == len(ended)
+        missed = [
+            r.first_token_s - r.arrival_s > asked.ttft_slo_s[r.request] or r.tbt_max_s > asked.tbt_slo_s[r.request]
+            for r in ended
+        ]
+        assert counters.missed_count == sum(missed)
         weights = [0.99**later for later in range(len(ended))]
         assert counters.finished_requests == pytest.approx(sum(weights))
         lengths = [weight * r.output_tokens for weight, r in zip(weights, ended, strict=True)]
