@@ -118,7 +118,8 @@ def load_policy(path: Path) -> PolicyFile:
     seen = _part(path, arrays, _SEEN, dict.fromkeys(SeenRange._fields, (size,)))
     first = arrays.get(f"{_REGRET}first.bias")
     networks, hidden = first.shape if first is not None and first.ndim == 2 else (0, 0)
-    regret = _part(path, arrays, _REGRET, RegretModel.shapes(networks, hidden, len(members), len(context)))
+    misses = f"{_REGRET}mean" in arrays
+    regret = _part(path, arrays, _REGRET, RegretModel.shapes(networks, hidden, len(members), len(context), misses))
     if members and not regret:
         raise InputError(f"{path}: it names a portfolio, but has no weights to select a member")
     cost = _part(path, arrays, _COSTS, {"": (len(of_costs), len(terms))})

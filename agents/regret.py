@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from agents.experience import MISSED
+
 MOST = 1.0
 _USABLE = 0.01
-_MISSED = 0.025
 
 
 def regrets(ttft_p95_s: np.ndarray, attainment: np.ndarray, is_rule: np.ndarray) -> np.ndarray:
@@ -24,7 +25,7 @@ def regrets(ttft_p95_s: np.ndarray, attainment: np.ndarray, is_rule: np.ndarray)
     rules = is_rule if is_rule.any() else np.ones_like(is_rule)
     usable = np.flatnonzero(rules & (attainment >= attainment[rules].max() - _USABLE))
     enough = attainment[usable[ttft_p95_s[usable].argmin()]]
-    scores = np.log(ttft_p95_s) + np.log(1.0 - np.minimum(attainment, enough) + _MISSED)
+    scores = np.log(ttft_p95_s) + np.log(1.0 - np.minimum(attainment, enough) + MISSED)
     best = scores.min()
     found: np.ndarray = np.minimum(scores - best, MOST) if np.isfinite(best) else np.full(len(scores), MOST)
     return found

@@ -2,7 +2,7 @@
 
 The members of a portfolio are a trained network, costs and rules. A small model predicts the regret of each member from
 a context (`agents.context`), and the member with the least regret places the requests. `agents.selection_fit` fits the
-model.
+model, and `agents.experience` corrects it while it is used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from math import inf
 import numpy as np
 
 from agents.context import CONTEXT, Context
+from agents.experience import MISSED, Experience
 from envs.cluster import RequestView, RouterView
 
 NETWORK = "network"
@@ -30,16 +31,23 @@ class RegretModel:
         members: NETWORK, and names of costs and rules.
         weights: "low" and "high" (K,), the range of contexts in training, to which contexts are clipped; of N networks
             with H hidden units "first.weight" (N, H, K), "first.bias" (N, H), "second.weight" (N, H, H), "second.bias"
-            (N, H), "regret.weight" (N, M, H), "regret.bias" (N, M).
+            (N, H), "regret.weight" (N, M, H), "regret.bias" (N, M). Models that were fitted to misses, too, have
+            "missed.weight" (N, M, H) and "missed.bias" (N, M), which predict the logarithm of MISSED plus the share of
+            requests that miss an SLO, and "mean" (M,), the mean regrets in training.
     """
 
     members: tuple[str, ...]
     weights: Mapping[str, np.ndarray]
 
     @staticmethod
-    def shapes(networks: int, hidden: int, members: int, size: int = len(CONTEXT)) -> dict[str, tuple[int, ...]]:
-        """Shape of every weight, by name; `size` is that of a context."""
-        return {
+    def shapes(
+        networks: int, hidden: int, members: int, size: int = len(CONTEXT), misses: bool = True
+    ) -> dict[str, tuple[int, ...]]:
+        """Shape of every weight, by name.
+
+        `size` is that of a context; `misses`: whether the model predicts misses.
+        """
+        shapes: dict[str, tuple[int, ...]] = {
             "low": (size,),
             "high": (size,),
             "first.weight": (networks, hidden, size),
@@ -49,6 +57,18 @@ class RegretModel:
             "regret.weight": (networks, members, hidden),
             "regret.bias": (networks, members),
         }
+        if misses:
+            shapes |= {
+                "missed.weight": (networks, members, hidden),
+                "missed.bias": (networks, members),
+                "mean": (members,),
+            }
+        return shapes
+
+    @property
+    def predicts_misses(self) -> bool:
+        """Whether the model predicts shares of missed SLOs."""
+        return "mean" in self.weights
 
     def scaled(self, contexts: np.ndarray) -> np.ndarray:
         """Contexts (..., K), clipped to the range in training and mapped to [-1, 1]."""
@@ -66,12 +86,22 @@ class RegretModel:
 
     def predict(self, context: np.ndarray) -> np.ndarray:
         """The predicted regrets (M,) in a context (K,); below 0 where the predicted root is."""
+        root = self._outputs(context)[: len(self.members)]
+        found: np.ndarray = root * np.abs(root)
+        return found
+
+    def predict_both(self, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The predicted regrets (M,), and the predicted shares (M,) of requests that miss an SLO."""
+        root, missed = self._outputs(context).reshape(2, len(self.members))
+        return root * np.abs(root), np.clip(np.exp(missed) - MISSED, 0.0, 1.0)
+
+    def _outputs(self, context: np.ndarray) -> np.ndarray:
+        """The roots (M,) of the regrets, followed by the logarithms (M,) of misses if the model predicts them."""
         low, high, first, first_bias, second, second_bias, last, last_bias = self._folded
         hidden = np.tanh(first @ np.minimum(np.maximum(context, low), high) + first_bias)
         networks, size = second_bias.shape
         hidden = np.tanh((second @ hidden.reshape(networks, size, 1))[:, :, 0] + second_bias)
-        root = last @ hidden.reshape(-1) + last_bias
-        found: np.ndarray = root * np.abs(root)
+        found: np.ndarray = last @ hidden.reshape(-1) + last_bias
         return found
 
     @cached_property
@@ -80,6 +110,9 @@ class RegretModel:
         w = {name: array.astype(np.float64) for name, array in self.weights.items()}
         first = w["first.weight"].reshape(-1, w["first.weight"].shape[2])
         scale, offset = self.scaling
+        parts = ("regret", "missed") if self.predicts_misses else ("regret",)
+        last = np.concatenate([w[f"{part}.weight"] for part in parts], axis=1)
+        last_bias = np.concatenate([w[f"{part}.bias"] for part in parts], axis=1)
         return (
             w["low"],
             w["high"],
@@ -87,15 +120,16 @@ class RegretModel:
             w["first.bias"].reshape(-1) + first @ offset,
             w["second.weight"],
             w["second.bias"],
-            np.concatenate(list(w["regret.weight"]), axis=1) / len(w["regret.weight"]),
-            w["regret.bias"].mean(axis=0),
+            np.concatenate(list(last), axis=1) / len(last),
+            last_bias.mean(axis=0),
         )
 
 
 class Selection:
     """The member that places the requests now.
 
-    Every PERIOD_S the model predicts the regrets of the members from the context.
+    Every PERIOD_S the model predicts the regrets of the members from the context. If it predicts misses, too, the
+    regrets are corrected by what the run has shown (`agents.experience`).
 
     Attributes:
         current: index of the member.
@@ -115,6 +149,7 @@ class Selection:
         """Begin a run."""
         self._last_s = -inf
         self._context = Context()
+        self._experience = Experience(self._model.weights["mean"]) if self._model.predicts_misses else None
 
     @property
     def began(self) -> bool:
@@ -131,8 +166,19 @@ class Selection:
         self._last_s = view.now_s
         if self._context.is_due(view.now_s):
             self._context.add(request, view)
-            regret = self._model.predict(self._context.mean)
+            regret = self._regret(view)
             best = int(self._allowed[regret[self._allowed].argmin()])
             if self._context.seen == 1 or regret[self.current] > regret[best] + _HYSTERESIS:
+                if self._experience is not None and (self._context.seen == 1 or best != self.current):
+                    self._experience.take_over(view)
                 self.current = best
         return self.current
+
+    def _regret(self, view: RouterView) -> np.ndarray:
+        """The regrets (M,) that are expected now."""
+        if self._experience is None:
+            return self._model.predict(self._context.mean)
+        regret, missed = self._model.predict_both(self._context.mean)
+        if self._context.seen > 1:
+            self._experience.learn(self.current, float(missed[self.current]), view)
+        return self._experience.corrected(regret)
