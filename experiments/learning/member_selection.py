@@ -1,10 +1,10 @@
 """A portfolio: the trained network, costs and rules, and a model that selects which of them places requests.
 
 The members play the same new training episodes (`experiments.learning.selection_settings`). From the results, smoothed
-over similar episodes, the model learns to predict each member's regret (`agents.selection_fit`). Costs that are not
-among the most useful members of the first episodes do not play the others. The last episodes are a curriculum, as in
-Genet (Xia et al., SIGCOMM 2022): they draw from the settings of the others, other clusters included, by the regret of
-the members that a first model selects there.
+over similar episodes, the model learns to predict each member's regret and misses (`agents.selection_fit`). Costs that
+are not among the most useful members of the first episodes do not play the others. The last episodes are a curriculum,
+as in Genet (Xia et al., SIGCOMM 2022): they draw from the settings of the others, other clusters included, by the
+regret of the members that a first model selects there.
 """
 
 import sys
@@ -52,6 +52,7 @@ RULES = tuple(
 )
 """The rules of the portfolio: those that were at or near the best in validation cells, as they were tuned on 2P2D."""
 
+_FIRST_FOLDS = 2  # of the model that draws the last episodes; the last one has more
 _FIRST_EPISODE = 500_000  # no distillation has as many
 _CONTEXTS = 24  # of an episode
 _TREE_DEPTH, _FEWEST = 4, 15
@@ -68,8 +69,8 @@ class SelectionTraining:
     """The episodes that a selection is fitted to.
 
     Attributes:
-        episodes: how many the members play; costs that are neither useful nor in the model to begin with play the first
-            three tenths of them only. The last quarter is drawn by regret.
+        episodes: how many the members play; costs that are neither useful nor kept play the first three tenths of them
+            only. The last quarter is drawn by regret.
         other_clusters: share of the earlier ones that are on other clusters.
         elsewhere: the settings with other hardware profiles, see `drawn_settings`.
         earlier: files of episodes of other runs, see `experiments.learning.selection_episodes`. Members without results
@@ -90,7 +91,7 @@ def select_members(
     choices: ChoiceSet,
     seeds: tuple[int, int],
     cache: Cache,
-    known: RegretModel | None = None,
+    kept: Sequence[str] = (),
 ) -> None:
     """Fit the model and write the file of the portfolio; next to it, selection.txt and episodes.npz.
 
@@ -104,7 +105,7 @@ def select_members(
         choices: set of choices of the network.
         seeds: of the episodes, and of the fit.
         cache: runs the episodes.
-        known: a model of the regrets of some members, with which the fit begins.
+        kept: members that are kept, useful or not.
     """
     file = load_policy(network)
     earlier = [read_episodes(path) for path in training.earlier]
@@ -119,23 +120,22 @@ def select_members(
     lessons = play(drawn[:early], costs)
     if early:
         names = (*others, *costs)
-        useful = {names[member] for member in most_useful(regrets_of(lessons), _MEMBERS)}
-        useful |= set(known.members if known else ())
-        kept = [member for member, name in enumerate(names) if name in others or name in useful]
-        lessons = [replace(one, results=tuple(one.results[member] for member in kept)) for one in lessons]
+        useful = {names[member] for member in most_useful(episodes_of(lessons, names).regret, _MEMBERS)}
+        useful |= {*others, *kept}
+        playing = [member for member, name in enumerate(names) if name in useful]
+        lessons = [replace(one, results=tuple(one.results[member] for member in playing)) for one in lessons]
         costs = tuple(name for name in costs if name in useful)
     lessons += play(drawn[early:], costs)
     names = (*others, *costs)
 
-    fit = partial(fit_selection, earlier=earlier, seed=seeds[1], known=known)
-    regret = regrets_of(lessons)
+    fit = partial(fit_selection, earlier=earlier, seed=seeds[1], kept=kept)
     if by_regret:
-        model, _ = fit(SelectionEpisodes(names, contexts_of(lessons), regret), regret)
-        last = shared_out(by_regret, regret_by_setting(model, names, lessons, regret))
+        own = episodes_of(lessons, names)
+        model, _ = fit(own, own.regret, folds=_FIRST_FOLDS)
+        last = shared_out(by_regret, regret_by_setting(model, names, lessons, own.regret))
         lessons += play(list(enumerate(last, start=_FIRST_EPISODE + len(drawn))), costs)
-        regret = regrets_of(lessons)
-    own = SelectionEpisodes(names, contexts_of(lessons), regrets_of(lessons, _SHARPNESS))
-    model, held_out = fit(own, regret)
+    own = episodes_of(lessons, names, _SHARPNESS)
+    model, held_out = fit(own, episodes_of(lessons, names).regret)
     write_episodes(policy.with_name("episodes.npz"), own)
     about = described(model, held_out, names, lessons, own.regret)
     used = {name: weights for name, weights in file.costs.items() if name in model.members}
@@ -190,19 +190,18 @@ def play_members(
     ]
 
 
-def regrets_of(lessons: Sequence[Lesson], sharpness: float = 1.0) -> np.ndarray:
-    """(E, M) the regret of each member on each episode, from results smoothed over similar episodes.
+def episodes_of(lessons: Sequence[Lesson], names: Sequence[str], sharpness: float = 1.0) -> SelectionEpisodes:
+    """The episodes with results smoothed over similar ones.
 
     The larger the sharpness, the more alike in rate and TBT SLO must episodes be to count as similar.
     """
     lessons = [replace(one, where=(sharpness * one.where[0], sharpness * one.where[1])) for one in lessons]
-    is_rule = np.array([1 <= member <= len(RULES) for member in range(len(lessons[0].results))])
-    found = []
-    for lesson in lessons:
-        smoothed = lesson.smoothed(lessons)
-        ttft_p95_s = np.array([one.ttft_p95_s for one in smoothed])
-        found.append(regrets(ttft_p95_s, np.array([one.attainment for one in smoothed]), is_rule))
-    return np.array(found)
+    smoothed = [[(one.ttft_p95_s, one.attainment) for one in lesson.smoothed(lessons)] for lesson in lessons]
+    ttft_p95_s, attainment = np.moveaxis(np.array(smoothed), 2, 0)
+    is_rule = np.array([1 <= member <= len(RULES) for member in range(len(names))])
+    found = [regrets(*of_members, is_rule) for of_members in zip(ttft_p95_s, attainment, strict=True)]
+    contexts = np.array([lesson.contexts for lesson in lessons])
+    return SelectionEpisodes(tuple(names), contexts, np.array(found), 1.0 - attainment)
 
 
 def regret_by_setting(
@@ -235,33 +234,35 @@ def most_useful(regret: np.ndarray, count: int, first: Sequence[int] = (0,)) -> 
     return sorted(kept)
 
 
-def contexts_of(lessons: Sequence[Lesson]) -> np.ndarray:
-    """(E, N, K) the contexts of each episode."""
-    return np.array([lesson.contexts for lesson in lessons])
-
-
 def fit_selection(
     own: SelectionEpisodes,
     wider: np.ndarray,
     earlier: Sequence[SelectionEpisodes],
     seed: int,
-    known: RegretModel | None,
+    kept: Sequence[str],
+    folds: int | None = None,
 ) -> tuple[RegretModel, float]:
     """Fit the model to these episodes and to earlier ones; returns it and its regret when held out.
 
-    The model has the most useful members by the regrets `wider` (E, M), of those that all episodes have. A known model
-    keeps its members, because most of the episodes that it was fitted to are not here.
+    The model has the most useful members by the regrets `wider` (E, M), of those that all episodes have, and `kept`
+    ones first. `folds`: see `agents.selection_fit`.
     """
-    from agents.selection_fit import fit, refine
+    from agents.selection_fit import FOLDS, fit
 
     shared = [name for name in own.members if all(name in one.members for one in earlier)]
-    first = [shared.index(name) for name in known.members if name in shared] if known else []
+    first = [shared.index(name) for name in kept if name in shared]
     useful = most_useful(own._replace(regret=wider).of(shared).regret, _MEMBERS, first or [0])
     episodes = joined([own, *earlier], [shared[number] for number in useful])
     count, of_each, parts = episodes.contexts.shape
-    contexts = episodes.contexts.reshape(-1, parts)
-    given = episodes.members, contexts, np.repeat(np.arange(count), of_each), episodes.regret, seed
-    return fit(*given) if known is None else refine(known, *given)
+    return fit(
+        episodes.members,
+        episodes.contexts.reshape(-1, parts),
+        np.repeat(np.arange(count), of_each),
+        episodes.regret,
+        episodes.missed,
+        seed,
+        folds or FOLDS,
+    )
 
 
 def described(

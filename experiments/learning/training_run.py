@@ -106,7 +106,7 @@ def learn(learning: Learning, folder: Path, cache: Cache, wandb_mode: WandbMode)
             learning.choices,
             (learning.lessons_seed, learning.seed),
             cache,
-            files[0].regret if files else None,
+            files[0].regret.members if files and files[0].regret else (),
         )
     return found
 

@@ -37,14 +37,16 @@ class PortfolioOptions:
     members: tuple[Path, ...] = option(
         (),
         metavar="FILE",
-        help="policy files with costs for the portfolio; the network and a selection to refine are those of the first "
-        "one, so no network is trained, and searches for costs start from these",
+        help="policy files with costs for the portfolio; the network is that of the first one, so none is trained, the "
+        "members that it selects among are kept, and searches for costs start from these",
     )
 
     def __post_init__(self) -> None:
         for name in ("portfolio_episodes", "cost_generations"):
             if getattr(self, name) < 0:
                 raise InputError(f"{flag(name)} {getattr(self, name)}: must be 0 or more")
+        if self.portfolio_episodes == 1:
+            raise InputError("--portfolio-episodes 1: must be 0, or at least 2 because some are held out")
         for name in ("cost_generations", "members", "other_profiles", "earlier_episodes"):
             if getattr(self, name) and not self.portfolio_episodes:
                 raise InputError(f"{flag(name)} goes with --portfolio-episodes")

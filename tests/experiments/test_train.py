@@ -118,6 +118,7 @@ def test_rules_are_tuned_only_if_asked_for(tmp_path: Path, capsys: pytest.Captur
         ("--trace absent.csv", "--trace needs --trace-format"),
         ("--trace absent.csv --trace-format azure", "absent.csv: No such file"),
         ("--timesteps 0", "--timesteps 0: must be at least 1"),
+        ("--portfolio-episodes 1", "--portfolio-episodes 1: must be 0, or at least 2"),
         ("--knees absent.json", "absent.json: No such file"),
         ("--knees some.json --tbt-slos 0.03 0.05", "--knees some.json: a file has the knees of one TBT SLO"),
         ("--other-profiles h100-llama31-8b", "--other-profiles goes with --portfolio-episodes"),

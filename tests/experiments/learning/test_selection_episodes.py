@@ -19,10 +19,11 @@ from hardware_profiles import InputError
 
 
 def drawn(members: tuple[str, ...], count: int) -> SelectionEpisodes:
-    """Episodes with random contexts and regrets."""
+    """Episodes with random contexts and results."""
     rng = np.random.default_rng(count)
     contexts = rng.uniform(size=(count, 3, len(CONTEXT))).astype(np.float32)
-    return SelectionEpisodes(members, contexts, rng.uniform(size=(count, len(members))).astype(np.float32))
+    regret, missed = rng.uniform(size=(2, count, len(members))).astype(np.float32)
+    return SelectionEpisodes(members, contexts, regret, missed)
 
 
 def test_a_file_holds_what_was_written(tmp_path: Path) -> None:
@@ -32,6 +33,7 @@ def test_a_file_holds_what_was_written(tmp_path: Path) -> None:
     assert found.members == episodes.members
     assert np.array_equal(found.contexts, episodes.contexts)
     assert np.array_equal(found.regret, episodes.regret)
+    assert np.array_equal(found.missed, episodes.missed)
 
 
 def test_runs_are_joined_by_the_names_of_members() -> None:
@@ -40,6 +42,7 @@ def test_runs_are_joined_by_the_names_of_members() -> None:
     assert both.members == ("network", "static")
     assert np.array_equal(both.contexts, np.concatenate([first.contexts, second.contexts]))
     assert np.array_equal(both.regret, np.concatenate([first.regret[:, [0, 2]], second.regret[:, [1, 0]]]))
+    assert np.array_equal(both.missed, np.concatenate([first.missed[:, [0, 2]], second.missed[:, [1, 0]]]))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +50,7 @@ def test_runs_are_joined_by_the_names_of_members() -> None:
     [
         ({"format": "other/1"}, f"format 'other/1', but this version reads '{FORMAT}'"),
         ({"context": ["ttft_slo_s"]}, "its contexts have other parts than those of this version"),
-        ({"members": ["network"]}, "contexts .* and regrets .* do not fit"),
+        ({"members": ["network"]}, "contexts .* regrets .* and misses .* do not fit"),
         ({"members": None}, "not the episodes.npz of a training run"),
     ],
 )
