@@ -99,6 +99,8 @@ class LearnedPolicy:
             (`agents.own_view`). "given": nodes have the roles of the cluster.
         speeds: "measured": predictions are made with the speeds that the router has measured. "given": with those that
             it was told.
+        feedback: whether members that miss more SLOs than expected are selected less (`agents.experience`), if the file
+            has expectations.
 
     Raises:
         InputError: the file cannot be used; the message names the file and the reason.
@@ -111,6 +113,7 @@ class LearnedPolicy:
         members: str = "all",
         roles: str = "trained",
         speeds: str = "measured",
+        feedback: bool = True,
     ) -> None:
         self.name = Path(path).stem
         for knob, value, values in (("roles", roles, ROLES), ("speeds", speeds, SPEEDS)):
@@ -145,7 +148,7 @@ class LearnedPolicy:
         self._first = self._members[allowed[0]]
         self._selection: Selection | None = None
         if file.regret is not None and members not in names:
-            self._selection = Selection(file.regret, allowed)
+            self._selection = Selection(file.regret, allowed, feedback)
 
     @property
     def handed_over(self) -> int:

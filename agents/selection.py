@@ -137,10 +137,12 @@ class Selection:
     Args:
         model: predicts the regrets.
         allowed: the members that may be selected; all others are ignored.
+        feedback: whether the regrets are corrected.
     """
 
-    def __init__(self, model: RegretModel, allowed: Sequence[int]) -> None:
+    def __init__(self, model: RegretModel, allowed: Sequence[int], feedback: bool = True) -> None:
         self._model = model
+        self._feedback = feedback and model.predicts_misses
         self._allowed = np.array(allowed)
         self.current = int(allowed[0])
         self._start()
@@ -149,7 +151,7 @@ class Selection:
         """Begin a run."""
         self._last_s = -inf
         self._context = Context()
-        self._experience = Experience(self._model.weights["mean"]) if self._model.predicts_misses else None
+        self._experience = Experience(self._model.weights["mean"]) if self._feedback else None
 
     @property
     def began(self) -> bool:

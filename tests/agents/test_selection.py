@@ -132,12 +132,15 @@ def test_a_small_gain_changes_nothing(gain: float, expected: int) -> None:
     assert selection.select(request, cluster.view()) == expected
 
 
-@pytest.mark.parametrize(("bad", "expected"), [(set(), 0), ({0}, 1), ({0, 1}, 2), ({2}, 0)])
-def test_members_that_miss_more_slos_than_expected_are_left(bad: set[int], expected: int) -> None:
+@pytest.mark.parametrize(
+    ("bad", "feedback", "expected"),
+    [(set(), True, 0), ({0}, True, 1), ({0, 1}, True, 2), ({2}, True, 0), ({0}, False, 0)],
+)
+def test_members_that_miss_more_slos_than_expected_are_left(bad: set[int], feedback: bool, expected: int) -> None:
     """All members are expected to miss none; the bad ones miss half."""
     one = model((0.0, 0.3, 0.4))
     one.weights["missed.bias"][:] = np.log(MISSED)
-    selection = Selection(one, [0, 1, 2])
+    selection = Selection(one, [0, 1, 2], feedback)
     cluster = Cluster(CONFIG, lambda _: None)
     finished = missed = 0
     for number in range(20):
