@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from agents.distillation import MISS_WEIGHT
 from agents.experience import MISSED
 
 MOST = 1.0
@@ -12,12 +11,11 @@ _USABLE = 0.01
 def regrets(ttft_p95_s: np.ndarray, attainment: np.ndarray, is_rule: np.ndarray) -> np.ndarray:
     """Regrets (M,) of members with these results (M,), from 0 for the best one to 1.
 
-    A member's score is the logarithm of its P95 TTFT plus a penalty for missing more SLOs than the best rule: the
-    logarithm of the share of missed SLOs, increased by 0.025, over that of the best rule, and at least MISS_WEIGHT
-    times the difference of the shares. So where hardly any SLO is missed, a point more counts like 40 % more P95 TTFT,
-    and in overload like 20 %. Fewer misses than the best rule's do not count. The regret is the difference to the
-    lowest score. The best rule has the lowest P95 TTFT among those whose attainment is within a point of the highest,
-    as the virtual best of docs/protocol.md. The constants are not from a paper.
+    A member's score is the logarithm of its P95 TTFT plus that of its share of missed SLOs, increased by 0.025: where
+    hardly any SLO is missed, a point more counts like 40 % more P95 TTFT, and in overload much less. Fewer misses than
+    the best rule's do not count. The regret is the difference to the lowest score. The best rule has the lowest P95
+    TTFT among those whose attainment is within a point of the highest, as the virtual best of docs/protocol.md. The
+    constant is not from a paper.
 
     Args:
         ttft_p95_s: seconds; inf has the regret 1.
@@ -27,9 +25,7 @@ def regrets(ttft_p95_s: np.ndarray, attainment: np.ndarray, is_rule: np.ndarray)
     rules = is_rule if is_rule.any() else np.ones_like(is_rule)
     usable = np.flatnonzero(rules & (attainment >= attainment[rules].max() - _USABLE))
     enough = attainment[usable[ttft_p95_s[usable].argmin()]]
-    lost = np.maximum(0.0, enough - attainment)
-    penalty = np.maximum(np.log1p(lost / (1.0 - enough + MISSED)), MISS_WEIGHT * lost)
-    scores = np.log(ttft_p95_s) + penalty
+    scores = np.log(ttft_p95_s) + np.log(1.0 - np.minimum(attainment, enough) + MISSED)
     best = scores.min()
     found: np.ndarray = np.minimum(scores - best, MOST) if np.isfinite(best) else np.full(len(scores), MOST)
     return found
