@@ -27,9 +27,11 @@ _MISJUDGED = (0.7, 0.9)
 _BUSIER = (1.4, 3.0)
 """Range of a factor on rates. Load 1 is the knee of `static` on 2P2D; others carry up to three times as much per node
 on larger clusters (docs/results.md, "Capacity by shape")."""
-_TIGHTER, _WITH_TIGHTER = (0.7, 0.95), 0.5
+_TIGHTER, _WITH_TIGHTER = (0.5, 0.95), 0.5
 """Range of a factor on the TBT SLOs of other hardware profiles, and the share that has it: a typical decode step may be
 longer than the SLO."""
+_KV, _WITH_LESS_KV = (0.1, 1.0), 0.5
+"""Range of a factor on the KV capacity of other hardware profiles, and the share that has it."""
 
 _PROMPT_FACTORS, _OUTPUT_FACTORS, _WORK_FACTORS = (0.25, 8.0), (0.2, 10.0), (0.7, 1.6)
 _BUSY_S, _PAUSE_S, _WITH_PAUSES = (1.0, 40.0), (4.0, 120.0), 0.5
@@ -89,6 +91,13 @@ def tightened(setting: Setting, factor: float) -> Setting:
         tbt_range_s=None if range_s is None else (factor * range_s[0], factor * range_s[1]),
     )
     return replace(setting, name=f"{setting.name}, TBT SLOs {factor:g}x", source=source)
+
+
+def with_less_kv(setting: Setting, factor: float) -> Setting:
+    """A setting on a cluster whose nodes hold less KV."""
+    profile = setting.config.profile
+    profile = replace(profile, kv_capacity_tokens=round(factor * profile.kv_capacity_tokens))
+    return replace(setting, name=f"{setting.name}, KV {factor:g}x", config=replace(setting.config, profile=profile))
 
 
 def varied(setting: Setting, rng: np.random.Generator) -> Setting:
@@ -170,8 +179,8 @@ def drawn_settings(
         episodes: how many to draw.
         seed: of the draws.
         other_clusters: the share.
-        elsewhere: for each of some hardware profiles, the same settings with it, half of which get tighter TBT SLOs.
-            Each of these profiles is as likely as each of _KINDS.
+        elsewhere: for each of some hardware profiles, the same settings with it, half of which get tighter TBT SLOs,
+            and half of which less KV. Each of these profiles is as likely as each of _KINDS.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x5E1,)))
     drawn = []
@@ -188,5 +197,7 @@ def drawn_settings(
                 setting = elsewhere[kind - len(_KINDS)][index]
                 if rng.random() < _WITH_TIGHTER:
                     setting = tightened(setting, round(float(rng.uniform(*_TIGHTER)), 2))
+                if rng.random() < _WITH_LESS_KV:
+                    setting = with_less_kv(setting, round(float(np.exp(rng.uniform(*np.log(_KV)))), 2))
         drawn.append(with_own_slos(setting) if around % 2 else setting)
     return drawn
