@@ -27,7 +27,7 @@ class Experience:
     regret (`agents.regret`) has the same logarithm in it. If one prediction is so far off, the others in this run are
     worth less, too: they are raised towards the members' mean regrets in training, by as much as the largest excess,
     which keeps the selection from trying one unsuitable member after another. The constants are not from a paper;
-    docs/model_card.md says how they were chosen.
+    docs/protocol.md (amendment 39) says how they were chosen.
 
     Attributes:
         excess: (M,) what is added to the regret of each member.
