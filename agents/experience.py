@@ -25,9 +25,9 @@ class Experience:
     While a member places the requests, the share of the finished ones that missed an SLO is compared with the expected
     share. The excess of the logarithm, without the first 0.3, is added to the member's predicted regret, because the
     regret (`agents.regret`) has the same logarithm in it. If one prediction is so far off, the others in this run are
-    worth less, too: they are raised towards the members' mean regrets in training, by as much as the largest excess,
-    which keeps the selection from trying one unsuitable member after another. The constants are not from a paper;
-    docs/protocol.md (amendment 39) says how they were chosen.
+    worth less, too: where the members' mean regrets in training are higher, predictions move towards these. The share
+    of the way is the largest excess, at most 1. It keeps the selection from trying one unsuitable member after another.
+    The constants are not from a paper; docs/protocol.md (amendment 39) says how they were chosen.
 
     Attributes:
         excess: (M,) what is added to the regret of each member.
