@@ -41,6 +41,7 @@ class Experience:
         self.excess = np.zeros(len(mean_regret))
         self._last_s: float | None = None
         self._finished = self._missed = self._of_others = 0
+        self._requests = self._misses = self._expected = 0.0
 
     def take_over(self, view: RouterView) -> None:
         """Begin to count for another member, which places the requests from now on.
