@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 # A smaller run of the recipe of the policy that ships (docs/model_card.md). TRAIN="..." replaces its options.
 TRAIN ?= --workload LPLD LPHD HPLD HPHD burst --tbt-slos 0.025 0.03 0.05 0.1 --warm-start rules --warm-episodes 100 \
-  --timesteps 200000 --portfolio-episodes 160 --knees shipped --loads 0.85 --seeds 2
+  --timesteps 150000 --portfolio-episodes 120 --knees shipped --loads 0.85 --seeds 2
 JOBS ?= 2
 PYTEST := WANDB_MODE=disabled OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
