@@ -9,8 +9,8 @@ BIN := $(VENV)/bin
 # Pinned: left open, pip takes the newest build with several gigabytes of CUDA; this one is one file where it is at hand.
 TORCH := torch==2.13.0
 # A smaller run of the recipe of the policy that ships (docs/model_card.md). TRAIN="..." replaces its options.
-TRAIN ?= --workload LPLD LPHD HPLD HPHD burst --tbt-slos 0.025 0.03 0.05 0.1 --warm-start rules --warm-episodes 100 \
-  --timesteps 150000 --portfolio-episodes 120 --knees shipped --loads 0.85 --seeds 2
+TRAIN ?= --workload LPLD LPHD HPLD HPHD burst --tbt-slos 0.025 0.03 0.05 0.1 --warm-start rules --warm-episodes 70 \
+  --timesteps 120000 --portfolio-episodes 100 --knees shipped --loads 0.85 --seeds 2
 JOBS ?= 2
 PYTEST := WANDB_MODE=disabled OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
