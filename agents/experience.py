@@ -8,10 +8,8 @@ from math import exp, log
 
 import numpy as np
 
+from agents.regret import MISSED
 from envs.cluster import RouterView
-
-MISSED = 0.025
-"""Added to shares of missed SLOs before their logarithms are compared, as in `agents.regret`."""
 
 _NOT_NOTABLE = 0.3  # of the logarithm; smaller differences are chance, or a prediction that is a little off
 _EXPECTED_REQUESTS = 50.0  # the weight of the expectation, as if so many requests had confirmed it

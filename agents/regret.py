@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from agents.experience import MISSED
-
 MOST = 1.0
+MISSED = 0.025
+"""Added to shares of missed SLOs before their logarithms are taken."""
 _USABLE = 0.01
 
 

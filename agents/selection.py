@@ -13,7 +13,8 @@ from math import inf
 import numpy as np
 
 from agents.context import CONTEXT, Context
-from agents.experience import MISSED, Experience
+from agents.experience import Experience
+from agents.regret import MISSED
 from envs.cluster import RequestView, RouterView
 
 NETWORK = "network"
@@ -171,7 +172,7 @@ class Selection:
             regret = self._regret(view)
             best = int(self._allowed[regret[self._allowed].argmin()])
             if self._context.seen == 1 or regret[self.current] > regret[best] + _HYSTERESIS:
-                if self._experience is not None and (self._context.seen == 1 or best != self.current):
+                if self._experience is not None:
                     self._experience.take_over(view)
                 self.current = best
         return self.current

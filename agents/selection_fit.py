@@ -13,11 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.experience import MISSED
+from agents.regret import MISSED
 from agents.selection import RegretModel
-
-FOLDS = 7
-"""Into so many parts are the episodes divided; each part is held out by two teachers."""
 
 _STUDENTS, _HIDDEN = 2, 104
 _EPOCHS, _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 80, 1024, 1e-2, 1e-3
@@ -68,7 +65,7 @@ def fit(
     regret: np.ndarray,
     missed: np.ndarray,
     seed: int,
-    folds: int = FOLDS,
+    folds: int,
     epochs: int = _EPOCHS,
 ) -> tuple[RegretModel, float]:
     """Fit the roots of the regrets; roots, because small regrets decide which member is selected.
@@ -83,7 +80,7 @@ def fit(
         regret: (E, M); the regrets of each episode, at least two.
         missed: (E, M); the shares of requests that missed an SLO.
         seed: of weights, held-out episodes, order of the batches and mixed contexts.
-        folds: see FOLDS.
+        folds: into so many parts are the episodes divided; each part is held out by two teachers.
         epochs: passes of the teachers over the contexts.
 
     Returns:
@@ -101,7 +98,7 @@ def fit(
     fold = (rng.permutation(len(regret)) % folds)[episode]
     teachers = _Networks(2 * folds, scaled.shape[1], len(members))
     _teach(teachers, scaled, regrets, np.repeat(fold[None] == np.arange(folds)[:, None], 2, axis=0), epochs, rng)
-    roots = _in_chunks(teachers, scaled)
+    roots = _in_chunks(teachers, scaled.expand(2 * folds, -1, -1))
     selected = roots.reshape(folds, 2, *regrets.shape).mean(dim=1)[fold, np.arange(len(fold))].argmin(dim=1)
     held_out = float(regrets.gather(1, selected[:, None]).mean())
 
@@ -135,6 +132,7 @@ def _teach(
     Of each teacher, the weights of the epoch with the least loss on the contexts `held_out` (N, B) are kept.
     """
     inside, outside = (_padded(kept, rng) for kept in (~held_out, held_out))
+    scaled_outside, regrets_outside = scaled[outside], regrets[outside]
     best = {name: weight.clone() for name, weight in teachers.state_dict().items()}
     least = torch.full((len(held_out),), float("inf"))
     batches = -(-inside.shape[1] // _BATCH)
@@ -143,7 +141,7 @@ def _teach(
         order = torch.as_tensor(rng.permuted(inside, axis=1))
         for rows in torch.split(order, _BATCH, dim=1):
             step(_loss(teachers(scaled[rows]), regrets[rows]).sum())
-        found = _loss(_in_chunks(teachers, scaled[outside]), regrets[outside])
+        found = _loss(_in_chunks(teachers, scaled_outside), regrets_outside)
         better = found < least
         least = torch.where(better, found, least)
         for name, weight in teachers.state_dict().items():
@@ -197,8 +195,8 @@ def _difference(roots: Tensor, taught: Tensor) -> Tensor:
 
 def _misses(students: _Networks, scaled: Tensor, targets: np.ndarray) -> Mapping[str, np.ndarray]:
     """Weights of the linear function of the hidden units that is closest to the targets (B, M); ridge regression."""
-    hidden = torch.cat([students.hidden(part.expand(_STUDENTS, -1, -1)) for part in torch.split(scaled, _CHUNK)], dim=1)
-    units = hidden.detach().numpy().astype(np.float64).transpose(1, 0, 2).reshape(len(scaled), -1)
+    hidden = _in_chunks(students.hidden, scaled.expand(_STUDENTS, -1, -1))
+    units = hidden.numpy().astype(np.float64).transpose(1, 0, 2).reshape(len(scaled), -1)
     units = np.concatenate([units, np.ones((len(units), 1))], axis=1)
     found = np.linalg.solve(units.T @ units + _RIDGE * np.eye(units.shape[1]), units.T @ targets)
     # A prediction is the mean over the networks.
@@ -220,9 +218,7 @@ def _steps(networks: _Networks, steps: int, learning_rate: float) -> Callable[[T
     return step
 
 
-def _in_chunks(networks: _Networks, scaled: Tensor) -> Tensor:
-    """The roots (N, B, M) in scaled contexts (N, B, K), or (B, K) of all networks; needs less memory than one call."""
-    count = len(networks.first.bias)
-    rows = scaled if scaled.dim() == 3 else scaled.expand(count, -1, -1)
+def _in_chunks(function: Callable[[Tensor], Tensor], scaled: Tensor) -> Tensor:
+    """The values (N, B, ...) of a function of scaled contexts (N, B, K); needs less memory than one call."""
     with torch.no_grad():
-        return torch.cat([networks(part) for part in torch.split(rows, _CHUNK, dim=1)], dim=1)
+        return torch.cat([function(part) for part in torch.split(scaled, _CHUNK, dim=1)], dim=1)

@@ -52,7 +52,7 @@ RULES = tuple(
 )
 """The rules of the portfolio: those that were at or near the best in validation cells, as they were tuned on 2P2D."""
 
-_FIRST_FOLDS = 2  # of the model that draws the last episodes; the last one has more
+_FOLDS, _FIRST_FOLDS = 7, 2  # of the fit of the model, and of the one that draws the last episodes
 _FIRST_EPISODE = 500_000  # no distillation has as many
 _CONTEXTS = 24  # of an episode
 _TREE_DEPTH, _FEWEST = 4, 15
@@ -240,14 +240,14 @@ def fit_selection(
     earlier: Sequence[SelectionEpisodes],
     seed: int,
     kept: Sequence[str],
-    folds: int | None = None,
+    folds: int = _FOLDS,
 ) -> tuple[RegretModel, float]:
     """Fit the model to these episodes and to earlier ones; returns it and its regret when held out.
 
     The model has the most useful members by the regrets `wider` (E, M), of those that all episodes have, and `kept`
     ones first. `folds`: see `agents.selection_fit`.
     """
-    from agents.selection_fit import FOLDS, fit
+    from agents.selection_fit import fit
 
     shared = [name for name in own.members if all(name in one.members for one in earlier)]
     first = [shared.index(name) for name in kept if name in shared]
@@ -261,7 +261,7 @@ def fit_selection(
         episodes.regret,
         episodes.missed,
         seed,
-        folds or FOLDS,
+        folds,
     )
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from agents.experience import MISSED, Experience
+from agents.experience import Experience
+from agents.regret import MISSED
 from envs.cluster import RouterView
 
 shares = st.floats(0.0, 1.0)

@@ -14,10 +14,10 @@ import policies
 from agents.context import CONTEXT, PERIOD_S
 from agents.cost_policy import CostPolicy
 from agents.evolution import STARTS
-from agents.experience import MISSED
 from agents.placement_network import PlacementNetwork
 from agents.placement_policy import LearnedPolicy, current_layout
 from agents.policy_file import PolicyFile, load_policy, save_policy, write_policy
+from agents.regret import MISSED
 from agents.selection import NETWORK, RegretModel, Selection
 from agents.selection_fit import fit
 from envs.choice_cost import TERMS
