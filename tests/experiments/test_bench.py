@@ -35,7 +35,7 @@ def test_bench_prints_every_figure_of_the_contract(tmp_path: Path) -> None:
             "--json",
             "--quick",
             "--seconds",
-            "0",
+            "10",
             "--baseline",
             stored,
             "--update",
@@ -53,9 +53,10 @@ def test_bench_prints_every_figure_of_the_contract(tmp_path: Path) -> None:
             assert mode[figure.name] > 0
             assert mode["ratios"][figure.name] == figure.ratio(mode)
         assert set(mode["decision_us"]) == set(policies.names())
-        # Hundredths of the bars: a busy machine may stall for ten times as long as these measurements take.
-        assert mode["ratios"]["simulated_requests_per_s"] > 0.00015
-        assert mode["ratios"]["vector_env_steps_per_s"] > 0.00003
+        # Tenths of the bars: one run on a busy machine only shows that nothing is wrong by an order of magnitude. Each
+        # figure is the best of several short measurements, so that a stall does not decide.
+        assert mode["ratios"]["simulated_requests_per_s"] > 0.0015
+        assert mode["ratios"]["vector_env_steps_per_s"] > 0.0003
     assert baseline.read(stored) == {
         mode: pytest.approx(found["ratios"], rel=0.05, abs=5e-5) for mode, found in modes.items()
     }
