@@ -48,12 +48,13 @@ _FULL = 0.9  # of the TBT SLO, for a decode step without prompts
 _PER_PRESSURE, _PER_BEYOND = 5.0, 10.0  # scales with which a weight of 1 matters
 
 
-def least_cost_row(choices: Choices, weights: list[float]) -> int:
-    """The first feasible row with the least cost; -1 if there is none.
+def least_cost_row(choices: Choices, weights: list[float], rows: list[bool]) -> int:
+    """The first row with the least cost among some rows; -1 if there is none.
 
     Args:
         choices: the choices for a request.
         weights: one per term.
+        rows: whether each row may be used, such as `Choices.feasible`.
     """
     counters = choices.view.counters
     topology = choices.view.topology
@@ -108,8 +109,8 @@ def least_cost_row(choices: Choices, weights: list[float]) -> int:
     transfer_s = choices.transfer_s
     best = -1
     least = inf
-    for row, feasible in enumerate(choices.feasible):
-        if not feasible:
+    for row, usable in enumerate(rows):
+        if not usable:
             continue
         of_row = ttft_s[row]
         cost = of_prefill[prefill_index[row]] + of_decode[decode_index[row]] + w_ttft * log(of_row)

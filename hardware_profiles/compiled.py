@@ -49,6 +49,7 @@ MODULES = (
     "envs.cluster.telemetry",
     "envs.cluster.timeline",
     "envs.cluster.topology",
+    "envs.crowding",
     "envs.decision_process",
     "envs.features",
     "envs.objective",

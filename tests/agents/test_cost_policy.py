@@ -1,8 +1,10 @@
 """The policy with the least cost, its special cases in whole runs, and the search for its weights."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
+from math import inf
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 
 import policies
 from agents.cost_policy import CostPolicy
-from agents.evolution import STARTS, search, tail_cost, weights_of
+from agents.evolution import CLOSED, STARTS, search, tail_cost, weights_of
+from agents.placement_policy import known_decode_nodes
 from envs.choice_cost import TERMS
 from envs.cluster import ClusterConfig, simulate
 from envs.generators import generate
@@ -71,3 +74,26 @@ def test_a_search_gains_on_its_start_is_repeatable_and_plays_new_workloads() -> 
     assert first.start in STARTS
     half = numbers[: len(numbers) // 2]
     assert len(set(half)) == len(half)
+
+
+TIGHT = generate("burst", rate_rps=36.0, requests=1000, seed=950_001, slos=Slos.of(2.0, 0.03))
+"""Requests with which a cost that fills nodes overfills one of four decode nodes."""
+
+
+def test_costs_avoid_crowded_nodes_where_there_are_more_decode_nodes_than_they_know() -> None:
+    filling = weights_of(ttft=1.0, decodes=-1.0, decode_on_decode_node=-CLOSED)
+    config = replace(CONFIG, shape="4P4D")
+    free, known, guarded = (simulate(TIGHT, CostPolicy("cost", filling, most), config) for most in (inf, 4.0, 3.0))
+    assert known.records == free.records
+    assert sum(one.tbt_max_s > 0.03 for one in guarded.records) < 0.5 * sum(
+        one.tbt_max_s > 0.03 for one in free.records
+    )
+
+
+def test_a_policy_knows_as_many_decode_nodes_as_it_was_trained_on() -> None:
+    assert known_decode_nodes({"clusters": ["2P2D", "1P3D"]}) == 3
+    assert known_decode_nodes({}) == inf
+    for shape, equal in (("2P2D", True), ("3P1D", True), ("4P4D", False)):
+        config = replace(CONFIG, shape=shape)
+        guarded, free = (simulate(TIGHT, policies.make(name), config) for name in ("ppo", "ppo:guard=false"))
+        assert (guarded.records == free.records) == equal

@@ -78,7 +78,7 @@ def test_the_row_has_the_least_weighted_sum_of_the_terms(
     for row in choices.feasible_rows():
         assert terms_of(choices, row).keys() == set(TERMS)
         costs[row] = cost_of(choices, row, weights)
-    found = least_cost_row(choices, weights)
+    found = least_cost_row(choices, weights, choices.feasible)
     assert found in costs
     assert costs[found] <= min(costs.values()) + 1e-9
 
@@ -88,7 +88,7 @@ def test_the_row_has_the_least_weighted_sum_of_the_terms(
 def test_the_weight_of_the_ttft_alone_gives_the_shortest_ttft(view: HandMade, request: RequestView) -> None:
     choices = Choices.of(request, view, "pairs")
     rule = ShortestTTFT(choices="pairs").place(request, view)
-    assert choices.placement(least_cost_row(choices, only(ttft=1.0)))[:2] == rule[:2]
+    assert choices.placement(least_cost_row(choices, only(ttft=1.0), choices.feasible))[:2] == rule[:2]
 
 
 @settings(max_examples=60)
@@ -96,7 +96,7 @@ def test_the_weight_of_the_ttft_alone_gives_the_shortest_ttft(view: HandMade, re
 def test_queue_and_decodes_on_one_node_give_lmetric(view: HandMade, request: RequestView) -> None:
     choices = Choices.of(request, view, "pairs")
     counters = view.counters
-    found = choices.placement(least_cost_row(choices, only(queue=1.0, decodes=1.0, same_node=-1e6)))
+    found = choices.placement(least_cost_row(choices, only(queue=1.0, decodes=1.0, same_node=-1e6), choices.feasible))
     rule = LMetric().place(request, view)
     if all(choices.feasible):  # the rule has no feasible rows
 
@@ -114,7 +114,9 @@ def test_the_scale_of_the_weights_does_not_matter(
     view: HandMade, request: RequestView, weights: list[float], factor: float
 ) -> None:
     choices = Choices.of(request, view, "pairs")
-    first, second = (least_cost_row(choices, [scale * one for one in weights]) for scale in (1.0, factor))
+    first, second = (
+        least_cost_row(choices, [scale * one for one in weights], choices.feasible) for scale in (1.0, factor)
+    )
     assert first == second or cost_of(choices, first, weights) == pytest.approx(
         cost_of(choices, second, weights), abs=1e-6
     )
@@ -125,5 +127,5 @@ def test_the_scale_of_the_weights_does_not_matter(
 def test_a_closed_role_is_never_taken(view: HandMade, request: RequestView, weights: list[float]) -> None:
     choices = Choices.of(request, view, "pairs")
     closed = only(prefill_on_decode_node=1e6, decode_on_decode_node=-1e6)
-    row = least_cost_row(choices, [one + more for one, more in zip(weights, closed, strict=True)])
+    row = least_cost_row(choices, [one + more for one, more in zip(weights, closed, strict=True)], choices.feasible)
     assert choices.keeps_roles(row) or not any(choices.keeps_roles(one) for one in choices.feasible_rows())
