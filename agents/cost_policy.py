@@ -1,7 +1,5 @@
 """A policy that uses the choice with the least parametric cost."""
 
-from math import inf
-
 import numpy as np
 
 from envs.choice_cost import TERMS, least_cost_row
@@ -16,14 +14,13 @@ class CostPolicy:
     Args:
         name: its name.
         weights: one per term, in the order of `envs.choice_cost.TERMS`.
-        known_decode_nodes: on clusters with more decode nodes, crowded nodes are not used (`envs.crowding`). Weights
-            that were searched on two decode nodes may fill one of them up to the TBT SLO on purpose, and know how far
-            they can go there; among four, they go too far.
+        leaves_room: whether it leaves room for requests on their way (`envs.crowding`). Weights that were searched on
+            one cluster may fill nodes up to the TBT SLO, and go beyond it on others.
     """
 
-    def __init__(self, name: str, weights: np.ndarray, known_decode_nodes: float = inf) -> None:
+    def __init__(self, name: str, weights: np.ndarray, leaves_room: bool = True) -> None:
         self.name = name
-        self._known_decode_nodes = known_decode_nodes
+        self._leaves_room = leaves_room
         self._weights: list[float] = weights.tolist()
         if len(self._weights) != len(TERMS):
             raise ValueError(f"{name}: {len(self._weights)} weights, but there are {len(TERMS)} terms")
@@ -31,6 +28,5 @@ class CostPolicy:
     def place(self, request: RequestView, view: RouterView) -> Placement:
         """Place one request."""
         choices = Choices.of(request, view, "pairs")
-        guarded = len(view.topology.decode_nodes) > self._known_decode_nodes
-        rows = uncrowded_rows(choices) if guarded else choices.feasible
+        rows = uncrowded_rows(choices) if self._leaves_room else choices.feasible
         return choices.placement(least_cost_row(choices, self._weights, rows))

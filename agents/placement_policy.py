@@ -1,9 +1,7 @@
 """Trained policies as placement policies with the same interface as rules."""
 
-from collections.abc import Mapping
-from math import inf
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from agents.cost_policy import CostPolicy
 from agents.layout import Layout
@@ -13,7 +11,7 @@ from agents.policy_file import load_policy
 from agents.seen import SeenRange
 from agents.selection import NETWORK, Selection
 from envs.choices import CHOICE_SETS, Choices, ChoiceSet
-from envs.cluster import Placement, Policy, RequestView, RouterView, parse_shape
+from envs.cluster import Placement, Policy, RequestView, RouterView
 from envs.features import CHOICE_FEATURES, GLOBAL_FEATURES, REQUEST_FEATURES
 from envs.observation import LAYOUT_VERSION, encode
 from hardware_profiles.errors import InputError
@@ -47,11 +45,6 @@ def current_layout(choice_set: str) -> Layout:
         global_=tuple([feature.name for feature in GLOBAL_FEATURES]),
         choices=tuple([feature.name for feature in CHOICE_FEATURES]),
     )
-
-
-def known_decode_nodes(training: Mapping[str, Any]) -> float:
-    """The most decode nodes of a cluster in a policy's training; inf if its description names no clusters."""
-    return max((parse_shape(str(shape))[1] for shape in training.get("clusters", ())), default=inf)
 
 
 class NetworkPolicy:
@@ -99,8 +92,8 @@ class LearnedPolicy:
 
     Args:
         path: a policy file.
-        guard: whether FALLBACK may decide instead of the network, and costs avoid crowded nodes (`envs.crowding`) on
-            clusters with more decode nodes than in training.
+        guard: whether FALLBACK may decide instead of the network, and costs leave room for requests on their way
+            (`envs.crowding`).
         members: "network", "rules" and "costs" leave out the other members of the portfolio, the name of a cost all
             others.
         roles: "trained": if all clusters in training were evenly divided into prefill and decode nodes, any cluster is
@@ -143,7 +136,7 @@ class LearnedPolicy:
         seen = file.seen.without(unguarded) if guard and file.seen is not None else None
         self._network = NetworkPolicy(NumpyActor(file.weights), cast(ChoiceSet, choice_set), seen)
         self._costs = file.costs
-        self._known_decode_nodes = known_decode_nodes(file.training) if guard else inf
+        self._guard = guard
         self._of_rules = self.decisions = 0
         self._puts_off = False
         self._put_off: list[tuple[RequestView, RouterView]] = []
@@ -197,9 +190,7 @@ class LearnedPolicy:
         """A member of the portfolio."""
         if name == NETWORK:
             return self._network
-        if name in self._costs:
-            return CostPolicy(name, self._costs[name], self._known_decode_nodes)
-        return make(name)
+        return CostPolicy(name, self._costs[name], self._guard) if name in self._costs else make(name)
 
     def _kind(self, name: str) -> str:
         """Which of MEMBERS a member belongs to."""

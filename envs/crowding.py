@@ -3,51 +3,73 @@
 An engine makes progress with every prompt. Where the decodes of a node nearly fill the TBT SLO, a step with a small
 chunk of a prompt is longer than the SLO, for all streams of the node. A node's report shows neither the requests that
 were sent there since, nor those whose prompts other nodes still compute. Feasibility (`envs.choices`) goes by reports,
-so a policy that fills nodes up to the SLO goes beyond it when these requests join.
+so a policy that fills nodes up to the SLO goes beyond it when these requests join. The rules of this file are not from
+a paper.
 """
 
 from envs.choices import Choices
 from envs.cluster import RequestView, RouterView
 
 
-def is_crowded(node: int, request: RequestView, view: RouterView) -> bool:
-    """Whether streams on a node are predicted to miss their TBT SLO once all requests sent there have joined.
+def is_crowded(node: int, request: RequestView, view: RouterView, *, joins: bool, chunk: bool) -> bool:
+    """Whether a step of a node is longer than the strictest TBT SLO once all requests sent there decode.
 
-    They miss it if a step with all of these decodes, that of `request` included, and the smallest chunk of a prompt is
-    longer than the strictest TBT SLO there. The router counts the requests and their tokens itself.
+    Without any decodes there it is not.
 
     Args:
         node: the node.
         request: the request to place.
         view: the cluster.
+        joins: whether this request will decode there, too.
+        chunk: whether the step has the smallest chunk of a prompt as long as this one in it.
     """
     topology = view.topology
     counters = view.counters
     law = topology.laws[node]
-    requests = counters.decode_requests[node] + 1
+    requests = counters.decode_requests[node]
+    prompt_tokens = counters.decode_prompt_tokens[node]
+    if joins:
+        requests += 1
+        prompt_tokens += request.prompt_tokens
+    if not requests:
+        return False
     batch = requests if requests < topology.max_seqs else topology.max_seqs
-    prompt_tokens = counters.decode_prompt_tokens[node] + request.prompt_tokens
-    kv_tokens = int(prompt_tokens * batch / requests + view.mean_generated_tokens(node) * batch)
-    tbt_slo_s = min(request.tbt_slo_s, view.report(node).tbt_slo_s)
-    chunk_tokens = topology.chunk_grain_tokens
-    step_s = law.chunk_step_s(chunk_tokens, 0.5 * request.prompt_tokens, batch, law.decode_s(batch, kv_tokens))
-    return step_s > tbt_slo_s
+    kv_tokens = int(batch * (prompt_tokens / requests + view.mean_generated_tokens(node)))
+    step_s = decode_s = law.decode_s(batch, kv_tokens)
+    if chunk:
+        step_s = law.chunk_step_s(topology.chunk_grain_tokens, 0.5 * request.prompt_tokens, batch, decode_s)
+    else:
+        step_s += law.token_time_s[batch]
+    return step_s > min(request.tbt_slo_s, view.report(node).tbt_slo_s)
 
 
 def uncrowded_rows(choices: Choices) -> list[bool]:
-    """For each row whether it is feasible and neither of its nodes is crowded.
+    """For each row whether it may be used by a policy that leaves room for the requests on their way.
 
-    If all decode nodes are crowded, or no row is left, these are the feasible rows: in overload it does not help to
-    avoid nodes, and prefill nodes with decodes would compute prompts more slowly.
+    These are the feasible rows that crowd no node. On the node that prefills, a step has a chunk in it; on the node
+    that decodes, it has this request in it, and a chunk if prompts are queued there.
+
+    In overload it does not help to avoid nodes. So if every decode node would be crowded, or no row that crowds no node
+    is predicted to meet the TTFT SLO, all feasible rows may be used.
     """
     request, view = choices.request, choices.view
-    targets = [is_crowded(target.node, request, view) for target in choices.decode]
-    if all(full for target, full in zip(choices.decode, targets, strict=True) if target.is_decode_node):
+    targets: list[bool] = []
+    overloaded = True
+    for target in choices.decode:
+        crowded = is_crowded(target.node, request, view, joins=True, chunk=target.queued_tokens > 0)
+        targets.append(crowded)
+        if target.is_decode_node and not crowded:
+            overloaded = False
+    if overloaded:
         return choices.feasible
-    sources = [is_crowded(source.node, request, view) for source in choices.prefill]
+    sources = [is_crowded(source.node, request, view, joins=False, chunk=True) for source in choices.prefill]
     pairing = choices.pairing
-    rows = [
-        feasible and not sources[source] and not targets[target]
-        for feasible, source, target in zip(choices.feasible, pairing.prefill_index, pairing.decode_index, strict=True)
-    ]
-    return rows if any(rows) else choices.feasible
+    ttft_s = choices.ttft_s
+    rows: list[bool] = []
+    late = True
+    for row, feasible in enumerate(choices.feasible):
+        usable = feasible and not sources[pairing.prefill_index[row]] and not targets[pairing.decode_index[row]]
+        rows.append(usable)
+        if usable and ttft_s[row] <= request.ttft_slo_s:
+            late = False
+    return choices.feasible if late else rows

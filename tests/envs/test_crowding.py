@@ -12,50 +12,72 @@ from tests.policies.states import HandMade, asks, requests
 SHAPES = ["2P2D", "3P3D", "2P5D"]
 
 
-@given(requests_there=st.integers(0, 300), prompt_tokens=st.integers(1, 4000), tbt_slo_s=st.floats(0.001, 0.2))
-def test_a_node_is_crowded_if_the_step_with_all_decodes_and_a_chunk_is_longer_than_the_slo(
-    requests_there: int, prompt_tokens: int, tbt_slo_s: float
+def crowded_by(choices: Choices, row: int) -> tuple[bool, bool]:
+    """Whether a row crowds the node that prefills, and the one that decodes."""
+    request, view = choices.request, choices.view
+    source = choices.prefill[choices.pairing.prefill_index[row]].node
+    target = choices.decode[choices.pairing.decode_index[row]].node
+    queued = view.counters.queued_prompt_tokens[target] > 0
+    return (
+        is_crowded(source, request, view, joins=False, chunk=True),
+        is_crowded(target, request, view, joins=True, chunk=queued),
+    )
+
+
+@given(
+    there=st.integers(0, 300),
+    prompt_tokens=st.integers(1, 4000),
+    tbt_slo_s=st.floats(0.001, 0.2),
+    joins=st.booleans(),
+    chunk=st.booleans(),
+)
+def test_a_node_is_crowded_if_a_step_with_all_decodes_is_longer_than_the_slo(
+    there: int, prompt_tokens: int, tbt_slo_s: float, joins: bool, chunk: bool
 ) -> None:
     view, request = HandMade("1P2D"), asks(prompt_tokens, tbt_slo_s=tbt_slo_s)
-    view.counters.decode_requests[1] = requests_there
-    view.counters.decode_prompt_tokens[1] = 100 * requests_there
+    view.counters.decode_requests[1] = there
+    view.counters.decode_prompt_tokens[1] = 100 * there
     view.generated[1] = 50.0
-    batch = min(requests_there + 1, view.topology.max_seqs)
-    kv_tokens = int(batch * ((100 * requests_there + prompt_tokens) / (requests_there + 1) + 50.0))
-    law, chunk = view.topology.laws[1], view.topology.chunk_grain_tokens
-    step_s = law.chunk_step_s(chunk, 0.5 * prompt_tokens, batch, law.decode_s(batch, kv_tokens))
-    if abs(step_s - tbt_slo_s) > 1e-4:  # the sums round differently
-        assert is_crowded(1, request, view) == (step_s > tbt_slo_s)
+    found = is_crowded(1, request, view, joins=joins, chunk=chunk)
+    if not there + joins:
+        assert not found
+        return
+    batch = min(there + joins, view.topology.max_seqs)
+    kv_tokens = int(batch * ((100 * there + prompt_tokens * joins) / (there + joins) + 50.0))
+    law = view.topology.laws[1]
+    decode_s = law.decode_s(batch, kv_tokens)
+    grain = view.topology.chunk_grain_tokens
+    step_s = (
+        law.chunk_step_s(grain, 0.5 * prompt_tokens, batch, decode_s) if chunk else law.token_time_s[batch] + decode_s
+    )
+    assert found == (step_s > tbt_slo_s)
 
 
 @settings(max_examples=60)
-@given(view=any_views(SHAPES), request=requests, node=st.integers(0, 3), more=st.integers(1, 100))
-def test_more_requests_or_a_stricter_slo_never_make_room(
-    view: HandMade, request: RequestView, node: int, more: int
+@given(view=any_views(SHAPES), request=requests, node=st.integers(0, 3), more=st.integers(1, 100), chunk=st.booleans())
+def test_more_requests_a_chunk_or_a_stricter_slo_never_make_room(
+    view: HandMade, request: RequestView, node: int, more: int, chunk: bool
 ) -> None:
-    before = is_crowded(node, request, view)
+    before = is_crowded(node, request, view, joins=False, chunk=chunk)
+    assert is_crowded(node, request, view, joins=False, chunk=True) >= before
     stricter = request._replace(tbt_slo_s=0.5 * request.tbt_slo_s)
-    assert is_crowded(node, stricter, view) >= before
+    assert is_crowded(node, stricter, view, joins=False, chunk=chunk) >= before
     view.counters.decode_requests[node] += more
     view.counters.decode_prompt_tokens[node] += 10_000 * more  # as long as any prompt of the state, or longer
-    assert is_crowded(node, request, view) >= before
+    assert is_crowded(node, request, view, joins=False, chunk=chunk) >= before
 
 
 @settings(max_examples=100)
 @given(view=any_views(SHAPES), request=requests)
-def test_rows_with_crowded_nodes_are_left_out_unless_nothing_else_is_left(view: HandMade, request: RequestView) -> None:
+def test_rows_that_crowd_a_node_are_left_out_unless_it_is_too_late(view: HandMade, request: RequestView) -> None:
     choices = Choices.of(request, view, "pairs")
     found = uncrowded_rows(choices)
-    pairing = choices.pairing
-    full = [
-        is_crowded(choices.prefill[source].node, request, view)
-        or is_crowded(choices.decode[target].node, request, view)
-        for source, target in zip(pairing.prefill_index, pairing.decode_index, strict=True)
-    ]
-    kept = [feasible and not crowded for feasible, crowded in zip(choices.feasible, full, strict=True)]
-    decoding = [one.node for one in choices.decode if one.is_decode_node]
-    overloaded = all(is_crowded(node, request, view) for node in decoding)
-    assert found == (choices.feasible if overloaded or not any(kept) else kept)
+    rows = range(len(choices))
+    kept = [choices.feasible[row] and not any(crowded_by(choices, row)) for row in rows]
+    of_decode_nodes = [row for row in rows if choices.decode[choices.pairing.decode_index[row]].is_decode_node]
+    overloaded = all(crowded_by(choices, row)[1] for row in of_decode_nodes)
+    in_time = any(kept[row] and choices.ttft_s[row] <= request.ttft_slo_s for row in rows)
+    assert found == (kept if in_time and not overloaded else choices.feasible)
     assert any(found)
 
 
