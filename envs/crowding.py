@@ -2,19 +2,23 @@
 
 An engine makes progress with every prompt. Where the decodes of a node nearly fill the TBT SLO, a step with a small
 chunk of a prompt is longer than the SLO, for all streams of the node. A node's report shows neither the requests that
-were sent there since, nor those whose prompts other nodes still compute. Feasibility (`envs.choices`) goes by reports,
-so a policy that fills nodes up to the SLO goes beyond it when these requests join. The rules of this file are not from
-a paper.
+were sent there since, nor those whose prompts other nodes still compute, nor how much more KV they will all have.
+Feasibility (`envs.choices`) goes by reports, so a policy that fills nodes up to the SLO goes beyond it when these
+requests join and grow. The rules of this file are not from a paper.
 """
 
 from envs.choices import Choices
 from envs.cluster import RequestView, RouterView
 
+_LATER = 0.5
+"""The step is predicted for the time when all requests have generated this share of a mean output more."""
+
 
 def is_crowded(node: int, request: RequestView, view: RouterView, *, joins: bool, chunk: bool) -> bool:
-    """Whether a step of a node is longer than the strictest TBT SLO once all requests sent there decode.
+    """Whether all requests sent to a node are too many to decode there at once, half a mean output later.
 
-    Without any decodes there it is not.
+    They are if a step is longer than the strictest TBT SLO, or their KV does not fit, so that the engine would preempt
+    some. The mean output is that of recently finished requests.
 
     Args:
         node: the node.
@@ -33,13 +37,18 @@ def is_crowded(node: int, request: RequestView, view: RouterView, *, joins: bool
         prompt_tokens += request.prompt_tokens
     if not requests:
         return False
+    generated_tokens = view.mean_generated_tokens(node)
+    if counters.finished_requests:
+        generated_tokens += _LATER * counters.finished_output_tokens / counters.finished_requests
+    kv_tokens = prompt_tokens + requests * generated_tokens
+    if kv_tokens > topology.kv_capacity_tokens[node]:
+        return True
     batch = requests if requests < topology.max_seqs else topology.max_seqs
-    kv_tokens = int(batch * (prompt_tokens / requests + view.mean_generated_tokens(node)))
-    step_s = decode_s = law.decode_s(batch, kv_tokens)
+    decode_s = law.decode_s(batch, int(kv_tokens * batch / requests))
     if chunk:
         step_s = law.chunk_step_s(topology.chunk_grain_tokens, 0.5 * request.prompt_tokens, batch, decode_s)
     else:
-        step_s += law.token_time_s[batch]
+        step_s = law.token_time_s[batch] + decode_s
     return step_s > min(request.tbt_slo_s, view.report(node).tbt_slo_s)
 
 

@@ -27,30 +27,31 @@ def crowded_by(choices: Choices, row: int) -> tuple[bool, bool]:
 @given(
     there=st.integers(0, 300),
     prompt_tokens=st.integers(1, 4000),
+    mean_output=st.integers(0, 2000),
     tbt_slo_s=st.floats(0.001, 0.2),
     joins=st.booleans(),
     chunk=st.booleans(),
 )
-def test_a_node_is_crowded_if_a_step_with_all_decodes_is_longer_than_the_slo(
-    there: int, prompt_tokens: int, tbt_slo_s: float, joins: bool, chunk: bool
+def test_a_node_is_crowded_if_a_later_step_of_all_is_longer_than_the_slo_or_their_kv_does_not_fit(
+    there: int, prompt_tokens: int, mean_output: int, tbt_slo_s: float, joins: bool, chunk: bool
 ) -> None:
     view, request = HandMade("1P2D"), asks(prompt_tokens, tbt_slo_s=tbt_slo_s)
     view.counters.decode_requests[1] = there
     view.counters.decode_prompt_tokens[1] = 100 * there
+    view.counters.finished_requests, view.counters.finished_output_tokens = 2.0, 2.0 * mean_output
     view.generated[1] = 50.0
     found = is_crowded(1, request, view, joins=joins, chunk=chunk)
     if not there + joins:
         assert not found
         return
     batch = min(there + joins, view.topology.max_seqs)
-    kv_tokens = int(batch * ((100 * there + prompt_tokens * joins) / (there + joins) + 50.0))
+    kv_tokens = 100 * there + prompt_tokens * joins + (there + joins) * (50.0 + 0.5 * mean_output)
     law = view.topology.laws[1]
-    decode_s = law.decode_s(batch, kv_tokens)
-    grain = view.topology.chunk_grain_tokens
-    step_s = (
-        law.chunk_step_s(grain, 0.5 * prompt_tokens, batch, decode_s) if chunk else law.token_time_s[batch] + decode_s
-    )
-    assert found == (step_s > tbt_slo_s)
+    decode_s = law.decode_s(batch, int(kv_tokens * batch / (there + joins)))
+    step_s = law.token_time_s[batch] + decode_s
+    if chunk:
+        step_s = law.chunk_step_s(view.topology.chunk_grain_tokens, 0.5 * prompt_tokens, batch, decode_s)
+    assert found == (step_s > tbt_slo_s or kv_tokens > view.topology.kv_capacity_tokens[1])
 
 
 @settings(max_examples=60)
