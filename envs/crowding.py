@@ -9,6 +9,7 @@ requests join and grow. The rules of this file are not from a paper.
 
 from envs.choices import Choices
 from envs.cluster import RequestView, RouterView
+from envs.prediction import decode_step_s
 
 _LATER = 0.5
 """The step is predicted for the time when all requests have generated this share of a mean output more."""
@@ -37,18 +38,17 @@ def is_crowded(node: int, request: RequestView, view: RouterView, *, joins: bool
         prompt_tokens += request.prompt_tokens
     if not requests:
         return False
-    generated_tokens = view.mean_generated_tokens(node)
-    if counters.finished_requests:
-        generated_tokens += _LATER * counters.finished_output_tokens / counters.finished_requests
+    generated_tokens = view.mean_generated_tokens(node) + _LATER * counters.mean_output_tokens
     kv_tokens = prompt_tokens + requests * generated_tokens
     if kv_tokens > topology.kv_capacity_tokens[node]:
         return True
     batch = requests if requests < topology.max_seqs else topology.max_seqs
-    decode_s = law.decode_s(batch, int(kv_tokens * batch / requests))
+    kv_of_batch = int(kv_tokens * batch / requests)
     if chunk:
+        decode_s = law.decode_s(batch, kv_of_batch)
         step_s = law.chunk_step_s(topology.chunk_grain_tokens, 0.5 * request.prompt_tokens, batch, decode_s)
     else:
-        step_s = law.token_time_s[batch] + decode_s
+        step_s = decode_step_s(law, batch, kv_of_batch)
     return step_s > min(request.tbt_slo_s, view.report(node).tbt_slo_s)
 
 

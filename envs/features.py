@@ -91,7 +91,7 @@ def write_steady(values: BytesWriter, request: RequestView, view: RouterView) ->
     counters = view.counters
     topology = view.topology
     nodes = float(len(topology.prefill_nodes) + len(topology.decode_nodes))
-    write(values, counters.finished_output_tokens / max(1.0, counters.finished_requests))
+    write(values, counters.mean_output_tokens)
     write(values, len(topology.prefill_nodes) / nodes)
     steady = SteadyLoad(view, request.tbt_slo_s)
     write(values, steady.rate_rps / nodes)

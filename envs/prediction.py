@@ -353,10 +353,8 @@ def room_s(
     left = 1.0 - tokens / capacity
     if slots >= 0 and left >= 0.0:
         return 0.0, slots, left
-    finished = counters.finished_requests
-    mean_output_tokens = counters.finished_output_tokens / finished if finished else 0.0
     excess = max(-slots, -left * capacity * requests / tokens)
-    return excess * mean_output_tokens * step_s / max(1.0, requests - excess), slots, left
+    return excess * counters.mean_output_tokens * step_s / max(1.0, requests - excess), slots, left
 
 
 class Remote(NamedTuple):

@@ -58,7 +58,7 @@ class SteadyLoad:
         self.rate_rps = rate_rps = counters.requests_steady / span_s
         self.prompt_tokens = counters.tokens_steady / max(1.0, counters.requests_steady)
         token_rate = counters.tokens_steady / span_s
-        output_tokens = counters.finished_output_tokens / max(1.0, counters.finished_requests)
+        output_tokens = counters.mean_output_tokens
         context = self.prompt_tokens + 0.5 * output_tokens
         budget = topology.token_budget
         step_s = law.chunk_step_s(budget, 0.0)

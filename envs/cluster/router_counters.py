@@ -56,7 +56,7 @@ class RouterCounters:
         kv_coming_tokens: the same tokens per decode node.
         finished_count, missed_count: finished requests, and those of them that missed an SLO.
         finished_requests, finished_output_tokens: sums over finished requests of 1 and of the output tokens, weighted
-            by 0.99 per later finish; their ratio is the recent mean output length.
+            by 0.99 per later finish; their ratio is `mean_output_tokens`.
         last_arrival_s: time at which the latest request was placed.
         requests_steady, tokens_steady, steady_span_s: sums over the requests of 1 and of the prompt tokens, and over
             time of 1, decayed with STEADY_S; their ratios are mean rates, also soon after the start.
@@ -95,6 +95,11 @@ class RouterCounters:
     def recent_prompt_tokens(self) -> tuple[float, float]:
         """Their prompt tokens, decayed likewise."""
         return self.tokens_fast, self.tokens_slow
+
+    @property
+    def mean_output_tokens(self) -> float:
+        """Recent mean output length of finished requests, tokens; 0 before the first one."""
+        return self.finished_output_tokens / max(1.0, self.finished_requests)
 
     # ---- events ---------------------------------------------------------------------------------------------------
 
