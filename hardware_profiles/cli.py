@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from threading import Timer
+from threading import Lock, Timer
 from types import FrameType
 from typing import NoReturn
 
@@ -18,6 +18,7 @@ from hardware_profiles.errors import InputError
 
 INTERRUPTED = 130
 _INTERRUPTED_LINE = "\ninterrupted; finished runs are kept, and the same command resumes"
+_UNSAID = Lock()  # taken by whoever prints the line
 _CLEAN_UP_S = 1.0
 """Time that a command has for cleaning up after Ctrl-C, seconds; then the process ends as it is."""
 _SEMAPHORES_LEFT = "ignore:resource_tracker:UserWarning"
@@ -61,9 +62,15 @@ def run_main(main: Callable[[], None]) -> NoReturn:
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(_INTERRUPTED_LINE, file=sys.stderr)
+        _say_interrupted()
         sys.exit(INTERRUPTED)
     sys.exit(0)
+
+
+def _say_interrupted() -> None:
+    """Print the line once: after it, the interpreter may still take too long to end."""
+    if _UNSAID.acquire(blocking=False):
+        print(_INTERRUPTED_LINE, file=sys.stderr, flush=True)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -77,5 +84,5 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 def _end_at_once() -> None:
     """End the process, and its workers with it, when cleaning up takes too long."""
-    print(_INTERRUPTED_LINE, file=sys.stderr, flush=True)
+    _say_interrupted()
     os._exit(INTERRUPTED)
